@@ -1,0 +1,1 @@
+"""Data sets made from what a package ships: one folder a device."""

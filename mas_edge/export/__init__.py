@@ -1,0 +1,1 @@
+"""Trace once, emit, verify against eager before anything leaves the server."""

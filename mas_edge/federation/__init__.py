@@ -1,0 +1,1 @@
+"""Rounds as a state machine without I/O: selection, deadlines, aggregation, schedule."""

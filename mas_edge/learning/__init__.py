@@ -1,0 +1,1 @@
+"""Networks, losses, metrics and the functional train step (torch)."""

@@ -1,0 +1,1 @@
+"""Merge, affinity and split: pure functions on names and numbers."""

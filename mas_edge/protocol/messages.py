@@ -1,0 +1,262 @@
+"""Every control message, typed; small JSON on the wire.
+
+Everything the protocol depends on is in the body, so that an MQTT 3.1.1 broker carries it as well as an MQTT 5 one.
+Unknown fields are ignored: an older device understands a newer orchestrator's message as far as it knows it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import msgspec
+
+from mas_edge.protocol.errors import MessageError
+from mas_edge.protocol.topics import check_name
+
+# A plan with the manifests of a 1 GiB artifact stays below this; anything larger is not one of our messages.
+MAX_MESSAGE_BYTES = 512 * 1024
+
+PlanKind = Literal["train", "evaluate", "deploy"]
+Verdict = Literal[
+    "accepted", "duplicate", "stale_round", "bad_digest", "too_large", "not_selected", "invalid", "round_closed"
+]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The description of an artifact: immutable bytes named by their sha256.
+
+    ``chunk_digests`` is the sha256 of each chunk, 32 bytes each, one after the other.
+    """
+
+    artifact: str
+    size: int
+    chunk_size: int
+    chunk_digests: bytes
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What every message carries: who sent it, in which life, as which one of that life."""
+
+    sender: str
+    boot_id: str
+    seq: int
+
+
+class SampleCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Labelled samples of one task on one device."""
+
+    train: int
+    test: int
+
+
+class Birth(Message, frozen=True, kw_only=True, tag="birth"):
+    """Retained: who this device is, what it can run, and for which tasks it holds labels."""
+
+    runtime: str
+    python: str
+    machine: str
+    cores: int
+    memory_bytes: int
+    engine: str
+    engines: list[str]
+    input_shape: list[int]
+    tasks: dict[str, SampleCount]
+
+
+class Status(Message, frozen=True, kw_only=True, tag="status"):
+    """Retained: online or not. The broker publishes ``online=False`` as the last will."""
+
+    online: bool
+    reason: str = ""
+
+
+class Training(msgspec.Struct, frozen=True, kw_only=True):
+    """How a selected device trains in one round."""
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    local_epochs: int
+    seed: int
+    task_weights: dict[str, float]
+    affinity_period: int = 0  # measure the lookahead affinity at every n-th step; 0 = not at all
+    proximal_mu: float = 0.0  # FedProx
+
+
+class Weights(msgspec.Struct, frozen=True, kw_only=True):
+    """The weights a plan starts from.
+
+    A device that holds the artifact uses it. If ``derive_from`` names an artifact that it holds, it takes the tensors
+    of the program's layout out of that one and checks that the digest is ``manifest.artifact``: nothing is sent.
+    Otherwise it pulls the artifact.
+    """
+
+    manifest: Manifest
+    derive_from: str = ""
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployed model must show before it counts: golden inputs and outputs, within a tolerance."""
+
+    golden: Manifest
+    tolerance: float
+    max_latency_s: float
+
+
+class Plan(Message, frozen=True, kw_only=True, tag="plan"):
+    """What a selected device is told to do in one round."""
+
+    job: str
+    round_id: str
+    kind: PlanKind
+    group: str
+    tasks: list[str]
+    deadline_s: float  # seconds from receipt; the device's clock may be wrong, so no absolute time
+    program: Manifest
+    weights: Weights | None = None
+    training: Training | None = None
+    health: HealthCheck | None = None  # kind == "deploy": ``program`` is then the inference model
+
+
+class Ack(Message, frozen=True, kw_only=True, tag="ack"):
+    """The device has the plan and works on it."""
+
+    job: str
+    round_id: str
+
+
+class Refusal(Message, frozen=True, kw_only=True, tag="refusal"):
+    """The device cannot, or can no longer, carry out the plan; ``reason`` is for people."""
+
+    job: str
+    round_id: str
+    reason: str
+
+
+class Want(Message, frozen=True, kw_only=True, tag="want"):
+    """The chunks of an artifact that the sender is missing, as half-open ranges."""
+
+    artifact: str
+    ranges: list[tuple[int, int]]
+    broadcast: bool = False  # the sender listens on the broadcast topic and can wait for it
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device found out while it carried out a plan. Means are over valid samples; seconds are wall time."""
+
+    samples: dict[str, int]
+    losses: dict[str, float]
+    metrics: dict[str, float] = {}
+    affinity: list[list[float]] | None = None  # row = source i, column = recipient j, in the order of the plan's tasks
+    affinity_measurements: int = 0
+    steps: int = 0
+    seconds: dict[str, float] = {}  # by activity: train, affinity, evaluate, download, load
+    cpu_seconds: float = 0.0
+    received_bytes: int = 0
+    engine: str = ""
+    healthy: bool | None = None
+    health_reason: str = ""
+    latency_s: float = 0.0
+
+
+class Offer(Message, frozen=True, kw_only=True, tag="offer"):
+    """A finished plan: its report and, after training, the manifest of the new weights."""
+
+    job: str
+    round_id: str
+    report: Report
+    manifest: Manifest | None = None
+
+
+class Commit(Message, frozen=True, kw_only=True, tag="commit"):
+    """The device has sent every chunk that was wanted."""
+
+    job: str
+    round_id: str
+    artifact: str
+
+
+class Receipt(Message, frozen=True, kw_only=True, tag="receipt"):
+    """The orchestrator's last word on an offer. Only now may the device forget its update."""
+
+    job: str
+    round_id: str
+    verdict: Verdict
+    reason: str = ""
+
+
+class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
+    """The round is over; whoever still works on it can stop."""
+
+    job: str
+    round_id: str
+    reason: str
+
+
+class Rebirth(Message, frozen=True, kw_only=True, tag="rebirth"):
+    """The orchestrator asks for a fresh birth message."""
+
+
+class OrchestratorState(Message, frozen=True, kw_only=True, tag="orchestrator"):
+    """Retained: the orchestrator is there, and what it is doing."""
+
+    online: bool
+    job: str = ""
+    phase: str = ""
+
+
+FromDevice = Birth | Status | Ack | Refusal | Want | Offer | Commit
+FromOrchestrator = Plan | Want | Receipt | Cancel | Rebirth | OrchestratorState
+AnyMessage = FromDevice | FromOrchestrator
+
+_M = TypeVar("_M")
+
+_encoder = msgspec.json.Encoder()
+_from_device: msgspec.json.Decoder[FromDevice] = msgspec.json.Decoder(FromDevice)
+_from_orchestrator: msgspec.json.Decoder[FromOrchestrator] = msgspec.json.Decoder(FromOrchestrator)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """Return the JSON of a message.
+
+    Raises:
+        MessageError: the message is larger than MAX_MESSAGE_BYTES.
+    """
+    data = _encoder.encode(message)
+    if len(data) > MAX_MESSAGE_BYTES:
+        text = f"{type(message).__name__} of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
+        raise MessageError(text)
+    return data
+
+
+def decode_from_device(data: bytes, device: str) -> FromDevice:
+    """Decode what arrived on one of ``device``'s topics; the body must name the same device."""
+    return _checked(_decode(_from_device, data), device)
+
+
+def decode_from_orchestrator(data: bytes) -> FromOrchestrator:
+    """Decode what arrived on a command topic."""
+    message = _decode(_from_orchestrator, data)
+    if isinstance(message, (Plan, Receipt, Cancel)):
+        check_name(message.round_id, "round")
+    return message
+
+
+def _decode(decoder: msgspec.json.Decoder[_M], data: bytes) -> _M:
+    if len(data) > MAX_MESSAGE_BYTES:
+        text = f"message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
+        raise MessageError(text)
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        text = f"message does not decode: {error}; it begins {bytes(data[:60])!r}"
+        raise MessageError(text) from None
+
+
+def _checked(message: FromDevice, device: str) -> FromDevice:
+    if message.sender != device:
+        text = f"message on the topics of device {device!r} says it comes from {message.sender!r}"
+        raise MessageError(text)
+    if not isinstance(message, (Birth, Status, Want)):
+        check_name(message.round_id, "round")
+    return message

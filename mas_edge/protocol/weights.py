@@ -1,0 +1,165 @@
+"""Weights as one flat float32 vector with a named layout; safetensors on disk and on the wire.
+
+The layout puts every trainable tensor first (encoder, then heads), then every buffer, so that the optimiser's state is
+one vector over the first ``trainable`` numbers. The safetensors bytes of a layout and a vector are always the same
+bytes: the digest names the weights. The format is written here, not by the library of that name, because that one is
+compiled and does not install on Termux; tests hold the two against each other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from mas_edge.protocol.errors import WeightsError
+
+Vector = NDArray[np.float32]
+ENCODER = "encoder"
+MAX_HEADER_BYTES = 16 * 1024 * 1024
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One tensor: its name, its shape, the part it belongs to (``encoder`` or a task), trained or a buffer."""
+
+    name: str
+    shape: list[int]
+    part: str
+    trainable: bool = True
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """The tensors of one group's network in the order of its flat vector."""
+
+    entries: list[Entry]
+
+    @property
+    def size(self) -> int:
+        """The length of the flat vector."""
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def trainable(self) -> int:
+        """How many numbers at the front of the vector are trained."""
+        return sum(entry.size for entry in self.entries if entry.trainable)
+
+    def slices(self) -> dict[str, slice]:
+        """Where each tensor lies in the flat vector."""
+        places, offset = {}, 0
+        for entry in self.entries:
+            places[entry.name] = slice(offset, offset + entry.size)
+            offset += entry.size
+        return places
+
+    def of_parts(self, parts: set[str]) -> Layout:
+        """The layout of the tensors that belong to ``parts``, in the same order."""
+        return Layout([entry for entry in self.entries if entry.part in parts])
+
+
+def pack(layout: Layout, vector: Vector) -> bytes:
+    """Return the safetensors bytes of ``vector``, shape (layout.size,).
+
+    Raises:
+        WeightsError: the vector is not float32 of the layout's length.
+    """
+    if vector.dtype != np.float32 or vector.shape != (layout.size,):
+        message = f"expected a float32 vector of {layout.size} numbers, got {vector.dtype} of shape {vector.shape}"
+        raise WeightsError(message)
+    header, offset = {}, 0
+    for entry in layout.entries:
+        header[entry.name] = {
+            "dtype": "F32", "shape": list(entry.shape), "data_offsets": [offset, offset + 4 * entry.size],
+        }  # fmt: skip
+        offset += 4 * entry.size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + np.ascontiguousarray(vector, dtype="<f4").tobytes()
+
+
+def unpack(data: bytes | memoryview) -> dict[str, NDArray[np.float32]]:
+    """Return the named float32 tensors of safetensors bytes, as views into ``data``.
+
+    Raises:
+        WeightsError: the bytes are not a safetensors file of float32 tensors without gaps.
+    """
+    view = memoryview(data)
+    header, body = _header(view)
+    tensors, end = {}, 0
+    for name, spec in header.items():
+        start, stop, shape = _span(name, spec)
+        if start != end or stop - start != 4 * math.prod(shape) or stop > len(body):
+            message = f"tensor {name!r} of shape {shape} lies at bytes {start} to {stop}, which does not fit the file"
+            raise WeightsError(message)
+        tensors[name] = np.frombuffer(body[start:stop], dtype="<f4").reshape(shape)
+        end = stop
+    if end != len(body):
+        message = f"weights file has {len(body) - end} bytes after its last tensor"
+        raise WeightsError(message)
+    return tensors
+
+
+def _header(view: memoryview) -> tuple[dict[str, object], memoryview]:
+    if len(view) < 8:
+        message = f"weights file of {len(view)} bytes is too short to be safetensors"
+        raise WeightsError(message)
+    (length,) = struct.unpack("<Q", view[:8])
+    if length > min(MAX_HEADER_BYTES, len(view) - 8):
+        message = f"weights file says its header has {length} bytes; the file has {len(view)}"
+        raise WeightsError(message)
+    try:
+        header = json.loads(bytes(view[8 : 8 + length]))
+    except (ValueError, RecursionError):
+        message = "weights file has a header that is not JSON"
+        raise WeightsError(message) from None
+    if not isinstance(header, dict):
+        message = "weights file has a header that is not a JSON object"
+        raise WeightsError(message)
+    header.pop("__metadata__", None)
+    return header, view[8 + length :]
+
+
+def _span(name: str, spec: object) -> tuple[int, int, list[int]]:
+    match spec:
+        case {"dtype": "F32", "shape": [*shape], "data_offsets": [int(start), int(stop)]} if (
+            all(isinstance(n, int) and n >= 0 for n in shape) and 0 <= start <= stop
+        ):
+            return start, stop, shape
+    message = f"tensor {name!r} is not a float32 tensor with a shape and a place: {str(spec)[:100]}"
+    raise WeightsError(message)
+
+
+def gather(layout: Layout, tensors: Mapping[str, NDArray[np.float32]]) -> Vector:
+    """Return the flat vector of ``layout`` out of named tensors; tensors the layout does not name are left out.
+
+    Raises:
+        WeightsError: a tensor is missing or has another shape.
+    """
+    vector = np.empty(layout.size, np.float32)
+    for entry, place in zip(layout.entries, layout.slices().values(), strict=True):
+        tensor = tensors.get(entry.name)
+        if tensor is None:
+            message = f"weights lack the tensor {entry.name!r} of shape {entry.shape}"
+            raise WeightsError(message)
+        if list(tensor.shape) != entry.shape:
+            message = f"tensor {entry.name!r} has shape {list(tensor.shape)}, expected {entry.shape}"
+            raise WeightsError(message)
+        vector[place] = tensor.reshape(-1)
+    return vector
+
+
+def require_finite(vector: Vector, whose: str) -> None:
+    """Raise WeightsError if ``vector`` holds a NaN or an infinity."""
+    if not np.isfinite(vector).all():
+        bad = int(np.count_nonzero(~np.isfinite(vector)))
+        message = f"{whose} has {bad} of {vector.size} numbers that are not finite (NaN or infinity)"
+        raise WeightsError(message)

@@ -1,0 +1,1 @@
+"""Model families: an encoder, and a head per kind of task."""
