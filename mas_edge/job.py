@@ -1,0 +1,277 @@
+"""The job: one MAS run, written as one TOML file or built in Python.
+
+Reading a file checks every key, type and range, and says in one line which key is wrong, what it holds, and what is
+allowed. Nothing here knows torch; functions are named as ``package:function`` and looked up by ``mas_edge.learning``.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from mas_edge.protocol.errors import JobError, MessageError
+from mas_edge.protocol.topics import check_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Kind = Literal["class", "dense_class", "value", "direction"]
+DEFAULT_LOSS: dict[str, str] = {
+    "class": "cross_entropy", "dense_class": "cross_entropy", "value": "l1", "direction": "cosine",
+}  # fmt: skip
+DEFAULT_METRIC: dict[str, str] = {
+    "class": "accuracy", "dense_class": "accuracy", "value": "mean_absolute_error", "direction": "angle_degrees",
+}  # fmt: skip
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+RESERVED_TASKS = ("encoder", "x", "merged")  # names that stand for something else in layouts and data folders
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One federated learning task: its target, loss, metric and head.
+
+    kind: ``class`` (one index a sample), ``dense_class`` (one index a place, ``shape`` = places), ``value`` (``shape``
+    numbers a sample), ``direction`` (a vector, compared by angle along the first axis of ``shape``).
+    """
+
+    name: str
+    kind: Kind
+    shape: list[int] = []
+    classes: int = 0
+    ignore_index: int = -100
+    element_mask: bool = False  # the data folder holds a mask of the target's shape for this task
+    loss: str = ""
+    metric: str = ""
+    head: str = ""
+    head_args: dict[str, Any] = {}
+
+    @property
+    def loss_name(self) -> str:
+        """The loss: a name of ``mas_edge.learning.losses`` or ``package:function``."""
+        return self.loss or DEFAULT_LOSS[self.kind]
+
+    @property
+    def metric_name(self) -> str:
+        """The metric: a name of ``mas_edge.learning.metrics`` or ``package:function``."""
+        return self.metric or DEFAULT_METRIC[self.kind]
+
+    @property
+    def target_dtype(self) -> str:
+        """``int64`` for class indices, else ``float32``."""
+        return "int64" if self.kind in ("class", "dense_class") else "float32"
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The model family, or an encoder of one's own as ``package:function``."""
+
+    family: str = "series"
+    encoder: str = ""
+    encoder_args: dict[str, Any] = {}
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the device folders hold: the shape of one input sample, channels first."""
+
+    input_shape: list[int]
+
+
+class Federation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rounds: R in all, the first R0 of them merged, then exactly N groups."""
+
+    rounds: int
+    merge_rounds: int
+    groups: int = 2
+    devices_per_round: int = 4
+    local_epochs: int = 1
+    batch_size: int = 16
+    min_devices: int = 1  # devices that must be there before the job begins
+    min_reports: int = 1  # updates without which a round is abandoned
+    deadline_s: float = 120.0
+    parallel_groups: bool = True
+
+
+class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """SGD on the devices. The schedule runs over all R rounds, through the split."""
+
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["polynomial", "constant"] = "polynomial"
+    power: float = 0.9
+    scale_encoder_gradient: bool = True  # by 1/sqrt(n), as the released code does
+    clip_norm: float = 0.0  # of the whole gradient; 0 = off
+    proximal_mu: float = 0.0  # FedProx; 0 = off
+
+
+class Affinity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often a device measures the lookahead affinity: at every ``period``-th step (rho)."""
+
+    period: int = 5
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One MAS run: tasks, network, data binding, schedule. Call ``check`` on one that was built by hand."""
+
+    name: str
+    data: Data
+    tasks: list[Task]
+    federation: Federation
+    network: Network = Network()
+    optimizer: Optimizer = Optimizer()
+    affinity: Affinity = Affinity()
+    fleet: str = "fleet"
+    seed: int = 0
+
+    def task(self, name: str) -> Task:
+        """The task called ``name``."""
+        return next(task for task in self.tasks if task.name == name)
+
+
+def load_job(path: Path) -> Job:
+    """Read and check a job file.
+
+    Raises:
+        JobError: the file cannot be read, is not TOML, or a key is unknown, missing, of a wrong type or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"job file {path}: cannot be read: {error}"
+        raise JobError(message) from None
+    return parse_job(text, str(path))
+
+
+def parse_job(text: str, where: str = "job file") -> Job:
+    """Read and check the text of a job file; ``where`` begins the error messages. Raises JobError."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = f"{where}: is not valid TOML: {error}"
+        raise JobError(message) from None
+    try:
+        job = msgspec.convert(tree, Job)
+    except msgspec.ValidationError as error:
+        message = f"{where}: {_in_plain_words(str(error), tree)}"
+        raise JobError(message) from None
+    return check(job, where)
+
+
+def check(job: Job, where: str = "job") -> Job:
+    """Return ``job`` if its values fit together. Raises JobError that names the key, the value and what is allowed."""
+    for key, value, allowed, fine in [*_job_rules(job), *(rule for task in job.tasks for rule in _task_rules(task))]:
+        if not fine:
+            message = f"{where}: {key} is {value!r}; allowed: {allowed}"
+            raise JobError(message)
+    return job
+
+
+_Rule = tuple[str, object, str, bool]
+
+
+def _job_rules(job: Job) -> list[_Rule]:
+    f, o, names = job.federation, job.optimizer, [task.name for task in job.tasks]
+    n = len(names)
+    return [
+        ("name", job.name, "1 to 64 letters, digits, '.', '_', '-'", _is_name(job.name)),
+        ("fleet", job.fleet, "1 to 64 letters, digits, '.', '_', '-'", _is_name(job.fleet)),
+        ("seed", job.seed, "0 or more", job.seed >= 0),
+        ("data.input_shape", job.data.input_shape, "1 to 4 sizes of at least 1", _is_shape(job.data.input_shape, 1)),
+        ("network.encoder", job.network.encoder, "package:function", _is_function(job.network.encoder)),
+        ("tasks", names, "at least one task", n >= 1),
+        ("tasks", names, "every task has a name of its own", len(set(names)) == n),
+        ("federation.rounds", f.rounds, "at least 1", f.rounds >= 1),
+        ("federation.merge_rounds", f.merge_rounds, f"1 to rounds ({f.rounds})", 1 <= f.merge_rounds <= f.rounds),
+        ("federation.groups", f.groups, f"1 to the number of tasks ({n})", 1 <= f.groups <= n),
+        ("federation.devices_per_round", f.devices_per_round, "at least 1", f.devices_per_round >= 1),
+        ("federation.local_epochs", f.local_epochs, "1 to 1000", 1 <= f.local_epochs <= 1000),
+        ("federation.batch_size", f.batch_size, "1 to 4096", 1 <= f.batch_size <= 4096),
+        ("federation.min_devices", f.min_devices, "at least 1", f.min_devices >= 1),
+        (
+            "federation.min_reports", f.min_reports, f"1 to devices_per_round ({f.devices_per_round})",
+            1 <= f.min_reports <= f.devices_per_round,
+        ),
+        ("federation.deadline_s", f.deadline_s, "more than 0, up to 86400 (seconds)", 0 < f.deadline_s <= 86400),
+        ("optimizer.learning_rate", o.learning_rate, "more than 0, up to 10", 0 < o.learning_rate <= 10),
+        ("optimizer.momentum", o.momentum, "0 up to but not including 1", 0 <= o.momentum < 1),
+        ("optimizer.weight_decay", o.weight_decay, "0 to 1", 0 <= o.weight_decay <= 1),
+        ("optimizer.power", o.power, "0 to 10", 0 <= o.power <= 10),
+        ("optimizer.clip_norm", o.clip_norm, "0 (off) or more", 0 <= o.clip_norm < float("inf")),
+        ("optimizer.proximal_mu", o.proximal_mu, "0 (off) to 100", 0 <= o.proximal_mu <= 100),
+        ("affinity.period", job.affinity.period, "at least 1", job.affinity.period >= 1),
+    ]  # fmt: skip
+
+
+def _task_rules(task: Task) -> list[_Rule]:
+    key = f"tasks[{task.name}]"
+    indices = task.target_dtype == "int64"
+    fits = {"class": not task.shape, "dense_class": bool(task.shape), "value": True, "direction": bool(task.shape)}
+    return [
+        (f"{key}.name", task.name, "letters, digits, '_', '-'; not " + ", ".join(RESERVED_TASKS), _is_task(task.name)),
+        (f"{key}.shape", task.shape, "up to 4 sizes of at least 1", _is_shape(task.shape, 0)),
+        (f"{key}.shape", task.shape, _SHAPES[task.kind], fits[task.kind]),
+        (f"{key}.classes", task.classes, "2 or more for classes, absent otherwise", (task.classes >= 2) == indices),
+        (f"{key}.loss", task.loss, "a known loss or package:function", ":" not in task.loss or _is_function(task.loss)),
+        (f"{key}.metric", task.metric, "a metric or package:function", ":" not in task.metric or _is_function(task.metric)),
+        (f"{key}.head", task.head, "package:function", _is_function(task.head)),
+    ]  # fmt: skip
+
+
+_SHAPES = {
+    "class": "no shape: one class index a sample",
+    "dense_class": "the places of a sample, such as [64, 64]",
+    "value": "the numbers of a sample, such as [3]; [] for one number",
+    "direction": "the vector's size first, such as [3] or [3, 64, 64]",
+}
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name(name, "name")
+    except MessageError:
+        return False
+    return True
+
+
+def _is_task(name: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name)) and name not in RESERVED_TASKS
+
+
+def _is_function(name: str) -> bool:
+    return name == "" or FUNCTION.fullmatch(name) is not None
+
+
+def _is_shape(shape: list[int], least: int) -> bool:
+    return least <= len(shape) <= 4 and all(size >= 1 for size in shape)
+
+
+def _in_plain_words(text: str, tree: object) -> str:
+    """Turn msgspec's "Expected `int`, got `str` - at `$.federation.rounds`" into key, value and what is allowed."""
+    problem, _, place = text.partition(" - at `$")
+    place = place.rstrip("`").lstrip(".")
+    value, known = tree, True
+    for step in re.findall(r"[^.\[\]]+", place):
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError, ValueError):
+            known = False
+    key = place or "the file"
+    if "unknown field" in problem or "missing required" in problem:
+        name = re.findall(r"`([^`]*)`", problem)[-1]
+        kind = "unknown key" if "unknown" in problem else "missing key"
+        return f"{kind} {name!r} in {key}; allowed there: {', '.join(_fields_at(place))}"
+    shown = f" (it holds {value!r})" if known else ""
+    return f"{key}: {problem[0].lower()}{problem[1:]}{shown}"
+
+
+def _fields_at(place: str) -> tuple[str, ...]:
+    section = place.split(".")[0].split("[")[0]
+    kinds: dict[str, type[msgspec.Struct]] = {
+        "data": Data, "tasks": Task, "federation": Federation, "network": Network, "optimizer": Optimizer,
+        "affinity": Affinity,
+    }  # fmt: skip
+    return kinds.get(section, Job).__struct_fields__
