@@ -216,7 +216,10 @@ def _task_rules(task: Task) -> list[_Rule]:
         (f"{key}.shape", task.shape, _SHAPES[task.kind], fits[task.kind]),
         (f"{key}.classes", task.classes, "2 or more for classes, absent otherwise", (task.classes >= 2) == indices),
         (f"{key}.loss", task.loss, "a known loss or package:function", ":" not in task.loss or _is_function(task.loss)),
-        (f"{key}.metric", task.metric, "a metric or package:function", ":" not in task.metric or _is_function(task.metric)),
+        (
+            f"{key}.metric", task.metric, "a known metric or package:function",
+            ":" not in task.metric or _is_function(task.metric),
+        ),
         (f"{key}.head", task.head, "package:function", _is_function(task.head)),
     ]  # fmt: skip
 
