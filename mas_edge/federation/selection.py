@@ -1,0 +1,33 @@
+"""Who takes part in a round: fair first, then by lot; the same seed gives the same choice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+
+from mas_edge.job import Job
+from mas_edge.protocol.messages import Birth
+
+
+def eligible(births: Mapping[str, Birth], job: Job, tasks: Collection[str]) -> list[str]:
+    """The devices that can serve a group: same input shape, an engine, and labels for at least one of its tasks."""
+    return sorted(name for name, birth in births.items() if not why_not(birth, job, tasks))
+
+
+def why_not(birth: Birth, job: Job, tasks: Collection[str]) -> str:
+    """Why this device cannot serve these tasks, in words for the operator; empty if it can."""
+    if birth.input_shape != job.data.input_shape:
+        return f"its input has shape {birth.input_shape}, the job's {job.data.input_shape}"
+    if not birth.engine:
+        return "it has no engine installed"
+    if not any(task in birth.tasks and birth.tasks[task].train > 0 for task in tasks):
+        return f"it has no training labels for {', '.join(sorted(tasks))}; it has them for: {sorted(birth.tasks)}"
+    return ""
+
+
+def select(candidates: Sequence[str], k: int, served: Mapping[str, int], seed: int, round_id: str) -> list[str]:
+    """Choose up to ``k`` devices: those that served least so far, ties by a lot drawn from the seed and the round."""
+    order = sorted(candidates)
+    # Not for secrets: every orchestrator must draw the same lot from the same seed.
+    random.Random(f"{seed}/{round_id}").shuffle(order)  # noqa: S311
+    return sorted(sorted(order, key=lambda name: served.get(name, 0))[:k])
