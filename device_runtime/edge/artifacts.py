@@ -1,0 +1,321 @@
+"""Artifacts on disk: whole ones named by their digest, and those still arriving.
+
+    {digest}        a whole artifact
+    {digest}.part   one that is arriving, at its full size from the beginning
+    {digest}.map    which of its chunks are there: "MAP1", the chunk size (u32, big-endian), the bits of ``Bitmap``
+    {digest}.tmp    one that is being put
+
+Power may go at any moment. A whole artifact is synced before it gets its name; of a part nothing is believed that does
+not match its chunk's digest when it is opened again, so that chunks are written without a sync each.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mas_edge.protocol.artifact import (
+    Bitmap,
+    Buffer,
+    check_data,
+    check_digest,
+    chunk_count,
+    chunk_span,
+    describe,
+    describe_stream,
+    digest_of,
+    matches,
+)
+from mas_edge.protocol.errors import DeviceError, TransferError
+from mas_edge.protocol.messages import Manifest
+
+READ_BYTES = 1024 * 1024  # how much of a file is in memory while it is hashed
+_MAP_MAGIC = b"MAP1"
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space, or choose another state directory",
+    errno.EDQUOT: "the disk quota is used up: free some space, or choose another state directory",
+    errno.EFBIG: "the file would be over the size limit of this process or file system: raise the limit (ulimit -f)",
+    errno.EACCES: "no permission: give the user that runs this the right to write there",
+    errno.EPERM: "no permission: give the user that runs this the right to write there",
+    errno.EROFS: "the file system is read-only: mount it writable, or choose another state directory",
+    errno.EIO: "the storage reports a fault: check the card or disk",
+}
+
+
+@contextmanager
+def _disk(doing: str, path: Path) -> Iterator[None]:
+    """Turn an OSError into a DeviceError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: check that the path is usable")
+        message = f"cannot {doing} {path}: {advice}"
+        raise DeviceError(message) from None
+
+
+class ArtifactStore:
+    """Whole artifacts in one directory. One process uses a directory; its threads may share the store.
+
+    Raises:
+        DeviceError: the directory cannot be made.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._lock = threading.Lock()  # a put and a prune must not meet
+        with _disk("make the artifact directory", directory):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Where the artifact is, or would be.
+
+        Raises:
+            TransferError: ``digest`` is not a sha256 in hex, so it cannot be a file name here.
+        """
+        return self.directory / check_digest(digest)
+
+    def has(self, digest: str) -> bool:
+        """Whether the artifact is here; its bytes are checked when they are read."""
+        return self.path(digest).is_file()
+
+    def read(self, digest: str) -> bytes:
+        """Return the artifact's bytes.
+
+        Raises:
+            DeviceError: it is not here, cannot be read, or is damaged; a damaged file is removed.
+        """
+        path = self._require(digest)
+        with _disk("read the artifact", path):
+            data = path.read_bytes()
+        if digest_of(data) != digest:
+            raise self._remove_damaged(path)
+        return data
+
+    def manifest(self, digest: str, chunk_size: int | None = None) -> Manifest:
+        """Describe an artifact that is here, holding one chunk in memory at a time.
+
+        Raises:
+            DeviceError: it is not here, cannot be read, or is damaged; a damaged file is removed.
+            TransferError: it does not fit into chunks of this size.
+        """
+        path = self._require(digest)
+        with _disk("read the artifact", path), path.open("rb") as file:
+            manifest = describe_stream(lambda _, length: file.read(length), path.stat().st_size, chunk_size)
+        if manifest.artifact != digest:
+            raise self._remove_damaged(path)
+        return manifest
+
+    def read_chunk(self, manifest: Manifest, index: int) -> bytes:
+        """Return the data of one chunk, verified.
+
+        Raises:
+            DeviceError: the artifact is not here, cannot be read, or is damaged; a damaged file is removed.
+            TransferError: there is no such chunk.
+        """
+        span = chunk_span(manifest, index)
+        path = self._require(manifest.artifact)
+        with _disk("read the artifact", path):
+            data = _read_span(path, span)
+        try:
+            check_data(manifest, index, data)
+        except TransferError:
+            raise self._remove_damaged(path) from None
+        return data
+
+    def put(self, data: bytes, chunk_size: int | None = None) -> Manifest:
+        """Store ``data`` so that after a power loss it is there as a whole or not at all; return its manifest.
+
+        Raises:
+            DeviceError: the disk is full or not writable.
+            TransferError: the data does not fit into chunks of this size.
+        """
+        manifest = describe(data, chunk_size)
+        path = self.path(manifest.artifact)
+        temporary = path.with_name(f"{path.name}.tmp")
+        with self._lock, _disk("store the artifact", path):
+            try:
+                with temporary.open("wb") as file:
+                    file.write(data)
+                _publish(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return manifest
+
+    def keep(self, digests: set[str]) -> None:
+        """Remove every file but the artifacts and parts of ``digests``; also what a killed process left behind.
+
+        Raises:
+            DeviceError: a file cannot be removed.
+        """
+        kept = {f"{digest}{ending}" for digest in digests for ending in ("", ".part", ".map")}
+        with self._lock, _disk("prune", self.directory):
+            for path in self.directory.iterdir():
+                if path.name not in kept and path.is_file():
+                    path.unlink()
+
+    def partial(self, manifest: Manifest) -> PartFile:
+        """Begin to receive an artifact, or go on where an earlier attempt ended.
+
+        Raises:
+            DeviceError: the disk is full or not writable.
+        """
+        return PartFile(manifest, self.path(manifest.artifact))
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of all files here; a part counts in full, because that is what it will need."""
+        with self._lock, _disk("list", self.directory):
+            return sum(path.stat().st_size for path in self.directory.iterdir())
+
+    def _require(self, digest: str) -> Path:
+        path = self.path(digest)
+        if not path.is_file():
+            message = f"artifact {digest[:12]} is not in {self.directory}: it has to be received again"
+            raise DeviceError(message)
+        return path
+
+    def _remove_damaged(self, path: Path) -> DeviceError:
+        with _disk("remove the damaged artifact", path):
+            path.unlink(missing_ok=True)
+        message = (
+            f"artifact {path.name[:12]} was damaged on disk and has been removed: it has to be received again; "
+            "if this repeats, check the card or disk"
+        )
+        return DeviceError(message)
+
+
+class PartFile:
+    """An artifact that is arriving.
+
+    Attributes:
+        held: the chunks that are here; after a restart those of the map whose bytes match their digest.
+
+    Raises:
+        DeviceError: the disk is full or not writable.
+    """
+
+    def __init__(self, manifest: Manifest, target: Path) -> None:
+        self.manifest = manifest
+        self._target = target
+        self._part = target.with_name(f"{target.name}.part")
+        self._map = target.with_name(f"{target.name}.map")
+        with _disk("prepare", self._part):
+            self.held = self._resume()
+            self._map.write_bytes(self._header() + self.held.to_bytes())
+
+    def write(self, index: int, data: Buffer) -> None:
+        """Store the data of a verified chunk.
+
+        Raises:
+            DeviceError: the disk is full or not writable, or the part was removed.
+        """
+        with _disk("write to", self._part):
+            _write_at(self._part, chunk_span(self.manifest, index).start, data)
+            self.held.add(index)
+            place = index >> 3
+            _write_at(self._map, len(self._header()) + place, self.held.to_bytes()[place : place + 1])
+
+    def finish(self) -> Path:
+        """Give the whole artifact its name, synced to the disk, and return its path.
+
+        Raises:
+            TransferError: chunks are missing; or the whole has another digest than its chunks promised, then it is
+                removed, because asking for the same chunks again would end the same way.
+            DeviceError: the disk is full or not writable.
+        """
+        if not self.held.complete:
+            message = f"artifact {self._target.name[:12]} lacks {len(self.held.missing())} of {self.held.count} chunks"
+            raise TransferError(message)
+        with _disk("finish", self._part):
+            digest = _hash_file(self._part)
+            if digest != self.manifest.artifact:
+                self._remove()
+                message = f"artifact {self._target.name[:12]} arrived as {digest[:12]}: its manifest contradicts itself"
+                raise TransferError(message)
+            _publish(self._part, self._target)
+            self._map.unlink(missing_ok=True)
+        return self._target
+
+    def _header(self) -> bytes:
+        return _MAP_MAGIC + self.manifest.chunk_size.to_bytes(4, "big")
+
+    def _resume(self) -> Bitmap:
+        if not self._part.is_file() or self._part.stat().st_size != self.manifest.size:
+            _require_space(self._target.parent, self.manifest.size)
+            with self._part.open("wb") as file:
+                file.truncate(self.manifest.size)
+            return Bitmap(chunk_count(self.manifest))
+        held = Bitmap(chunk_count(self.manifest))
+        for index in self._candidates():
+            data = _read_span(self._part, chunk_span(self.manifest, index))
+            if matches(self.manifest, index, data):
+                held.add(index)
+        return held
+
+    def _candidates(self) -> list[int]:
+        """The chunks worth verifying: those of the map, or all when the map is lost or of another chunk size."""
+        count = chunk_count(self.manifest)
+        data = self._map.read_bytes() if self._map.is_file() else b""
+        header = self._header()
+        try:
+            bitmap = Bitmap.from_bytes(data.removeprefix(header), count) if data.startswith(header) else None
+        except TransferError:
+            bitmap = None
+        return [index for index in range(count) if bitmap is None or index in bitmap]
+
+    def _remove(self) -> None:
+        self._part.unlink(missing_ok=True)
+        self._map.unlink(missing_ok=True)
+
+
+def _require_space(directory: Path, size: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < size:
+        message = (
+            f"{directory} has {free} bytes free, the artifact needs {size}: "
+            "free some space, or choose another state directory"
+        )
+        raise DeviceError(message)
+
+
+def _read_span(path: Path, span: slice) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(span.start)
+        return file.read(span.stop - span.start)
+
+
+def _write_at(path: Path, offset: int, data: Buffer) -> None:
+    view = memoryview(data)
+    with path.open("r+b", buffering=0) as file:
+        file.seek(offset)
+        while view:  # a nearly full disk takes only some of it, and refuses the rest
+            view = view[file.write(view) :]
+
+
+def _hash_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _publish(written: Path, target: Path) -> None:
+    """Sync a file, rename it, and sync the directory, so that the name never stands for half a file."""
+    _sync(written)
+    written.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
