@@ -1,0 +1,255 @@
+"""One plan's work on the device's own data: train for some epochs, or evaluate; what was found goes into a report.
+
+Knows programs, runners and batches. Does not know where they come from (broker, slots) nor what runs them (the engine
+that made the runner). The momentum starts at zero in every round, because a device is not selected in every round and
+an old momentum would belong to weights that are gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_runtime.engines.base import Runner
+from mas_edge.protocol.errors import DataError, DeviceError, WeightsError
+from mas_edge.protocol.messages import Report, Training
+from mas_edge.protocol.program import Program
+from mas_edge.protocol.weights import Vector
+
+Feeds = Mapping[str, NDArray[Any]]
+Stop = Callable[[], bool]
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the round was cancelled or the process is to end
+    """``stop()`` said so between two steps; nothing of this round is kept."""
+
+
+class Batches(Protocol):
+    """Where the mini-batches come from; ``device_runtime.data.DataFolder`` is one."""
+
+    def feeds(
+        self, program: Program, split: Literal["train", "test"], seed: int | None
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield ``x`` [B, *input_shape] and ``y.<task>``, ``mask.<task>`` of every task; B is the program's batch."""
+        ...
+
+
+def train(
+    runner: Runner, program: Program, weights: Vector, data: Batches, training: Training, *, stop: Stop
+) -> tuple[Vector, Report]:
+    """Train ``weights``, shape (layout.size,), for ``training.local_epochs`` epochs; return the new ones and a report.
+
+    Epoch e takes its mini-batches in the order of the seed ``training.seed + e``. Steps count from 0 over all epochs;
+    the affinity is measured before every step that is a multiple of ``affinity_period``, so that a device with fewer
+    steps than one period still measures once. Losses are the means of the last epoch. A task weight not given is 1.
+
+    ``Report.samples`` are the labelled train samples of each task. A task with 0 of them has no loss and has zeros in
+    its row and column of ``affinity``: whoever averages must leave these pairs out, not count them as zero.
+
+    Raises:
+        Stopped: ``stop()`` returned True before a step.
+        DeviceError: losses, weights or affinities stopped being finite.
+        DataError: no train sample is labelled for any of the program's tasks.
+        WeightsError: ``weights`` does not have the length of the program's layout.
+    """
+    _check_length(program, weights)
+    clock, cpu_start = _Clock(), time.process_time()  # of the whole process: the engine's own threads do the work
+    course, means = _Course(runner, program, weights, training, clock), _Means(program)
+    for epoch in range(training.local_epochs):
+        means = _Means(program)
+        for batch in clock.timed("train", data.feeds(program, "train", training.seed + epoch)):
+            if stop():
+                raise Stopped
+            means.add(batch, losses=course.step(batch))
+    if not means.labelled():
+        message = (
+            f"this device holds no labelled train sample for {', '.join(program.tasks)}: "
+            "add labels, or start it without these tasks"
+        )
+        raise DataError(message)
+    report = Report(
+        samples=means.samples,
+        losses=means.of("losses"),
+        affinity=course.affinities.mean(),
+        affinity_measurements=course.affinities.measurements,
+        steps=course.steps,
+        seconds=clock.seconds,
+        cpu_seconds=time.process_time() - cpu_start,
+    )
+    return np.array(course.weights, np.float32), report
+
+
+def evaluate(runner: Runner, program: Program, weights: Vector, data: Batches, *, stop: Stop = lambda: False) -> Report:
+    """Return the means of losses and metrics over the test samples, each task weighted by its valid samples.
+
+    A task without labelled test samples has 0 in ``samples`` and is absent from ``losses`` and ``metrics``.
+
+    Raises:
+        Stopped: ``stop()`` returned True before a batch.
+        DeviceError: a loss or a metric is not finite.
+        WeightsError: ``weights`` does not have the length of the program's layout.
+    """
+    _check_length(program, weights)
+    clock, means, step = _Clock(), _Means(program), 0
+    cpu_start = time.process_time()  # of the whole process: the engine's own threads do the work
+    for batch in clock.timed("evaluate", data.feeds(program, "test", None)):
+        if stop():
+            raise Stopped
+        with clock.running("evaluate"):
+            results = runner.run("evaluate", {**batch, "weights": weights})
+        if not all(np.isfinite(values).all() for values in results.values()):
+            message = (
+                f"evaluation batch {step}: a loss or metric is not finite (NaN or infinity): "
+                "look for huge values in the test samples with `mas-edge-device check`"
+            )
+            raise DeviceError(message)
+        means.add(batch, losses=results["losses"], metrics=results["metrics"])
+        step += 1
+    return Report(
+        samples=means.samples,
+        losses=means.of("losses"),
+        metrics=means.of("metrics"),
+        steps=step,
+        seconds=clock.seconds,
+        cpu_seconds=time.process_time() - cpu_start,
+    )
+
+
+class _Course:
+    """The state that runs through one round's steps: weights, momentum, and the affinities measured on the way."""
+
+    def __init__(self, runner: Runner, program: Program, weights: Vector, training: Training, clock: _Clock) -> None:
+        self.weights, self.steps, self.affinities = weights, 0, _Affinities(program)
+        self._runner, self._training, self._clock = runner, training, clock
+        self._momentum = np.zeros(program.layout.trainable, np.float32)
+        rates = [training.learning_rate, training.momentum, training.weight_decay, training.proximal_mu]
+        task_weights = [training.task_weights.get(task, 1.0) for task in program.tasks]
+        self._given: Feeds = {
+            "anchor": weights[: program.layout.trainable],  # what a FedProx program pulls towards
+            "task_weights": np.array(task_weights, np.float32),
+            "hyper": np.array(rates, np.float32),
+        }
+
+    def step(self, batch: Feeds) -> NDArray[Any]:
+        """Measure the affinity if it is due, then take one step; return the losses, shape (n,)."""
+        period = self._training.affinity_period
+        feeds: Feeds = {**self._given, **batch, "weights": self.weights, "momentum": self._momentum}
+        if period and self.steps % period == 0:
+            with self._clock.running("affinity"):
+                measured = self._runner.run("affinity", feeds)["affinity"]
+                self._require_finite("affinities", measured)
+                self.affinities.add(measured, batch)
+        with self._clock.running("train"):
+            results = self._runner.run("train_step", feeds)
+            self._require_finite("losses", results["losses"])
+            self._require_finite("weights", results["weights"])
+        self.weights, self._momentum = results["weights"], results["momentum"]
+        self.steps += 1
+        return results["losses"]
+
+    def _require_finite(self, what: str, values: NDArray[Any]) -> None:
+        if not np.isfinite(values).all():
+            message = (
+                f"training diverged at step {self.steps}: the {what} are no longer finite (NaN or infinity) at "
+                f"learning rate {self._training.learning_rate:g}: lower optimizer.learning_rate, set "
+                "optimizer.clip_norm, and look for huge values in this device's samples with `mas-edge-device check`"
+            )
+            raise DeviceError(message)
+
+
+def _check_length(program: Program, weights: Vector) -> None:
+    if weights.shape != (program.layout.size,):
+        message = f"expected weights of shape ({program.layout.size},) for this program, got {weights.shape}"
+        raise WeightsError(message)
+
+
+def _valid(batch: Feeds, task: str) -> NDArray[np.bool_]:
+    """Which samples of a batch carry a label of ``task``, shape (B,): any place of the sample's mask is set."""
+    mask = batch[f"mask.{task}"]
+    labelled: NDArray[np.bool_] = np.any(mask.reshape(len(mask), -1) > 0, axis=1)
+    return labelled
+
+
+class _Means:
+    """Means per task, each batch weighted by its valid samples; summed in float64."""
+
+    def __init__(self, program: Program) -> None:
+        self.samples = dict.fromkeys(program.tasks, 0)
+        self._sums: dict[str, dict[str, float]] = {}
+
+    def add(self, batch: Feeds, **values: NDArray[Any]) -> None:
+        """Fold in one batch's numbers, one array of shape (n,) for each quantity."""
+        for i, task in enumerate(self.samples):
+            count = int(_valid(batch, task).sum())
+            self.samples[task] += count
+            for quantity, array in values.items():
+                sums = self._sums.setdefault(quantity, dict.fromkeys(self.samples, 0.0))
+                sums[task] += count * float(array[i])
+
+    def labelled(self) -> bool:
+        """Whether any sample carried any label."""
+        return any(self.samples.values())
+
+    def of(self, quantity: str) -> dict[str, float]:
+        """The means of the tasks that have labels here."""
+        sums = self._sums.get(quantity, {})
+        return {task: sums[task] / count for task, count in self.samples.items() if count}
+
+
+class _Affinities:
+    """The mean of the measured affinity matrices, pair by pair.
+
+    A pair counts in a measurement only if the mini-batch held labels of both tasks: without labels the source has no
+    gradient and the recipient no loss, and S_ij = 0 would say "no effect" where nothing was seen.
+    """
+
+    def __init__(self, program: Program) -> None:
+        n = len(program.tasks)
+        self.measurements = 0
+        self._tasks = program.tasks
+        self._sums, self._counts = np.zeros((n, n)), np.zeros((n, n), np.int64)
+
+    def add(self, measured: NDArray[Any], batch: Feeds) -> None:
+        """Fold in one measurement, shape (n, n)."""
+        seen = np.array([_valid(batch, task).any() for task in self._tasks])
+        pairs = np.outer(seen, seen)
+        self._sums += np.where(pairs, measured, 0.0)
+        self._counts += pairs
+        self.measurements += 1
+
+    def mean(self) -> list[list[float]] | None:
+        """Row = source, column = recipient; None when nothing was measured."""
+        if self.measurements == 0:
+            return None
+        mean: list[list[float]] = (self._sums / np.maximum(self._counts, 1)).tolist()
+        return mean
+
+
+class _Clock:
+    """Wall seconds by activity. Waiting for the next batch counts for the activity that wants it."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def running(self, activity: str) -> Iterator[None]:
+        """Count the seconds inside the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[activity] = self.seconds.get(activity, 0.0) + time.perf_counter() - start
+
+    def timed(self, activity: str, batches: Iterator[dict[str, NDArray[Any]]]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the batches; the seconds it takes to make each are counted."""
+        while True:
+            with self.running(activity):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch

@@ -1,0 +1,209 @@
+"""The deployed form of one group: a plain ONNX file with a free batch size, and golden samples to check it by.
+
+An exported file leaves here only after onnxruntime has given eager's outputs at two batch sizes. The file holds the
+graph and the weights and nothing else: the exporter's notes (paths and source lines of this machine) are taken out,
+so the same job and weights give the same bytes, and the digest names the model.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mas_edge.job import Job
+from mas_edge.learning.network import Network, build, load_vector
+from mas_edge.protocol.errors import JobError, ServerError
+from mas_edge.protocol.weights import Entry, Layout, Vector, pack
+
+INPUT = "x"
+OUTPUT_PREFIX = "out."  # of the outputs in a golden file; a task name has no dot, so this is no task's own name
+OPSET = 18  # what onnxruntime reads since 1.14, so also on the older Jetsons that are bound to an old Python
+# Relative to max(1, |eager|). A float32 sum of n products is off by about sqrt(n) * 6e-8; two runtimes that add in
+# another order and fold BatchNorm into the convolution before it differ by a few 1e-6 in deep networks. A wrong
+# operator, axis or weight is off by far more than 1e-4.
+TOLERANCE = 1e-4
+BATCHES = (1, 5)  # neither is the batch that the graph is traced with, so a batch size that was baked in shows up
+TRACED_BATCH = 2  # torch.export takes sizes 0 and 1 for constants
+
+
+def export_inference(job: Job, tasks: Sequence[str], vector: Vector) -> bytes:
+    """Return the ONNX file of the network of ``tasks`` with the weights ``vector``, shape (P,).
+
+    Input ``x`` float32 [batch, *input_shape]; one output for each task, under its name, in the order of ``tasks``.
+
+    Raises:
+        JobError: the network cannot be written as ONNX with a free batch size.
+        ServerError: onnxruntime does not give eager's outputs, or a package is missing.
+    """
+    network = _trained(job, tasks, vector)
+    data = _convert(network, job, tasks)
+    _verify(data, network, job, tasks)
+    return data
+
+
+def golden_of(job: Job, tasks: Sequence[str], vector: Vector, seed: int, batch: int = 4) -> bytes:
+    """Return the golden samples of a deployed model: safetensors of ``x`` and ``out.<task>``.
+
+    ``x`` float32 [batch, *input_shape] is drawn from N(0, 1) with ``seed``; ``out.<task>`` is eager's output for it.
+    """
+    x = _samples(job, seed, batch)
+    tensors = {INPUT: x}
+    tensors.update({OUTPUT_PREFIX + task: y for task, y in _eager(_trained(job, tasks, vector), x).items()})
+    layout = Layout([Entry(name, list(tensor.shape), "golden", False) for name, tensor in tensors.items()])
+    return pack(layout, np.concatenate([tensor.reshape(-1) for tensor in tensors.values()]))
+
+
+def _trained(job: Job, tasks: Sequence[str], vector: Vector) -> Network:
+    network = build(job, tasks)
+    load_vector(network, vector)
+    return network.eval()
+
+
+def _samples(job: Job, seed: int, batch: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((batch, *job.data.input_shape), np.float32)
+
+
+def _eager(network: Network, x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    with torch.no_grad():
+        return {task: y.numpy() for task, y in network(torch.from_numpy(x)).items()}
+
+
+class _InOrder(nn.Module):
+    """The network with its outputs as a tuple: ONNX outputs have an order, and a dict leaves it to the tracer."""
+
+    def __init__(self, network: Network, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.tasks = network, tuple(tasks)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.network(x)
+        return tuple(outputs[task] for task in self.tasks)
+
+
+def _convert(network: Network, job: Job, tasks: Sequence[str]) -> bytes:
+    example = torch.zeros(TRACED_BATCH, *job.data.input_shape)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _InOrder(network, tasks).eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[OUTPUT_PREFIX + task for task in tasks],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except ImportError as error:
+        message = f"exporting ONNX needs a package that is not here ({error}): pip install 'mas-edge[server]'"
+        raise ServerError(message) from None
+    except Exception as error:  # the exporter has no error type that covers tracing, conversion and the optimiser
+        message = (
+            f"the network of {', '.join(tasks)} cannot be written as ONNX: {_cause(error)}; "
+            "use operators that have an ONNX form, and no Python branch on values or on the batch size"
+        )
+        raise JobError(message) from None
+    if program is None:
+        message = "the ONNX exporter returned nothing"
+        raise ServerError(message)
+    model: Any = program.model
+    if isinstance(model.graph.inputs[0].shape[0], int):
+        message = (
+            f"the network of {', '.join(tasks)} cannot be written as ONNX: it fixes the batch size it is traced with; "
+            "use operators on the whole batch, and no Python loop or branch over its samples"
+        )
+        raise JobError(message)
+    _name_values(model, tasks)
+    return _without_notes(program.model_proto)
+
+
+def _name_values(model: Any, tasks: Sequence[str]) -> None:
+    """Call each output by its task. The exporter names values by operator, and a task may be called ``linear``."""
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if value.name in tasks:
+                value.name = f"value.{value.name}"
+    for value, task in zip(model.graph.outputs, tasks, strict=True):
+        value.name = task
+
+
+def _without_notes(proto: Any) -> bytes:
+    """Serialise without stack traces, source lines and names of classes: they tell of this machine and change."""
+    for graph_part in (proto.graph.node, proto.graph.initializer, proto.graph.input, proto.graph.output):
+        for item in graph_part:
+            item.ClearField("metadata_props")
+            item.ClearField("doc_string")
+    proto.ClearField("metadata_props")
+    proto.graph.ClearField("metadata_props")
+    proto.graph.ClearField("value_info")  # a runtime infers the shapes itself
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter warns and logs while it works: notes on packages and arguments that are not ours.
+
+    Python's warning filters belong to the whole process, so a warning of another thread may get lost meanwhile.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost cause; the exporter wraps it in advice on reporting bugs to its authors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _verify(data: bytes, network: Network, job: Job, tasks: Sequence[str]) -> None:
+    try:
+        onnxruntime: Any = importlib.import_module("onnxruntime")
+    except ImportError:
+        message = "verifying an exported model needs onnxruntime: pip install 'mas-edge[onnx]'"
+        raise ServerError(message) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal only: what goes wrong becomes one message of ours
+    for batch in BATCHES:
+        x = _samples(job, seed=batch, batch=batch)
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            outputs: dict[str, NDArray[Any]] = dict(zip(tasks, session.run(list(tasks), {INPUT: x}), strict=True))
+        except Exception as error:  # onnxruntime's errors share no base class
+            message = f"onnxruntime does not run the exported model at batch size {batch}: {_cause(error)}"
+            raise ServerError(message) from None
+        for task, expected in _eager(network, x).items():
+            _compare(task, batch, outputs[task], expected)
+
+
+def _compare(task: str, batch: int, got: NDArray[Any], expected: NDArray[np.float32]) -> None:
+    if got.shape != expected.shape:
+        message = f"exported model: output {task!r} has shape {got.shape} at batch size {batch}, not {expected.shape}"
+        raise ServerError(message)
+    difference = float(np.max(np.abs(got - expected) / np.maximum(1.0, np.abs(expected)), initial=0.0))
+    if not difference <= TOLERANCE:  # NaN must not pass
+        message = (
+            f"exported model: output {task!r} differs from eager by {difference:.2g} at batch size {batch}; "
+            f"allowed is {TOLERANCE:g} of max(1, |eager|): this model must not be deployed"
+        )
+        raise ServerError(message)
