@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mas_edge.mas.split import MAX_TASKS
 from mas_edge.protocol.errors import JobError, MessageError
 from mas_edge.protocol.topics import check_name
 
@@ -184,6 +185,7 @@ def _job_rules(job: Job) -> list[_Rule]:
         ("network.encoder", job.network.encoder, "package:function", _is_function(job.network.encoder)),
         ("tasks", names, "at least one task", n >= 1),
         ("tasks", names, "every task has a name of its own", len(set(names)) == n),
+        ("tasks", n, f"at most {MAX_TASKS}: the split is searched exactly", n <= MAX_TASKS),
         ("federation.rounds", f.rounds, "at least 1", f.rounds >= 1),
         ("federation.merge_rounds", f.merge_rounds, f"1 to rounds ({f.rounds})", 1 <= f.merge_rounds <= f.rounds),
         ("federation.groups", f.groups, f"1 to the number of tasks ({n})", 1 <= f.groups <= n),

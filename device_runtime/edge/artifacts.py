@@ -159,6 +159,20 @@ class ArtifactStore:
                 if path.name not in kept and path.is_file():
                     path.unlink()
 
+    def prune(self, max_bytes: int, in_use: set[str]) -> None:
+        """Remove the artifacts that were written longest ago until the rest fits ``max_bytes``; never those in use.
+
+        Raises:
+            DeviceError: a file cannot be removed.
+        """
+        with self._lock, _disk("prune", self.directory):
+            files = [(path.stat().st_mtime, path.stat().st_size, path) for path in self.directory.iterdir()]
+            excess = sum(size for _, size, _ in files) - max_bytes
+            for _, size, path in sorted(files):
+                if excess > 0 and path.stem not in in_use:
+                    path.unlink()
+                    excess -= size
+
     def partial(self, manifest: Manifest) -> PartFile:
         """Begin to receive an artifact, or go on where an earlier attempt ended.
 

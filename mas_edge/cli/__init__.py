@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mas-edge",
         description="Federated multi-task learning on edge devices: merge, train, measure affinity, split, deploy.",
-        epilog="exit codes: 0 done, 2 usage, 3 job file, 4 data, 5 broker, 6 orchestrator, 7 device, 8 wire, 130 Ctrl-C",
+        epilog="exit codes: 0 done, 2 usage, 3 job, 4 data, 5 broker, 6 orchestrator, 7 device, 8 wire, 130 Ctrl-C",
     )
     parser.add_argument("--version", action="version", version=f"mas-edge {version('mas-edge')}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -7,24 +7,13 @@ them, which is the device's sample count when every sample has at least one labe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mas_edge.protocol.errors import WeightsError
-from mas_edge.protocol.weights import ENCODER, Layout, Vector
-
-
-def part_weights(samples: Mapping[str, int]) -> dict[str, int]:
-    """How much one device counts for each part, from its labelled samples per task."""
-    counted = {task: count for task, count in samples.items() if count > 0}
-    return {ENCODER: max(counted.values(), default=0), **counted}
-
-
-def sent_layout(layout: Layout, samples: Mapping[str, int]) -> Layout:
-    """The part of ``layout`` a device sends: the encoder, and the heads it has labels for."""
-    return layout.of_parts(set(part_weights(samples)))
+from mas_edge.protocol.weights import ENCODER, Layout, Vector, part_weights, sent_layout
 
 
 class Accumulator:
@@ -66,7 +55,7 @@ class Accumulator:
 
 
 def mean_affinity(
-    measured: list[tuple[NDArray[np.float64], Mapping[str, int]]], tasks: list[str]
+    measured: Sequence[tuple[NDArray[np.float64], Mapping[str, int]]], tasks: Sequence[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The uniform mean over devices of their n x n affinities, and how many devices stand behind each pair.
 
@@ -83,7 +72,21 @@ def mean_affinity(
     return total / np.maximum(count, 1), count
 
 
-def weighted_losses(reports: list[tuple[Mapping[str, float], Mapping[str, int]]]) -> dict[str, float]:
+def affinity_over_rounds(
+    rounds: Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The uniform mean over rounds of their mean affinities; a round in which nobody measured a pair is left out.
+
+    Takes and returns (matrix n x n, devices behind each pair n x n); averaging over rounds is what makes the split
+    stable, because a single round's affinity is noisy.
+    """
+    measured = np.stack([devices > 0 for _, devices in rounds])
+    total = np.stack([matrix for matrix, _ in rounds]).sum(axis=0, where=measured)
+    devices = np.stack([devices for _, devices in rounds]).sum(axis=0)
+    return total / np.maximum(measured.sum(axis=0), 1), devices
+
+
+def weighted_losses(reports: Sequence[tuple[Mapping[str, float], Mapping[str, int]]]) -> dict[str, float]:
     """The mean over devices of per-task numbers, by labelled samples of that task."""
     total: dict[str, float] = {}
     weight: dict[str, int] = {}

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from mas_edge.job import Job
+from mas_edge.mas.merge import MERGED
 from mas_edge.protocol.messages import Manifest, PlanKind
 
 Phase = Literal[
@@ -26,7 +27,6 @@ PHASES: tuple[Phase, ...] = (
     "prepare", "initial_evaluation", "merge", "merged_evaluation", "split", "groups", "group_evaluation", "export",
     "deploy", "done",
 )  # fmt: skip
-MERGED = "merged"
 
 
 class GroupState(msgspec.Struct, frozen=True, kw_only=True):

@@ -220,9 +220,13 @@ def encode(message: AnyMessage) -> bytes:
     """Return the JSON of a message.
 
     Raises:
-        MessageError: the message is larger than MAX_MESSAGE_BYTES.
+        MessageError: the message is larger than MAX_MESSAGE_BYTES, or holds text that is not Unicode.
     """
-    data = _encoder.encode(message)
+    try:
+        data = _encoder.encode(message)
+    except UnicodeEncodeError as error:
+        text = f"{type(message).__name__} holds text that is not Unicode, such as an undecodable file name: {error}"
+        raise MessageError(text) from None
     if len(data) > MAX_MESSAGE_BYTES:
         text = f"{type(message).__name__} of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
         raise MessageError(text)
@@ -232,6 +236,23 @@ def encode(message: AnyMessage) -> bytes:
 def decode_from_device(data: bytes, device: str) -> FromDevice:
     """Decode what arrived on one of ``device``'s topics; the body must name the same device."""
     return _checked(_decode(_from_device, data), device)
+
+
+class RoundName(msgspec.Struct, frozen=True):
+    """The least a message must say for its sender to be told what is wrong with it."""
+
+    job: str
+    round_id: str
+
+
+def round_name(data: bytes) -> RoundName | None:
+    """The round a message that does not decode speaks of, if that much can be read."""
+    try:
+        named = msgspec.json.decode(data[:MAX_MESSAGE_BYTES], type=RoundName)
+        check_name(named.round_id, "round")
+    except (msgspec.MsgspecError, MessageError, RecursionError, UnicodeDecodeError):
+        return None
+    return named
 
 
 def decode_from_orchestrator(data: bytes) -> FromOrchestrator:

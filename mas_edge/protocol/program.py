@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from mas_edge.protocol.errors import ProgramError
+from mas_edge.protocol.errors import ProgramError, WeightsError
 from mas_edge.protocol.weights import Layout
 
 MAGIC = b"MASEDGE1"
@@ -115,4 +115,9 @@ def load(data: bytes) -> Program:
     if program.format != FORMAT:
         message = f"program has format {program.format}, this runtime reads format {FORMAT}: update the device runtime"
         raise ProgramError(message)
+    try:
+        program.layout.check()
+    except WeightsError as error:
+        message = f"program file: {error}"
+        raise ProgramError(message) from None
     return program

@@ -21,6 +21,8 @@ from mas_edge.protocol.errors import WeightsError
 
 Vector = NDArray[np.float32]
 ENCODER = "encoder"
+MAX_AXES = 8  # the most a layer of any kind has is 5
+MAX_SIZE = 2**40  # one axis; beyond it a product of sizes could overflow
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 
 
@@ -42,6 +44,21 @@ class Layout(msgspec.Struct, frozen=True):
     """The tensors of one group's network in the order of its flat vector."""
 
     entries: list[Entry]
+
+    def check(self) -> Layout:
+        """Return the layout itself. Raises WeightsError if a name comes twice, a size is odd or the order is wrong."""
+        seen: set[str] = set()
+        buffers = False
+        for entry in self.entries:
+            if entry.name in seen or not all(0 <= size <= MAX_SIZE for size in entry.shape):
+                message = f"layout: tensor {entry.name!r} of shape {entry.shape} is named twice or has an odd size"
+                raise WeightsError(message)
+            if entry.trainable and buffers:
+                message = f"layout: trained tensor {entry.name!r} comes after a buffer"
+                raise WeightsError(message)
+            seen.add(entry.name)
+            buffers = buffers or not entry.trainable
+        return self
 
     @property
     def size(self) -> int:
@@ -131,7 +148,7 @@ def _header(view: memoryview) -> tuple[dict[str, object], memoryview]:
 def _span(name: str, spec: object) -> tuple[int, int, list[int]]:
     match spec:
         case {"dtype": "F32", "shape": [*shape], "data_offsets": [int(start), int(stop)]} if (
-            all(isinstance(n, int) and n >= 0 for n in shape) and 0 <= start <= stop
+            len(shape) <= MAX_AXES and all(type(n) is int and 0 <= n <= MAX_SIZE for n in shape) and 0 <= start <= stop
         ):
             return start, stop, shape
     message = f"tensor {name!r} is not a float32 tensor with a shape and a place: {str(spec)[:100]}"
@@ -163,3 +180,26 @@ def require_finite(vector: Vector, whose: str) -> None:
         bad = int(np.count_nonzero(~np.isfinite(vector)))
         message = f"{whose} has {bad} of {vector.size} numbers that are not finite (NaN or infinity)"
         raise WeightsError(message)
+
+
+def derive(data: bytes | memoryview, layout: Layout) -> bytes:
+    """Return the safetensors bytes of the tensors that ``layout`` names, taken unchanged out of a larger file.
+
+    This is how a group inherits the all-in-one encoder and heads, on the orchestrator and on a device alike.
+    """
+    return pack(layout, gather(layout, unpack(data)))
+
+
+def part_weights(samples: Mapping[str, int]) -> dict[str, int]:
+    """How much one device counts for each part, from its labelled train samples per task.
+
+    A head counts by its own task's labels; the encoder by the largest of them, which is the number of samples when
+    every sample carries at least one label.
+    """
+    counted = {task: count for task, count in samples.items() if count > 0}
+    return {ENCODER: max(counted.values(), default=0), **counted}
+
+
+def sent_layout(layout: Layout, samples: Mapping[str, int]) -> Layout:
+    """The part of ``layout`` a device sends: the encoder, and the heads it has labels for."""
+    return layout.of_parts(set(part_weights(samples)))

@@ -107,9 +107,6 @@ LAYOUT_FAULTS: dict[str, list[Entry]] = {
 }
 
 
-@pytest.mark.xfail(
-    reason="load takes the layout as it is; gather then fails with numpy's ValueError, or mixes tensors up"
-)
 @pytest.mark.parametrize("fault", LAYOUT_FAULTS)
 def test_a_layout_that_contradicts_itself_is_refused(fault: str) -> None:
     with pytest.raises(ProgramError):

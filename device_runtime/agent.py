@@ -1,0 +1,389 @@
+"""The device's life as a state machine: messages, chunks and the time go in, effects come out.
+
+A plan becomes an *errand*: fetch what is missing, carry it out (one at a time, in order of arrival), offer the result,
+send the chunks that are wanted, and forget it when the receipt comes. No sockets, no threads and no clock in here; the
+disk is touched only through the artifact store and the pending offers, both of which survive a power cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.pending import Finished, PendingOffers
+from mas_edge.protocol import program as program_format
+from mas_edge.protocol.artifact import check_manifest, decode_chunk
+from mas_edge.protocol.errors import DeviceError, EdgeError, TransferError
+from mas_edge.protocol.messages import (
+    Ack,
+    AnyMessage,
+    Birth,
+    Cancel,
+    Commit,
+    FromOrchestrator,
+    Manifest,
+    Offer,
+    Plan,
+    Rebirth,
+    Receipt,
+    Refusal,
+    Report,
+    Want,
+)
+from mas_edge.protocol.transfer import Incoming, Outgoing
+from mas_edge.protocol.weights import derive
+
+# What a device accepts to hold as one artifact; a larger one is refused before a byte is fetched.
+MAX_ARTIFACT_BYTES = 1024**3
+# An offer is repeated until its receipt comes: the first repeat soon, later ones rarely (the orchestrator may be away).
+OFFER_REPEAT_S, OFFER_REPEAT_MAX_S = 2.0, 30.0
+# Plans that wait to be carried out. An orchestrator sends one a round and group; more is a mistake or an attack.
+MAX_ERRANDS = 64
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Publish a message; ``after_chunks``: on the bulk connection, so that it follows the chunks sent before."""
+
+    message: AnyMessage
+    after_chunks: bool = False
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Subscribe to (or leave) the broadcast topic of an artifact."""
+
+    artifact: str
+    on: bool
+
+
+@dataclass(frozen=True)
+class SendChunks:
+    """Send these chunks of an artifact in the store."""
+
+    manifest: Manifest
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Carry out this plan in the background and call ``on_finished`` or ``on_failed``."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """Stop carrying out this round: nobody waits for it any more."""
+
+    round_id: str
+
+
+Effect = Tell | Listen | SendChunks | Start | Interrupt
+
+
+@dataclass
+class _Errand:
+    plan: Plan
+    deadline: float
+    stage: Literal["fetch", "ready", "work"] = "fetch"
+    received_bytes: int = 0
+
+
+@dataclass
+class _Download:
+    manifest: Manifest
+    part: PartFile
+    incoming: Incoming
+
+
+@dataclass
+class _Pending:
+    finished: Finished
+    outgoing: Outgoing | None
+    next_send: float = 0.0
+    repeat: float = OFFER_REPEAT_S
+
+
+@dataclass
+class Agent:
+    """One device. ``birth`` makes the birth message: it is called with (boot_id, seq) each time one is due."""
+
+    name: str
+    boot_id: str
+    birth: Callable[[str, int], Birth]
+    store: ArtifactStore
+    offers: PendingOffers
+    _seq: int = 0
+    _errands: dict[str, _Errand] = field(default_factory=dict)
+    _downloads: dict[str, _Download] = field(default_factory=dict)
+    _pending: dict[str, _Pending] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for finished in self.offers.load():
+            self._remember(finished)
+
+    # ------------------------------------------------------------------ events
+
+    def on_connected(self, now: float) -> list[Effect]:
+        """The broker is there (again): say who we are, and take up every conversation."""
+        for pending in self._pending.values():
+            pending.next_send, pending.repeat = now, OFFER_REPEAT_S
+        for download in self._downloads.values():
+            download.incoming.restart()
+        return [Tell(self.birth(*self._stamp())), *self.poll(now)]
+
+    def on_message(self, message: FromOrchestrator, now: float) -> list[Effect]:
+        """A control message arrived."""
+        match message:
+            case Plan():
+                return self._on_plan(message, now)
+            case Want():
+                return self._on_want(message, now)
+            case Receipt():
+                return self._forget(message.round_id)
+            case Cancel():
+                return [*self._drop(message.round_id), *self._forget(message.round_id), *self._next_work()]
+            case Rebirth():
+                return [Tell(self.birth(*self._stamp()))]
+        return []
+
+    def on_chunk(self, frame: bytes, now: float) -> list[Effect]:
+        """A piece of an artifact arrived. Raises TransferError if it is damaged; it will be asked for again."""
+        chunk = decode_chunk(frame)
+        download = next((d for a, d in self._downloads.items() if bytes.fromhex(a)[:16] == chunk.artifact_prefix), None)
+        if download is None:
+            return []  # a broadcast we no longer need
+        data = download.incoming.on_chunk(chunk, now)
+        if data is not None:
+            download.part.write(chunk.index, data)
+            for errand in self._errands_waiting_for(download.manifest.artifact):
+                errand.received_bytes += len(data)
+        return [*self._complete(download, now), *self._ask(download, now)]
+
+    def on_finished(self, round_id: str, report: Report, update: bytes | None, now: float) -> list[Effect]:
+        """The background work is done: keep its result until the orchestrator has it."""
+        errand = self._errands.pop(round_id, None)
+        if errand is None:
+            return self._next_work()  # cancelled meanwhile
+        manifest = self.store.put(update) if update is not None else None
+        finished = Finished(job=errand.plan.job, round_id=round_id, report=report, manifest=manifest)
+        self.offers.add(finished)
+        self._remember(finished)
+        return [*self._offer(self._pending[round_id], now), *self._next_work()]
+
+    def on_failed(self, round_id: str, reason: str) -> list[Effect]:
+        """The background work cannot be done: say why, and go on with the next."""
+        errand = self._errands.pop(round_id, None)
+        return ([self._refuse(errand.plan, reason)] if errand else []) + self._next_work()
+
+    def poll(self, now: float) -> list[Effect]:
+        """What is due by the clock."""
+        effects: list[Effect] = []
+        for errand in [e for e in self._errands.values() if now >= e.deadline]:
+            effects += self._drop(errand.plan.round_id)
+        for pending in self._pending.values():
+            if now >= pending.next_send:
+                effects += self._offer(pending, now)
+        for download in list(self._downloads.values()):
+            effects += self._ask(download, now)
+        return effects + self._next_work()
+
+    @property
+    def next_poll(self) -> float:
+        """When ``poll`` may have something, if no event comes before."""
+        times = [e.deadline for e in self._errands.values()]
+        times += [p.next_send for p in self._pending.values()]
+        times += [d.incoming.next_poll for d in self._downloads.values()]
+        return min(times, default=float("inf"))
+
+    def in_use(self) -> set[str]:
+        """The artifacts that must stay on disk."""
+        used = {p.finished.manifest.artifact for p in self._pending.values() if p.finished.manifest}
+        for errand in self._errands.values():
+            used |= {manifest.artifact for manifest in _named(errand.plan)}
+            if errand.plan.weights:
+                used.add(errand.plan.weights.derive_from)
+        return used
+
+    # ------------------------------------------------------------------ plans
+
+    def _on_plan(self, plan: Plan, now: float) -> list[Effect]:
+        if plan.round_id in self._pending and self._pending[plan.round_id].finished.job == plan.job:
+            return self._offer(self._pending[plan.round_id], now)
+        if plan.round_id in self._errands and self._errands[plan.round_id].plan.job == plan.job:
+            return [self._ack(plan)]
+        try:
+            self._check(plan)
+        except EdgeError as error:
+            return [self._refuse(plan, str(error))]
+        effects = self._leave_other_jobs(plan.job)
+        self._errands[plan.round_id] = _Errand(plan, now + plan.deadline_s)
+        return [*effects, self._ack(plan), *self._fetch(self._errands[plan.round_id], now)]
+
+    def _check(self, plan: Plan) -> None:
+        if len(self._errands) >= MAX_ERRANDS:
+            message = f"this device already holds {MAX_ERRANDS} plans"
+            raise DeviceError(message)
+        for manifest in _named(plan):
+            check_manifest(manifest, MAX_ARTIFACT_BYTES)
+        if plan.kind in ("train", "evaluate") and plan.weights is None:
+            message = f"plan {plan.round_id} ({plan.kind}) names no weights"
+            raise TransferError(message)
+        if (plan.kind == "train" and plan.training is None) or (plan.kind == "deploy" and plan.health is None):
+            message = f"plan {plan.round_id} ({plan.kind}) lacks its settings"
+            raise TransferError(message)
+
+    def _leave_other_jobs(self, job: str) -> list[Effect]:
+        effects: list[Effect] = []
+        for round_id in [r for r, errand in self._errands.items() if errand.plan.job != job]:
+            effects += self._drop(round_id)
+        for round_id in [r for r, pending in self._pending.items() if pending.finished.job != job]:
+            effects += self._forget(round_id)
+        return effects
+
+    def _fetch(self, errand: _Errand, now: float) -> list[Effect]:
+        """Begin to fetch what the plan needs and the store lacks; when nothing is lacking the errand is ready."""
+        try:
+            lacking = [manifest for manifest in self._needed(errand.plan) if not self.store.has(manifest.artifact)]
+        except EdgeError as error:
+            del self._errands[errand.plan.round_id]
+            return [self._refuse(errand.plan, str(error))]
+        effects: list[Effect] = []
+        for manifest in lacking:
+            if manifest.artifact not in self._downloads:
+                part = self.store.partial(manifest)
+                incoming = Incoming(manifest, part.held, broadcast=True)
+                self._downloads[manifest.artifact] = download = _Download(manifest, part, incoming)
+                effects += [Listen(manifest.artifact, True), *self._complete(download, now), *self._ask(download, now)]
+        if not lacking and errand.stage == "fetch":
+            errand.stage = "ready"
+            effects += self._next_work()
+        return effects
+
+    def _needed(self, plan: Plan) -> Iterator[Manifest]:
+        yield plan.program
+        if plan.health:
+            yield plan.health.golden
+        if plan.weights and not self._can_derive(plan):
+            yield plan.weights.manifest
+
+    def _can_derive(self, plan: Plan) -> bool:
+        """Take the weights out of an artifact we hold, once the program's layout is there; nothing is fetched."""
+        weights = plan.weights
+        if weights is None or not weights.derive_from or self.store.has(weights.manifest.artifact):
+            return False
+        if not self.store.has(weights.derive_from):
+            return False
+        if not self.store.has(plan.program.artifact):
+            return True  # not yet: asked again when the program has come
+        layout = program_format.load(self.store.read(plan.program.artifact)).layout
+        made = self.store.put(derive(self.store.read(weights.derive_from), layout))
+        return made.artifact == weights.manifest.artifact
+
+    def _errands_waiting_for(self, artifact: str) -> list[_Errand]:
+        waiting = [e for e in self._errands.values() if e.stage == "fetch"]
+        return [e for e in waiting if artifact in {manifest.artifact for manifest in _named(e.plan)}]
+
+    def _complete(self, download: _Download, now: float) -> list[Effect]:
+        if not download.incoming.complete:
+            return []
+        artifact = download.manifest.artifact
+        del self._downloads[artifact]
+        download.part.finish()
+        effects: list[Effect] = [Listen(artifact, False)]
+        for errand in self._errands_waiting_for(artifact):
+            effects += self._fetch(errand, now)
+        return effects
+
+    def _ask(self, download: _Download, now: float) -> list[Effect]:
+        if download.manifest.artifact not in self._downloads:
+            return []
+        ranges = download.incoming.poll(now)
+        if not ranges:
+            return []
+        broadcast = download.incoming.asks_broadcast  # of the ask that was just made
+        want = Want(**self._sender(), artifact=download.manifest.artifact, ranges=ranges, broadcast=broadcast)
+        return [Tell(want, after_chunks=True)]
+
+    def _next_work(self) -> list[Effect]:
+        if any(errand.stage == "work" for errand in self._errands.values()):
+            return []
+        for errand in self._errands.values():
+            if errand.stage == "ready":
+                errand.stage = "work"
+                return [Start(errand.plan)]
+        return []
+
+    def _drop(self, round_id: str) -> list[Effect]:
+        errand = self._errands.pop(round_id, None)
+        if errand is None:
+            return []
+        effects: list[Effect] = [Interrupt(round_id)] if errand.stage == "work" else []
+        for artifact in [a for a in self._downloads if not self._errands_waiting_for(a)]:
+            del self._downloads[artifact]  # what has come stays on disk and is used if it is wanted again
+            effects.append(Listen(artifact, False))
+        return effects
+
+    # ------------------------------------------------------------------ offers
+
+    def _remember(self, finished: Finished) -> None:
+        outgoing = Outgoing(finished.manifest) if finished.manifest else None
+        self._pending[finished.round_id] = _Pending(finished, outgoing)
+
+    def _offer(self, pending: _Pending, now: float) -> list[Effect]:
+        pending.next_send = now + pending.repeat
+        pending.repeat = min(2 * pending.repeat, OFFER_REPEAT_MAX_S)
+        done = pending.finished
+        what: dict[str, Any] = {
+            "job": done.job,
+            "round_id": done.round_id,
+            "report": done.report,
+            "manifest": done.manifest,
+        }
+        return [Tell(Offer(**self._sender(), **what))]
+
+    def _on_want(self, want: Want, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for pending in self._pending.values():
+            done = pending.finished
+            if pending.outgoing and done.manifest and done.manifest.artifact == want.artifact:
+                pending.next_send, pending.repeat = now + OFFER_REPEAT_S, OFFER_REPEAT_S
+                for send in pending.outgoing.on_want(want.sender, want.ranges, False, now):
+                    effects.append(SendChunks(done.manifest, send.indices))
+                commit = Commit(**self._sender(), job=done.job, round_id=done.round_id, artifact=want.artifact)
+                effects.append(Tell(commit, after_chunks=True))
+        return effects
+
+    def _forget(self, round_id: str) -> list[Effect]:
+        if self._pending.pop(round_id, None):
+            self.offers.remove(round_id)
+        return []
+
+    # ------------------------------------------------------------------ words
+
+    def _ack(self, plan: Plan) -> Tell:
+        return Tell(Ack(**self._sender(), job=plan.job, round_id=plan.round_id))
+
+    def _refuse(self, plan: Plan, reason: str) -> Tell:
+        return Tell(Refusal(**self._sender(), job=plan.job, round_id=plan.round_id, reason=reason))
+
+    def _stamp(self) -> tuple[str, int]:
+        self._seq += 1
+        return self.boot_id, self._seq
+
+    def _sender(self) -> dict[str, Any]:
+        boot_id, seq = self._stamp()
+        return {"sender": self.name, "boot_id": boot_id, "seq": seq}
+
+
+def _named(plan: Plan) -> list[Manifest]:
+    """Every artifact a plan names."""
+    manifests = [plan.program]
+    if plan.weights:
+        manifests.append(plan.weights.manifest)
+    if plan.health:
+        manifests.append(plan.health.golden)
+    return manifests

@@ -1,0 +1,56 @@
+"""``mas-edge-device run``: serve a fleet until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+
+from device_runtime.data import open_data
+from device_runtime.runtime import Runtime, Settings
+from mas_edge.protocol.topics import check_name
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "run",
+        help="connect to a broker and train, evaluate and deploy when asked",
+        epilog="example: mas-edge-device run --broker mqtt://192.0.2.7:1883 --name pi-kitchen --data ~/recordings",
+    )
+    parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://[user:password@]host[:port]")
+    parser.add_argument("--name", required=True, help="this device's name in the fleet")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the data folder (see `check`)")
+    parser.add_argument("--fleet", default="fleet", help="the fleet's name, as in the job file (default: %(default)s)")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="where artifacts and models live")
+    parser.add_argument("--engine", default="auto", help="auto, or one by name (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to train with (default: the engine's)")
+    parser.add_argument("--verbose", action="store_true", help="say what is going on")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING,
+        format=f"%(asctime)s {args.name} %(levelname)s %(message)s",
+    )
+    if args.threads:  # before an engine is imported: they read it once
+        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    check_name(args.name, "device")
+    data = open_data(args.data)
+    state = args.state or _default_state(args.name)
+    runtime = Runtime(Settings(args.name, args.fleet, args.broker, state, args.engine), data)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    runtime.run(stop)
+    return 0
+
+
+def _default_state(name: str) -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "mas-edge" / name

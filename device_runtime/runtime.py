@@ -1,0 +1,222 @@
+"""The device process: the agent's machine, two MQTT connections, and one background thread that carries out plans."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import queue
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_runtime import session
+from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.data import DataFolder
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Link, Will
+from device_runtime.engines import available
+from device_runtime.pending import PendingOffers
+from device_runtime.work import Bench, Outcome
+from mas_edge.protocol.artifact import encode_chunk
+from mas_edge.protocol.errors import EdgeError, ProtocolError
+from mas_edge.protocol.messages import Birth, Plan, Status, decode_from_orchestrator, encode
+from mas_edge.protocol.topics import Topics
+
+log = logging.getLogger(__name__)
+
+RUNTIME_VERSION = "0.1.0"
+# How long the loop sleeps at most: it looks after a stop request at least this often.
+TICK_S = 0.5
+# Artifacts kept for later rounds; older ones go first. A Pi's SD card has more, a phone's app storage may not.
+CACHE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the owner of the device chose."""
+
+    name: str
+    fleet: str
+    broker: str
+    state: Path
+    engine: str = "auto"
+
+
+@dataclass(frozen=True)
+class _Finished:
+    round_id: str
+    outcome: Outcome | None
+    reason: str = ""
+
+
+class Runtime:
+    """One device on one broker. ``run`` returns when ``stop`` is set."""
+
+    def __init__(self, settings: Settings, data: DataFolder) -> None:
+        self._settings = settings
+        self._topics = Topics(settings.fleet)
+        self._events: queue.SimpleQueue[Event | _Finished] = queue.SimpleQueue()
+        self._bulk_events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._plans: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
+        self._interrupted: set[str] = set()
+        self._store = ArtifactStore(settings.state / "artifacts")
+        self._data = data
+        self._bench = Bench(data, self._store, settings.engine, settings.state / "deployed")
+        self._boot_id = uuid.uuid4().hex
+        self.agent = Agent(
+            settings.name, self._boot_id, self._birth, self._store, PendingOffers(settings.state / "pending")
+        )
+        gone = self._status(online=False, reason="connection lost")
+        self._control = Link(
+            settings.broker, settings.name, self._events.put, will=Will(self._topics.status(settings.name), gone)
+        )
+        self._bulk = Link(settings.broker, f"{settings.name}-data", self._on_bulk_event)
+        self._outbox: queue.SimpleQueue[Tell | SendChunks | None] = queue.SimpleQueue()
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until ``stop`` is set; then leave the fleet politely."""
+        name = self._settings.name
+        self._control.subscribe(self._topics.command(name))
+        self._control.subscribe(self._topics.command_all)
+        self._bulk.subscribe(self._topics.chunk(name), qos=0)
+        threads = [threading.Thread(target=target, daemon=True) for target in (self._work, self._send)]
+        for thread in threads:
+            thread.start()
+        self._control.start()
+        self._bulk.start()
+        try:
+            while not stop.is_set():
+                self._step()
+        finally:
+            self._stop(threads)
+
+    def _stop(self, threads: list[threading.Thread]) -> None:
+        self._interrupted.add("*")
+        self._plans.put(None)
+        self._outbox.put(None)
+        farewell = self._status(online=False, reason="stopped")
+        self._control.publish(self._topics.status(self._settings.name), farewell, retain=True)
+        self._bulk.stop()
+        self._control.stop()
+        for thread in threads:
+            thread.join(timeout=5)
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        try:
+            event = self._events.get(timeout=max(0.0, min(TICK_S, self.agent.next_poll - now)))
+        except queue.Empty:
+            self._carry(self.agent.poll(time.monotonic()))
+            return
+        try:
+            self._carry(self._react(event, time.monotonic()))
+        except ProtocolError as error:
+            log.warning("ignored: %s", error)
+        self._carry(self.agent.poll(time.monotonic()))
+
+    def _react(self, event: Event | _Finished, now: float) -> list[Effect]:
+        match event:
+            case Connected():
+                log.info("connected to %s", self._settings.broker)
+                status = self._status(online=True, reason="")
+                self._control.publish(self._topics.status(self._settings.name), status, retain=True)
+                return self.agent.on_connected(now)
+            case Disconnected(reason):
+                log.warning("disconnected: %s", reason)
+            case Arrived(topic, payload) if topic.endswith("/cmd"):
+                return self.agent.on_message(decode_from_orchestrator(payload), now)
+            case Arrived(_, payload):
+                return self.agent.on_chunk(payload, now)
+            case _Finished(round_id, outcome, reason):
+                self._make_room()
+                if outcome is None:
+                    return self.agent.on_failed(round_id, reason)
+                return self.agent.on_finished(round_id, outcome.report, outcome.update, now)
+        return []
+
+    def _carry(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Tell(message, after_chunks):
+                    if after_chunks:
+                        self._outbox.put(effect)
+                    elif isinstance(message, Birth):
+                        self._control.publish(self._topics.birth(self._settings.name), encode(message), retain=True)
+                    else:
+                        self._control.publish(self._topics.response(self._settings.name), encode(message))
+                case SendChunks():
+                    self._outbox.put(effect)
+                case Listen(artifact, on):
+                    topic = self._topics.broadcast(artifact)
+                    if on:
+                        self._bulk.subscribe(topic, qos=0)
+                    else:
+                        self._bulk.unsubscribe(topic)
+                case Start(plan):
+                    self._plans.put(plan)
+                case Interrupt(round_id):
+                    self._interrupted.add(round_id)
+
+    def _on_bulk_event(self, event: Event) -> None:
+        if isinstance(event, Arrived):
+            self._events.put(event)
+
+    def _work(self) -> None:
+        """The background thread: one plan at a time."""
+        while (plan := self._plans.get()) is not None:
+            self._events.put(self._carry_out(plan))
+
+    def _carry_out(self, plan: Plan) -> _Finished:
+        def stop() -> bool:
+            return plan.round_id in self._interrupted or "*" in self._interrupted
+
+        log.info("%s: %s of %s", plan.round_id, plan.kind, ", ".join(plan.tasks))
+        try:
+            outcome = self._bench.carry_out(plan, stop)
+        except session.Stopped:
+            return _Finished(plan.round_id, None, "interrupted")
+        except EdgeError as error:
+            log.error("%s: %s", plan.round_id, error)
+            return _Finished(plan.round_id, None, str(error))
+        except MemoryError:
+            return _Finished(plan.round_id, None, "not enough memory for this program: a smaller batch size is needed")
+        except Exception as error:  # a fault of ours or of an engine must not end the agent
+            log.exception("%s failed", plan.round_id)
+            return _Finished(plan.round_id, None, f"unexpected {type(error).__name__}: {error}")
+        finally:
+            self._interrupted.discard(plan.round_id)
+        return _Finished(plan.round_id, outcome)
+
+    def _send(self) -> None:
+        """The thread that may wait for the network: chunks, and the words that must follow them."""
+        name = self._settings.name
+        while (item := self._outbox.get()) is not None:
+            try:
+                if isinstance(item, Tell):
+                    self._bulk.send_bulk(self._topics.response(name), encode(item.message))
+                    continue
+                for index in item.indices:
+                    frame = encode_chunk(item.manifest, index, self._store.read_chunk(item.manifest, index))
+                    self._bulk.send_bulk(self._topics.upload(name), frame)
+            except EdgeError as error:
+                log.warning("not sent: %s", error)
+
+    def _make_room(self) -> None:
+        self._store.prune(CACHE_BYTES, self.agent.in_use())
+
+    def _status(self, *, online: bool, reason: str) -> bytes:
+        return encode(Status(sender=self._settings.name, boot_id=self._boot_id, seq=0, online=online, reason=reason))
+
+    def _birth(self, boot_id: str, seq: int) -> Birth:
+        engines = available()
+        chosen = (engines[0] if engines else "") if self._settings.engine == "auto" else self._settings.engine
+        return Birth(
+            sender=self._settings.name, boot_id=boot_id, seq=seq, runtime=RUNTIME_VERSION,
+            python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count() or 1,
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            engine=chosen if chosen in engines else "", engines=engines,
+            input_shape=list(self._data.input_shape), tasks=self._data.counts(),
+        )  # fmt: skip

@@ -1,0 +1,127 @@
+"""Carrying out one plan: the bench where engine, data and artifacts meet. Runs in the agent's background thread."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from device_runtime import session
+from device_runtime.data import DataFolder
+from device_runtime.deployed import check_health
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.engines import open_engine
+from device_runtime.engines.base import Engine, Runner
+from mas_edge.protocol import program as program_format
+from mas_edge.protocol.errors import DeviceError
+from mas_edge.protocol.messages import Plan, Report
+from mas_edge.protocol.program import Program
+from mas_edge.protocol.weights import Layout, gather, pack, require_finite, sent_layout, unpack
+
+# Programs kept ready to run. A device serves at most a few groups; each loaded one costs a few MB.
+MAX_LOADED = 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a plan led to: a report and, after training, the safetensors bytes of what this device sends."""
+
+    report: Report
+    update: bytes | None = None
+
+
+class Bench:
+    """One device's data, engine and artifacts. ``engine_name`` as for ``open_engine``; loaded when first needed."""
+
+    def __init__(self, data: DataFolder, store: ArtifactStore, engine_name: str, deployed: Path) -> None:
+        self._data = data
+        self._store = store
+        self._engine_name = engine_name
+        self._deployed = deployed
+        self._engine: Engine | None = None
+        self._loaded: dict[str, tuple[Program, Runner]] = {}
+
+    def carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
+        """Do what the plan says.
+
+        Raises:
+            session.Stopped: ``stop()`` returned True.
+            EdgeError: it cannot be done; the text is what the orchestrator and the operator read.
+        """
+        if plan.kind == "deploy":
+            return Outcome(self._deploy(plan))
+        began = time.monotonic()
+        program, runner = self._load(plan.program.artifact)
+        if plan.weights is None or program.tasks != plan.tasks:
+            message = f"plan {plan.round_id} is for tasks {plan.tasks}, its program for {program.tasks}"
+            raise DeviceError(message)
+        vector = gather(program.layout, unpack(self._store.read(plan.weights.manifest.artifact)))
+        loading = time.monotonic() - began
+        if plan.kind == "evaluate" or plan.training is None:
+            report = session.evaluate(runner, program, vector, self._data, stop=stop)
+            return Outcome(self._named(report, loading))
+        trained, report = session.train(runner, program, vector, self._data, plan.training, stop=stop)
+        require_finite(trained, "the trained network")
+        return Outcome(self._named(report, loading), _update(program.layout, trained, report))
+
+    def _load(self, artifact: str) -> tuple[Program, Runner]:
+        if artifact not in self._loaded:
+            if self._engine is None:
+                self._engine = open_engine(self._engine_name)
+            program = program_format.load(self._store.read(artifact))
+            self._data.fits(program)
+            while len(self._loaded) >= MAX_LOADED:
+                del self._loaded[next(iter(self._loaded))]
+            self._loaded[artifact] = (program, self._engine.load(program))
+        return self._loaded[artifact]
+
+    def _named(self, report: Report, loading: float) -> Report:
+        name = self._engine.name if self._engine else ""
+        return msgspec.structs.replace(report, engine=name, seconds={**report.seconds, "load": loading})
+
+    def _deploy(self, plan: Plan) -> Report:
+        """Try the model beside the one in use; it takes its place only if it passes its health check."""
+        if plan.health is None:
+            message = f"plan {plan.round_id} deploys without a health check"
+            raise DeviceError(message)
+        began, cpu = time.monotonic(), time.thread_time()
+        slot = self._deployed / plan.group
+        slot.mkdir(parents=True, exist_ok=True)
+        trial, active = slot / "trial.onnx", slot / "active.onnx"
+        shutil.copyfile(self._store.path(plan.program.artifact), trial)
+        golden = self._store.read(plan.health.golden.artifact)
+        health = check_health(trial, golden, plan.health.tolerance, plan.health.max_latency_s, self._data)
+        if health.healthy:
+            _replace_durably(trial, active)
+        else:
+            trial.unlink()
+        return Report(
+            samples={}, losses={}, healthy=health.healthy, health_reason=health.reason, latency_s=health.latency_s,
+            engine="onnxruntime", seconds={"check": time.monotonic() - began}, cpu_seconds=time.thread_time() - cpu,
+        )  # fmt: skip
+
+
+def _update(layout: Layout, trained: np.ndarray, report: Report) -> bytes:
+    """The tensors this device counts for: the encoder, and the heads it has labels for."""
+    tensors = {name: trained[place] for name, place in layout.slices().items()}
+    sent = sent_layout(layout, report.samples)
+    flat = np.concatenate([tensors[entry.name] for entry in sent.entries])
+    return pack(sent, flat.astype(np.float32, copy=False))
+
+
+def _replace_durably(source: Path, target: Path) -> None:
+    """Rename so that after a power cut either the old or the new file is there, whole."""
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(target)
+    directory = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,100 @@
+"""``mas-edge demo``: a whole MAS run on this machine, on real data, with ten device processes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from mas_edge.bundle import bundled
+from mas_edge.datasets.constant import constant_losses
+from mas_edge.datasets.watch import make_watch
+from mas_edge.demo.fleet import LocalFleet
+from mas_edge.demo.live import picture_of
+from mas_edge.demo.plots import plot_affinity, plot_losses
+from mas_edge.demo.summary import print_summary
+from mas_edge.job import Job, load_job
+from mas_edge.orchestrator import view
+from mas_edge.orchestrator.broker import open_broker
+from mas_edge.orchestrator.result import result_of
+from mas_edge.protocol.errors import ServerError
+
+REFRESH_S = 0.5
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "demo",
+        help="run the whole job on this machine: ten device processes, real smart-watch recordings",
+        epilog="example: mas-edge demo --out demo-out --json demo-out/result.json",
+    )
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the result goes (default: OUT/result.json)")
+    parser.add_argument("--broker", default="embedded", help="embedded, managed, or a URL (default: %(default)s)")
+    parser.add_argument("--job", type=Path, metavar="FILE", help="another job file on the same data")
+    parser.add_argument("--fresh", action="store_true", help="do not go on with an interrupted run in OUT")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; Ctrl-C ends every process and leaves a state from which the same command goes on."""
+    console = Console()
+    out: Path = args.out
+    job_file = args.job or bundled("models", "watch.toml")
+    job, state = load_job(job_file), out / "state"
+    _clear_finished(state, fresh=args.fresh)
+    console.print(f"data: {out / 'data'}")
+    folders = make_watch(out / "data").folders
+    try:
+        with open_broker(args.broker, out / "broker") as broker:
+            console.print(f"broker: {broker.mode} at {broker.url}; logs: {out / 'logs'}")
+            with LocalFleet(out / "logs") as fleet:
+                fleet.start_orchestrator(job_file, state, broker.url)
+                for folder in folders:
+                    fleet.start_device(folder.name, job.fleet, folder, out / "devices" / folder.name, broker.url)
+                _watch(console, fleet, state)
+    except KeyboardInterrupt:
+        console.print(f"\ninterrupted; the same command goes on, or: mas-edge serve {job_file} --state {state}")
+        raise
+    _show_result(console, state, job, folders, args.json or out / "result.json")
+    return 0
+
+
+def _clear_finished(state: Path, *, fresh: bool) -> None:
+    """A finished run makes room for a new one; an interrupted one is gone on with."""
+    if not state.exists():
+        return
+    try:
+        finished = view.read(state).phase == "done"
+    except ServerError:
+        finished = True  # it never began
+    if finished or fresh:
+        shutil.rmtree(state)
+
+
+def _watch(console: Console, fleet: LocalFleet, state: Path) -> None:
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        while not fleet.orchestrator_ended():
+            fleet.check_devices()
+            time.sleep(REFRESH_S)
+            try:
+                live.update(picture_of(view.read(state)))
+            except ServerError:
+                continue  # the orchestrator has not begun to write yet
+
+
+def _show_result(console: Console, state: Path, job: Job, folders: list[Path], target: Path) -> None:
+    result = result_of(view.read(state), constant_losses(job, folders))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(result, indent=2) + "\n")
+    pictures = [target.parent / name for name in ("losses.png", "affinity.png")]
+    plot_losses(result, pictures[0])
+    plot_affinity(result, pictures[1])
+    print_summary(console, result)
+    console.print(f"written: {target}, {pictures[0]}, {pictures[1]}, models in {state / 'models'}")

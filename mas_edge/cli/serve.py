@@ -1,0 +1,53 @@
+"""``mas-edge serve``: orchestrate one job on a fleet until it is done."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from pathlib import Path
+
+import msgspec
+
+from mas_edge.job import load_job
+from mas_edge.orchestrator import view
+from mas_edge.orchestrator.broker import open_broker
+from mas_edge.orchestrator.result import result_of
+from mas_edge.orchestrator.service import Orchestrator
+
+INTERRUPTED = 130
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "serve",
+        help="orchestrate a job on a fleet; started again with the same --state it goes on",
+        epilog="example: mas-edge serve models/watch.toml --state runs/watch --broker mqtt://192.0.2.7:1883",
+    )
+    parser.add_argument("job", type=Path, help="the job file (TOML)")
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="where the run is kept")
+    parser.add_argument(
+        "--broker", default="auto", metavar="URL|managed|embedded|auto",
+        help="an MQTT broker's URL, or one to be started here (default: mosquitto if installed, else the embedded one)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the result as JSON at the end")
+    parser.add_argument("--quiet", action="store_true", help="only warnings")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until the job is done; SIGINT and SIGTERM leave a state to go on from."""
+    logging.basicConfig(
+        level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    job = load_job(args.job)
+    with open_broker(args.broker, args.state / "broker") as broker:
+        done = Orchestrator(job, args.state, broker.url).run(stop)
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode(result_of(view.read(args.state))), indent=2).decode())
+    return 0 if done else INTERRUPTED

@@ -1,0 +1,67 @@
+"""``mas-edge status``: where a run stands."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import msgspec
+
+from mas_edge.orchestrator import view
+from mas_edge.orchestrator.view import Snapshot
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "status",
+        help="show where a run stands: phase, rounds, losses, devices, events",
+        epilog="example: mas-edge status --state runs/watch --json",
+    )
+    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="the --state of the run")
+    parser.add_argument("--events", type=int, default=10, metavar="N", help="last lines of the log (default 10)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the state once."""
+    snapshot = view.read(args.state, last_events=max(0, args.events))
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode(snapshot), indent=2).decode())
+    else:
+        print("\n".join(lines_of(snapshot)))
+    return 0
+
+
+def lines_of(snapshot: Snapshot) -> list[str]:
+    """The state in words."""
+    federation = snapshot.job.federation
+    training = [r for r in snapshot.rounds if r.kind == "train" and r.outcome != "abandoned"]
+    merged = sum(r.phase == "merge" for r in training)
+    online = sum(device.online for device in snapshot.devices)
+    lines = [
+        f"run      {snapshot.run}",
+        f"phase    {snapshot.phase}",
+        f"rounds   {merged} of {federation.merge_rounds} merged, {len(training) - merged} of "
+        f"{federation.groups * (federation.rounds - federation.merge_rounds)} after the split",
+        f"devices  {online} of {len(snapshot.devices)} online",
+    ]
+    lines += [f"open     {r.round_id}: {r.reports} of {len(r.selected)} reports" for r in snapshot.open_rounds]
+    if training:
+        last = {record.group: record for record in training}
+        for group, record in last.items():
+            losses = "  ".join(f"{task} {loss:.4f}" for task, loss in record.losses.items())
+            lines.append(f"losses   {group} (round {record.index}): {losses}")
+    if snapshot.split:
+        groups = "  |  ".join(", ".join(group) for group in snapshot.split.groups)
+        lines.append(f"split    {groups}  (value {snapshot.split.value:.4f})")
+    for device in snapshot.devices:
+        state = "online" if device.online else "away"
+        lines.append(
+            f"  {device.name:<20} {state:<7} {device.engine:<12} {device.served} rounds {device.problem}".rstrip()
+        )
+    for event in snapshot.events:
+        lines.append(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {event.level:<8} {event.text}")
+    return lines

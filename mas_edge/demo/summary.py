@@ -1,0 +1,94 @@
+"""The tables at the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Result = dict[str, Any]
+
+
+def print_summary(console: Console, result: Result) -> None:
+    """Print affinity, split, test losses before and after, cost per phase, deployment."""
+    if result["affinity"]:
+        console.print(_affinity(result))
+    if result["split"]:
+        console.print(_split(result))
+    console.print(_losses(result))
+    console.print(_phases(result))
+    if push := result["split_push"]:
+        console.print(
+            f"split push: {_bytes(push['program_bytes'])} of graphs, {_bytes(push['weights_bytes'])} of weights "
+            "(devices take the weights out of the all-in-one network they hold)"
+        )
+    if deployment := result["deployment"]:
+        console.print(
+            f"deployed: {deployment['healthy']} of {deployment['devices']} devices healthy on the split models"
+        )
+        for device, reason in deployment["reasons"].items():
+            console.print(f"  {device}: {reason}", style="red")
+
+
+def _affinity(result: Result) -> Table:
+    tasks, matrix = result["affinity"]["tasks"], result["affinity"]["matrix"]
+    table = Table(title="Affinity: how a step on the row's task helps the column's", title_justify="left")
+    table.add_column("")
+    for task in tasks:
+        table.add_column(task, justify="right")
+    for i, task in enumerate(tasks):
+        cells = [f"[dim]{v:+.3f}[/]" if i == j else f"{v:+.3f}" for j, v in enumerate(matrix[i])]
+        table.add_row(task, *cells)
+    return table
+
+
+def _split(result: Result) -> str:
+    split = result["split"]
+    lines = [f"split (value {split['value']:.4f}):"]
+    lines += [f"  group-{number}: {', '.join(group)}" for number, group in enumerate(split["groups"])]
+    if split["runner_up"]:
+        groups = " | ".join(", ".join(group) for group in split["runner_up"])
+        lines.append(f"  runner-up (value {split['runner_up_value']:.4f}): {groups}")
+    return "\n".join(lines)
+
+
+def _losses(result: Result) -> Table:
+    stages = [stage for stage in ("initial", "merged", "split") if stage in result["evaluation"]]
+    names = {"initial": "untrained", "merged": "merged", "split": "split"}
+    constants = result["constant_loss"] or {}
+    table = Table(title="Test loss (metric) over all devices", title_justify="left")
+    table.add_column("task")
+    if constants:
+        table.add_column("best constant", justify="right")
+    for stage in stages:
+        table.add_column(names[stage], justify="right")
+    for task in result["job"]["tasks"]:
+        name = task["name"]
+        cells = [f"{constants[name]:.4f}" if name in constants else "-"] if constants else []
+        for stage in stages:
+            found = result["evaluation"][stage].get(name)
+            cells.append(f"{found['loss']:.4f} ({found['metric']:.3f})" if found else "-")
+        table.add_row(name, *cells)
+    return table
+
+
+def _phases(result: Result) -> Table:
+    table = Table(title="Cost per phase", title_justify="left")
+    for column in ("phase", "rounds", "wall s", "device s", "device CPU s", "sent", "received"):
+        table.add_column(column, justify="left" if column == "phase" else "right")
+    for name, phase in result["phases"].items():
+        table.add_row(
+            name.replace("_", " "), str(phase["rounds"]), f"{phase['wall_seconds']:.1f}",
+            f"{sum(phase['device_seconds'].values()):.1f}", f"{phase['device_cpu_seconds']:.1f}",
+            _bytes(phase["sent_bytes"]), _bytes(phase["received_bytes"]),
+        )  # fmt: skip
+    return table
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,112 @@
+"""An open round: its machine, its accumulator, and everything that is counted while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mas_edge.federation.aggregate import Accumulator, mean_affinity, weighted_losses
+from mas_edge.federation.flow import GroupState, RoundWork
+from mas_edge.federation.rounds import Outcome, Round
+from mas_edge.orchestrator.records import RoundRecord, Traffic
+from mas_edge.protocol.errors import WeightsError
+from mas_edge.protocol.messages import Offer, Plan, Report
+from mas_edge.protocol.weights import Layout, Vector, gather, require_finite, sent_layout, unpack
+
+# Head room over the plain size of the weights: the safetensors header with its tensor names.
+HEADER_ALLOWANCE = 1024 * 1024
+
+
+@dataclass
+class ActiveRound:
+    """A round between its first plan and its record."""
+
+    work: RoundWork
+    machine: Round
+    group: GroupState
+    phase: str
+    plan: Plan
+    layout: Layout
+    accumulator: Accumulator | None
+    reports: dict[str, Report] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def max_update_bytes(self) -> int:
+        """What an update of this round may weigh at most."""
+        return 4 * self.layout.size + HEADER_ALLOWANCE
+
+    def fold(self, offer: Offer, update: bytes | None) -> None:
+        """Check a report and, after training, fold its update.
+
+        Raises:
+            WeightsError: tensors, shapes, numbers or counts are not what this round expects; nothing was folded.
+        """
+        self._check(offer.report)
+        if self.accumulator is not None:
+            if update is None:
+                message = f"a training report of round {self.work.round_id} came without weights"
+                raise WeightsError(message)
+            self.accumulator.fold(self._vector(update, offer.report), offer.report.samples)
+        self.reports[offer.sender] = offer.report
+
+    def _vector(self, update: bytes, report: Report) -> Vector:
+        sent = sent_layout(self.layout, report.samples)
+        tensors = unpack(update)
+        extra = set(tensors) - {entry.name for entry in sent.entries}
+        if extra:
+            message = f"update holds tensors that were not asked for: {', '.join(sorted(extra))}"
+            raise WeightsError(message)
+        vector = gather(sent, tensors)
+        require_finite(vector, "update")
+        return vector
+
+    def _check(self, report: Report) -> None:
+        tasks = set(self.group.tasks)
+        for name, keys in (("samples", report.samples), ("losses", report.losses), ("metrics", report.metrics)):
+            if unknown := set(keys) - tasks:
+                message = f"report has {name} of tasks that are not in group {self.group.name}: {sorted(unknown)}"
+                raise WeightsError(message)
+        if any(count < 0 for count in report.samples.values()):
+            message = f"report counts samples below zero: {report.samples}"
+            raise WeightsError(message)
+        if self.accumulator is not None and not any(report.samples.values()):
+            message = "a training report counts no sample"
+            raise WeightsError(message)
+        if report.affinity is not None:
+            matrix = np.array(report.affinity, dtype=object)
+            if matrix.shape != (len(tasks), len(tasks)):
+                message = f"affinity has shape {matrix.shape}, expected {len(tasks)} x {len(tasks)}"
+                raise WeightsError(message)
+
+    def record(self, outcome: Outcome, weights: str) -> RoundRecord:
+        """What the round came to."""
+        reports = self.reports
+        measured = [
+            (np.array(report.affinity, np.float64), report.samples)
+            for report in reports.values()
+            if report.affinity is not None
+        ]
+        affinity, devices = mean_affinity(measured, self.group.tasks) if measured else (None, None)
+        seconds: Counter[str] = Counter()
+        samples: Counter[str] = Counter()
+        for report in reports.values():
+            seconds.update(report.seconds)
+            samples.update(report.samples)
+        return RoundRecord(
+            round_id=self.work.round_id, kind=self.work.kind, group=self.group.name, phase=self.phase,
+            index=self.work.index, tasks=self.group.tasks, outcome=outcome, weights=weights,
+            selected=list(self.machine.spec.selected),
+            learning_rate=self.plan.training.learning_rate if self.plan.training else 0.0,
+            wall_seconds=time.monotonic() - self.began,
+            losses=weighted_losses([(report.losses, report.samples) for report in reports.values()]),
+            metrics=weighted_losses([(report.metrics, report.samples) for report in reports.values()]),
+            samples=dict(samples), affinity=affinity.tolist() if affinity is not None else None,
+            affinity_devices=devices.tolist() if devices is not None else None,
+            device_seconds=dict(seconds), device_cpu_seconds=sum(report.cpu_seconds for report in reports.values()),
+            refused=self.machine.reasons(), traffic=self.traffic, reports=reports,
+        )  # fmt: skip

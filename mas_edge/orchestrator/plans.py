@@ -1,0 +1,61 @@
+"""What a round tells its devices: a plan out of the job, the state and the round. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mas_edge.federation.flow import GroupState, RoundWork
+from mas_edge.federation.schedule import learning_rate
+from mas_edge.job import Job
+from mas_edge.mas.merge import MERGED
+from mas_edge.orchestrator.records import ArtifactKind
+from mas_edge.protocol.errors import ServerError
+from mas_edge.protocol.messages import HealthCheck, Manifest, Plan, Training, Weights
+
+# Every model must answer one sample within this, on the slowest board; a model that hangs must not become active.
+MAX_LATENCY_S = 5.0
+# float32 sums in another order on another engine differ by about 1e-5; a wrong operator differs by far more.
+HEALTH_TOLERANCE = 1e-3
+# Rounds draw their batches from seeds this far apart, so that no epoch of one round repeats an epoch of another.
+SEEDS_PER_ROUND = 1000
+
+
+def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, sender: dict[str, Any]) -> Plan:
+    """The plan of one round, the same for every selected device.
+
+    Raises:
+        ServerError: the group has nothing to deploy.
+    """
+    base: dict[str, Any] = {
+        **sender, "job": run_id, "round_id": work.round_id, "kind": work.kind, "group": group.name,
+        "tasks": group.tasks, "deadline_s": job.federation.deadline_s,
+    }  # fmt: skip
+    if work.kind == "deploy":
+        if group.model is None or group.golden is None:
+            message = f"group {group.name} has no inference model to deploy"
+            raise ServerError(message)
+        health = HealthCheck(golden=group.golden, tolerance=HEALTH_TOLERANCE, max_latency_s=MAX_LATENCY_S)
+        return Plan(**base, program=group.model, health=health)
+    weights = Weights(manifest=group.weights, derive_from=group.derive_from)
+    training = _training(job, work) if work.kind == "train" else None
+    return Plan(**base, program=group.program, weights=weights, training=training)
+
+
+def artifacts_of(plan: Plan) -> list[tuple[ArtifactKind, Manifest]]:
+    """What the devices of a plan may have to fetch, by kind."""
+    if plan.health:
+        return [("model", plan.program), ("golden", plan.health.golden)]
+    weights: list[tuple[ArtifactKind, Manifest]] = [("weights", plan.weights.manifest)] if plan.weights else []
+    return [("program", plan.program), *weights]
+
+
+def _training(job: Job, work: RoundWork) -> Training:
+    optimizer = job.optimizer
+    return Training(
+        learning_rate=learning_rate(optimizer, work.index, job.federation.rounds),
+        momentum=optimizer.momentum, weight_decay=optimizer.weight_decay,
+        local_epochs=job.federation.local_epochs, seed=job.seed + SEEDS_PER_ROUND * work.index, task_weights={},
+        # After the split nobody asks how tasks help each other.
+        affinity_period=job.affinity.period if work.group == MERGED else 0,
+        proximal_mu=optimizer.proximal_mu,
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""What devices say: births, acknowledgements, wants, offers and chunks, each answered with one clear word."""
+
+from __future__ import annotations
+
+import time
+
+from device_runtime.edge.artifacts import ArtifactStore
+from mas_edge.federation.registry import Registry
+from mas_edge.federation.selection import why_not
+from mas_edge.job import Job
+from mas_edge.orchestrator.active import ActiveRound
+from mas_edge.orchestrator.collection import Collection
+from mas_edge.orchestrator.post import Post
+from mas_edge.orchestrator.records import DeviceRecord
+from mas_edge.orchestrator.rounds_desk import RoundsDesk
+from mas_edge.orchestrator.store import Store
+from mas_edge.protocol.artifact import decode_chunk
+from mas_edge.protocol.errors import MessageError, ProtocolError
+from mas_edge.protocol.messages import (
+    Ack,
+    Birth,
+    Commit,
+    FromDevice,
+    Offer,
+    Receipt,
+    Refusal,
+    Status,
+    Verdict,
+    Want,
+    decode_from_device,
+    round_name,
+)
+from mas_edge.protocol.topics import Topics
+
+
+class Reception:
+    """Takes in what arrives; decisions about rounds are the desk's."""
+
+    def __init__(
+        self, job: Job, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Post, topics: Topics
+    ) -> None:
+        self.registry = Registry()
+        self._tasks = [task.name for task in job.tasks]
+        self._desk = desk
+        self._store = store
+        self._artifacts = artifacts
+        self._post = post
+        self._topics = topics
+        self._collection = Collection(artifacts)
+
+    def on_arrived(self, topic: str, payload: bytes, *, retained: bool, now: float) -> None:
+        """Something came from a device. Raises ProtocolError if it is not what the contract says."""
+        device, leaf = self._topics.sender(topic)
+        if leaf == "up":
+            self._on_chunk(device, payload, now)
+        elif payload:  # an empty payload clears a retained message: the device was removed from the broker
+            self._on_message(device, payload, len(topic), retained, now)
+
+    def poll(self, now: float) -> None:
+        """Ask for what is missing of the uploads."""
+        self._collection.keep_rounds(set(self._desk.active))
+        for device, artifact, ranges, round_id in self._collection.poll(now):
+            want = Want(**self._post.sender(), artifact=artifact, ranges=ranges)
+            self._desk.tell(device, want, round_id)
+
+    @property
+    def next_poll(self) -> float:
+        """When ``poll`` may have something."""
+        return self._collection.next_poll
+
+    # ------------------------------------------------------------------ control
+
+    def _on_message(self, device: str, payload: bytes, topic_bytes: int, retained: bool, now: float) -> None:
+        try:
+            message = decode_from_device(payload, device)
+        except MessageError as error:
+            self._on_undecodable(device, payload, error)
+            return
+        active = self._desk.active.get(self._round_of(message))
+        if active is not None:
+            active.traffic.received_control += len(payload) + topic_bytes
+        match message:
+            case Birth():
+                self._on_birth(message, retained=retained, now=now)
+            case Status():
+                self._on_status(message, now)
+            case Want():
+                self._on_want(message, now)
+            case Ack() if active is not None and message.job == self._desk.state.run_id:
+                active.machine.on_ack(device)
+            case Refusal() if active is not None and message.job == self._desk.state.run_id:
+                active.machine.on_refused(device, message.reason)
+            case Offer():
+                self._on_offer(message, active)
+            case _:  # a commit, or a word on a round that is over: the chunks and receipts say it all
+                pass
+
+    def _round_of(self, message: FromDevice) -> str:
+        match message:
+            case Ack() | Refusal() | Offer() | Commit():
+                return message.round_id
+            case Want():
+                return self._desk.distribution.round_of(message.artifact) or ""
+        return ""
+
+    def _on_undecodable(self, device: str, payload: bytes, error: MessageError) -> None:
+        """Tell the sender why, if what it sent at least names a round; a NaN in a report arrives as null."""
+        self._desk.log("warning", f"message of {device} refused: {error}")
+        named = round_name(payload)
+        if named is None or named.job != self._desk.state.run_id:
+            return
+        self._receipt(device, named.round_id, "invalid", str(error))
+        if active := self._desk.active.get(named.round_id):
+            active.machine.on_refused(device, str(error))
+
+    def _on_birth(self, birth: Birth, *, retained: bool, now: float) -> None:
+        came = self.registry.on_birth(birth, retained=retained)
+        self._save_device(birth)
+        if retained or not came:
+            return
+        problem = why_not(birth, self._desk.job, self._tasks)
+        if problem:
+            self._desk.log("warning", f"{birth.sender} cannot serve this job: {problem}")
+        for active in self._desk.active.values():
+            active.machine.on_back(birth.sender, now)
+
+    def _on_status(self, status: Status, now: float) -> None:
+        if not self.registry.on_status(status):
+            return
+        if birth := self.registry.births.get(status.sender):
+            self._save_device(birth)
+        if not status.online:
+            self._desk.log("info", f"{status.sender} left: {status.reason or 'no reason given'}")
+            for active in self._desk.active.values():
+                active.machine.on_lost(status.sender, now)
+
+    def _save_device(self, birth: Birth) -> None:
+        name = birth.sender
+        self._store.save_device(
+            DeviceRecord(
+                name=name, online=self.registry.is_online(name), engine=birth.engine, machine=birth.machine,
+                runtime=birth.runtime, last_seen=time.time(), served=self._desk.served[name],
+                tasks={task: count.train for task, count in birth.tasks.items()},
+                problem=why_not(birth, self._desk.job, self._tasks),
+            )
+        )  # fmt: skip
+
+    def _on_want(self, want: Want, now: float) -> None:
+        distribution = self._desk.distribution
+        for shipment in distribution.on_want(want.sender, want.artifact, want.ranges, want.broadcast, now):
+            self._post.ship(shipment)
+
+    # ------------------------------------------------------------------ updates
+
+    def _on_offer(self, offer: Offer, active: ActiveRound | None) -> None:
+        last_word = self._last_word(offer, active)
+        if last_word is not None or active is None:
+            self._receipt(offer.sender, offer.round_id, *(last_word or ("invalid", "")))
+            return
+        active.machine.on_ack(offer.sender)
+        if offer.manifest is None or self._artifacts.has(offer.manifest.artifact):
+            self._accept(active, offer)
+        elif offer.manifest.size > active.max_update_bytes:
+            reason = (
+                f"update of {offer.manifest.size} bytes; this round's network has {active.max_update_bytes} at most"
+            )
+            self._refuse(active, offer, "too_large", reason)
+        else:
+            try:
+                self._collection.begin(offer, offer.manifest, active.max_update_bytes)
+            except ProtocolError as error:
+                self._refuse(active, offer, "invalid", str(error))
+
+    def _last_word(self, offer: Offer, active: ActiveRound | None) -> tuple[Verdict, str] | None:
+        """The verdict on an offer that is not to be taken in."""
+        run_id = self._desk.state.run_id
+        if offer.job != run_id:
+            return "stale_round", f"this orchestrator works on run {run_id}, not on {offer.job}"
+        if self._store.is_accepted(offer.round_id, offer.sender):
+            return "duplicate", "this report was accepted before"
+        if active is None and self._store.is_known(offer.round_id):
+            return "round_closed", f"round {offer.round_id} is closed"
+        if active is None:
+            return "stale_round", f"there is no round {offer.round_id}"
+        if active.machine.stage_of(offer.sender) is None:
+            return "not_selected", f"{offer.sender} was not selected for round {offer.round_id}"
+        return None
+
+    def _on_chunk(self, device: str, frame: bytes, now: float) -> None:
+        chunk = decode_chunk(frame)
+        active = self._desk.active.get(self._collection.round_of(device, chunk))
+        if active is None:
+            return  # the round is over, or the update is whole already
+        active.traffic.received_update += len(frame)
+        done = self._collection.on_chunk(device, chunk, now)
+        if done is not None:
+            self._accept(active, done)
+
+    def _accept(self, active: ActiveRound, offer: Offer) -> None:
+        try:
+            active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
+        except ProtocolError as error:
+            self._refuse(active, offer, "invalid", str(error))
+            return
+        self._store.accept(offer)
+        active.machine.on_accepted(offer.sender)
+        self._receipt(offer.sender, offer.round_id, "accepted", "")
+
+    def _refuse(self, active: ActiveRound, offer: Offer, verdict: Verdict, reason: str) -> None:
+        self._desk.log("warning", f"{offer.round_id}: report of {offer.sender} refused: {reason}")
+        active.machine.on_refused(offer.sender, reason)
+        self._receipt(offer.sender, offer.round_id, verdict, reason)
+
+    def _receipt(self, device: str, round_id: str, verdict: Verdict, reason: str) -> None:
+        run_id = self._desk.state.run_id
+        receipt = Receipt(**self._post.sender(), job=run_id, round_id=round_id, verdict=verdict, reason=reason)
+        self._desk.tell(device, receipt, round_id)

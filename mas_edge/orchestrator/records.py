@@ -1,0 +1,90 @@
+"""What the orchestrator writes down about a round; the same numbers reach ``status``, the result and the plots."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from mas_edge.protocol.messages import PlanKind, Report
+
+ArtifactKind = Literal["program", "weights", "model", "golden"]
+
+
+class Traffic(msgspec.Struct, kw_only=True):
+    """Bytes of payload and topic that crossed the broker for one round, by direction and kind."""
+
+    sent_control: int = 0
+    sent_program: int = 0
+    sent_weights: int = 0
+    sent_model: int = 0
+    sent_golden: int = 0
+    received_control: int = 0
+    received_update: int = 0
+
+    def add_sent(self, kind: ArtifactKind, size: int) -> None:
+        """Count a chunk."""
+        name = f"sent_{kind}"
+        setattr(self, name, getattr(self, name) + size)
+
+    @property
+    def sent(self) -> int:
+        """Everything the orchestrator published."""
+        return self.sent_control + self.sent_program + self.sent_weights + self.sent_model + self.sent_golden
+
+    @property
+    def received(self) -> int:
+        """Everything that came from devices."""
+        return self.received_control + self.received_update
+
+
+class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed round."""
+
+    round_id: str
+    kind: PlanKind
+    group: str
+    phase: str
+    index: int
+    tasks: list[str]
+    outcome: str
+    selected: list[str]
+    learning_rate: float = 0.0
+    wall_seconds: float
+    weights: str = ""  # the artifact that came out of a training round
+    losses: dict[str, float] = {}
+    metrics: dict[str, float] = {}
+    samples: dict[str, int] = {}
+    affinity: list[list[float]] | None = None
+    affinity_devices: list[list[int]] | None = None  # how many devices stand behind each pair
+    device_seconds: dict[str, float] = {}  # by activity, summed over devices
+    device_cpu_seconds: float = 0.0
+    refused: dict[str, str] = {}
+    traffic: Traffic = msgspec.field(default_factory=Traffic)
+    reports: dict[str, Report] = {}
+
+
+class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A device as the orchestrator last saw it."""
+
+    name: str
+    online: bool
+    engine: str = ""
+    machine: str = ""
+    runtime: str = ""
+    last_seen: float = 0.0  # seconds since the epoch
+    tasks: dict[str, int] = {}  # labelled train samples
+    served: int = 0  # training rounds it was selected for
+    problem: str = ""  # why it cannot serve this job
+
+
+class SplitRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The split and what it was decided on."""
+
+    tasks: list[str]
+    affinity: list[list[float]]  # mean over the merged rounds
+    affinity_devices: list[list[int]]
+    value: float
+    groups: list[list[str]]
+    runner_up: list[list[str]] | None = None
+    runner_up_value: float | None = None

@@ -1,0 +1,132 @@
+"""What a run came to: the numbers of ``result.json``, all out of the records."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from mas_edge.mas.merge import MERGED
+from mas_edge.orchestrator.records import RoundRecord, Traffic
+from mas_edge.orchestrator.view import Snapshot
+
+
+def result_of(snapshot: Snapshot, constant_losses: dict[str, float] | None = None) -> dict[str, Any]:
+    """The result as plain JSON values; bytes are payload and topic, seconds are wall time unless they say CPU.
+
+    ``constant_losses``: the loss of the best constant predictor per task, where someone has the data to know it.
+    """
+    closed = [record for record in snapshot.rounds if record.outcome != "abandoned"]
+    finished = snapshot.finished
+    return {
+        "run": snapshot.run,
+        "job": msgspec.to_builtins(snapshot.job),
+        "phase": snapshot.phase,
+        "done": snapshot.phase == "done",
+        "seconds": None if finished is None else finished - snapshot.started,
+        "devices": {device.name: msgspec.to_builtins(device) for device in snapshot.devices},
+        "phases": phases_of(snapshot.rounds),
+        "evaluation": evaluations_of(closed),
+        "constant_loss": constant_losses,
+        "affinity": None if snapshot.split is None else {
+            "tasks": snapshot.split.tasks,
+            "matrix": snapshot.split.affinity,
+            "devices": snapshot.split.affinity_devices,
+        },
+        "split": None if snapshot.split is None else {
+            "value": snapshot.split.value,
+            "groups": snapshot.split.groups,
+            "runner_up": snapshot.split.runner_up,
+            "runner_up_value": snapshot.split.runner_up_value,
+        },
+        "split_push": split_push_of(closed),
+        "deployment": deployment_of(snapshot, closed),
+        "rounds": [_round(record) for record in snapshot.rounds],
+        "versions": {"mas-edge": version("mas-edge"), "python": platform.python_version()},
+    }  # fmt: skip
+
+
+def _round(record: RoundRecord) -> dict[str, Any]:
+    traffic = record.traffic
+    return {**msgspec.to_builtins(record), "sent_bytes": traffic.sent, "received_bytes": traffic.received}
+
+
+def phases_of(records: list[RoundRecord]) -> dict[str, dict[str, Any]]:
+    """Rounds, seconds and bytes per phase, in order."""
+    phases: dict[str, dict[str, Any]] = {}
+    for record in records:
+        phase = phases.setdefault(
+            record.phase,
+            {"rounds": 0, "wall_seconds": 0.0, "device_seconds": Counter(), "device_cpu_seconds": 0.0,
+             "sent_bytes": 0, "received_bytes": 0, "traffic": Counter()},
+        )  # fmt: skip
+        phase["rounds"] += 1
+        phase["wall_seconds"] += record.wall_seconds
+        phase["device_seconds"].update(record.device_seconds)
+        phase["device_cpu_seconds"] += record.device_cpu_seconds
+        phase["sent_bytes"] += record.traffic.sent
+        phase["received_bytes"] += record.traffic.received
+        phase["traffic"].update({name: getattr(record.traffic, name) for name in Traffic.__struct_fields__})
+    for phase in phases.values():
+        phase["device_seconds"], phase["traffic"] = dict(phase["device_seconds"]), dict(phase["traffic"])
+    return phases
+
+
+def evaluations_of(records: list[RoundRecord]) -> dict[str, dict[str, dict[str, float]]]:
+    """Test loss, metric and samples per task: before training, after the merged rounds, after the split."""
+    stages = {"initial_evaluation": "initial", "merged_evaluation": "merged", "group_evaluation": "split"}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for record in records:
+        if record.kind == "evaluate":
+            found.setdefault(stages[record.phase], {}).update(
+                {
+                    task: {"loss": loss, "metric": record.metrics[task], "samples": record.samples[task]}
+                    for task, loss in record.losses.items()
+                }
+            )
+    return found
+
+
+def split_push_of(records: list[RoundRecord]) -> dict[str, int] | None:
+    """The bytes of each group's first round after the split: the graphs, and no weights a device already holds."""
+    first: dict[str, RoundRecord] = {}
+    for record in records:
+        if record.phase in ("groups", "group_evaluation") and record.group != MERGED:
+            first.setdefault(record.group, record)
+    if not first:
+        return None
+    return {
+        "program_bytes": sum(record.traffic.sent_program for record in first.values()),
+        "weights_bytes": sum(record.traffic.sent_weights for record in first.values()),
+    }
+
+
+def deployment_of(snapshot: Snapshot, records: list[RoundRecord]) -> dict[str, Any] | None:
+    """Which devices run every group's model in good health, of all that serve this job."""
+    rounds = [record for record in records if record.kind == "deploy"]
+    if not rounds:
+        return None
+    healthy: dict[str, bool] = {}
+    reasons: dict[str, str] = {}
+    for record in rounds:
+        for device in record.selected:
+            report = record.reports.get(device)
+            fine = report is not None and report.healthy is True
+            healthy[device] = healthy.get(device, True) and fine
+            if not fine:
+                reasons[device] = report.health_reason if report else record.refused.get(device, "it did not answer")
+    for known in snapshot.devices:
+        if not known.problem and known.name not in healthy:
+            healthy[known.name], reasons[known.name] = False, "it was not there"
+    share = sum(healthy.values()) / len(healthy) if healthy else 0.0
+    latencies = {r.group: sorted(report.latency_s for report in r.reports.values()) for r in rounds if r.reports}
+    return {
+        "devices": len(healthy),
+        "healthy": sum(healthy.values()),
+        "share": share,
+        "reasons": reasons,
+        "median_latency_s": {group: times[len(times) // 2] for group, times in latencies.items()},
+    }

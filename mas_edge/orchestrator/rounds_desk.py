@@ -1,0 +1,216 @@
+"""The open rounds: choosing devices, telling them, closing, and moving the job on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+
+import msgspec
+
+from device_runtime.edge.artifacts import ArtifactStore
+from mas_edge.federation import flow
+from mas_edge.federation.aggregate import Accumulator
+from mas_edge.federation.flow import GroupState, JobState, RoundWork
+from mas_edge.federation.registry import Registry
+from mas_edge.federation.rounds import Outcome, Round, RoundSpec
+from mas_edge.federation.selection import eligible, select
+from mas_edge.job import Job
+from mas_edge.orchestrator.active import ActiveRound
+from mas_edge.orchestrator.distribution import Distribution
+from mas_edge.orchestrator.plans import artifacts_of, make_plan
+from mas_edge.orchestrator.post import Post
+from mas_edge.orchestrator.records import RoundRecord
+from mas_edge.orchestrator.store import Store
+from mas_edge.protocol import program as program_format
+from mas_edge.protocol.messages import AnyMessage, Cancel, Manifest
+from mas_edge.protocol.weights import Layout, gather, pack, unpack
+
+log = logging.getLogger(__name__)
+
+# After a round without enough reports: give the fleet a moment instead of asking the same devices again at once.
+ABANDONED_PAUSE_S, ABANDONED_PAUSE_MAX_S = 2.0, 60.0
+# Rounds of weights kept on disk besides those in use: enough to look back, small beside any disk.
+KEPT_ROUNDS = 3
+
+
+class RoundsDesk:
+    """The job's state and its open rounds; everything here happens in the orchestrator's loop."""
+
+    def __init__(self, job: Job, state: JobState, store: Store, artifacts: ArtifactStore, post: Post) -> None:
+        self.job = job
+        self.state = state
+        self.active: dict[str, ActiveRound] = {}
+        self.distribution = Distribution()
+        self.served: Counter[str] = Counter()
+        self._store = store
+        self._artifacts = artifacts
+        self._post = post
+        self._layouts: dict[str, Layout] = {}
+        self._pause_until = 0.0
+        self._waiting_for = ""
+
+    def restore(self) -> None:
+        """Take up the rounds that were open when the orchestrator last stopped."""
+        for record in self._store.records():
+            if record.kind == "train":
+                self.served.update(record.selected)
+        due = {work.round_id: work for work in flow.due(self.state) if isinstance(work, RoundWork)}
+        for spec, phase in self._store.open_rounds():
+            if spec.round_id not in due:
+                continue
+            offers = self._store.accepted(spec.round_id)
+            active = self._activate(due[spec.round_id], spec, phase, frozenset(offer.sender for offer in offers))
+            for offer in offers:
+                active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
+            self.log("info", f"{spec.round_id}: taken up again with {len(offers)} of {len(spec.selected)} reports")
+
+    # ------------------------------------------------------------------ opening
+
+    def open(self, due: list[RoundWork], registry: Registry, now: float) -> None:
+        """Open the rounds that are due and find their devices."""
+        if now < self._pause_until:
+            return
+        tags = {active.work.tag for active in self.active.values()}
+        for work in sorted(due, key=lambda w: w.index):
+            if work.tag in tags:
+                continue
+            selected = self._select(work, registry)
+            if selected:
+                self._open(work, selected)
+
+    def _open(self, work: RoundWork, selected: list[str]) -> None:
+        federation = self.job.federation
+        min_reports = federation.min_reports if work.kind == "train" else 1
+        spec = RoundSpec(
+            work.round_id, work.kind, work.group, work.index, tuple(selected), federation.deadline_s, min_reports
+        )
+        self._store.open_round(spec, self.state.phase)
+        self._activate(work, spec, self.state.phase, frozenset())
+        if work.kind == "train":
+            self.served.update(selected)
+        self._waiting_for = ""
+        self.log("info", f"{work.round_id}: {work.kind} on {', '.join(selected)}")
+
+    def _select(self, work: RoundWork, registry: Registry) -> list[str]:
+        """The devices of a round; empty while there are not enough."""
+        group, federation = self.state.group(work.group), self.job.federation
+        there = eligible(registry.online(), self.job, group.tasks)
+        if self.state.phase == "initial_evaluation" and len(there) < federation.min_devices:
+            return self._wait(f"waiting for devices: {len(there)} of {federation.min_devices} are there")
+        if work.kind != "train":
+            return there or self._wait(f"{work.round_id}: waiting for a device")
+        busy = {name for active in self.active.values() for name in active.machine.spec.selected}
+        idle = [name for name in there if name not in busy]
+        if self.active and not (federation.parallel_groups and len(idle) >= federation.devices_per_round):
+            return []  # groups train side by side only while each finds its full number of idle devices
+        if len(idle) < federation.min_reports:
+            return self._wait(f"{work.round_id}: {len(idle)} of at least {federation.min_reports} devices are there")
+        return select(idle, federation.devices_per_round, self.served, self.job.seed, work.round_id)
+
+    def _wait(self, reason: str) -> list[str]:
+        if reason != self._waiting_for:
+            self._waiting_for = reason
+            self.log("info", reason)
+        return []
+
+    def _activate(self, work: RoundWork, spec: RoundSpec, phase: str, accepted: frozenset[str]) -> ActiveRound:
+        group = self.state.group(work.group)
+        plan = make_plan(self.job, self.state.run_id, work, group, self._post.sender())
+        layout = self._layout(group)
+        accumulator = Accumulator(layout) if work.kind == "train" else None
+        machine = Round(spec, time.monotonic(), accepted)
+        active = ActiveRound(work, machine, group, phase, plan, layout, accumulator)
+        self.active[work.round_id] = active
+        for kind, manifest in artifacts_of(plan):
+            self.distribution.offer(work.round_id, kind, manifest, frozenset(spec.selected))
+        return active
+
+    def _layout(self, group: GroupState) -> Layout:
+        if group.name not in self._layouts:
+            self._layouts[group.name] = program_format.load(self._artifacts.read(group.program.artifact)).layout
+        return self._layouts[group.name]
+
+    # ------------------------------------------------------------------ running
+
+    def tell(self, device: str, message: AnyMessage, round_id: str | None) -> None:
+        """Send a control message; its bytes count for the round."""
+        size = self._post.tell(device, message)
+        if round_id in self.active:
+            self.active[round_id].traffic.sent_control += size
+
+    def poll(self, now: float) -> None:
+        """Send what is due by the clock; close what is over."""
+        for shipment in self.distribution.poll(now):
+            self._post.ship(shipment)
+        for active in list(self.active.values()):
+            for device in active.machine.poll(now):
+                plan = msgspec.structs.replace(active.plan, **self._post.sender())
+                self.tell(device, plan, active.work.round_id)
+            if outcome := active.machine.outcome(now):
+                self._close(active, outcome, now)
+
+    @property
+    def next_poll(self) -> float:
+        """When ``poll`` may have something."""
+        times = [active.machine.next_poll for active in self.active.values()]
+        return min([*times, self.distribution.next_poll])
+
+    # ------------------------------------------------------------------ closing
+
+    def _close(self, active: ActiveRound, outcome: Outcome, now: float) -> None:
+        work = active.work
+        if outcome == "abandoned":
+            weights, state = None, flow.abandoned(self.state, work)
+            pause = ABANDONED_PAUSE_S * 2 ** (state.attempts[work.tag] - 1)
+            self._pause_until = now + min(pause, ABANDONED_PAUSE_MAX_S)
+        else:
+            weights = self._aggregate(active)
+            state = flow.finish(self.state, work, weights)
+        for device, stage in active.machine.stages().items():
+            if stage in ("told", "working"):
+                sender = self._post.sender()
+                cancel = Cancel(**sender, job=state.run_id, round_id=work.round_id, reason=f"closed: {outcome}")
+                self.tell(device, cancel, work.round_id)
+        record = active.record(outcome, weights.artifact if weights else "")
+        self._store.close_round(record, state)
+        del self.active[work.round_id]
+        self.distribution.withdraw(work.round_id)
+        self._announce(record)
+        self.move(state)
+
+    def _aggregate(self, active: ActiveRound) -> Manifest | None:
+        if active.accumulator is None:
+            return None
+        previous = gather(active.layout, unpack(self._artifacts.read(active.group.weights.artifact)))
+        return self._artifacts.put(pack(active.layout, active.accumulator.mean(previous)))
+
+    def _announce(self, record: RoundRecord) -> None:
+        losses = ", ".join(f"{task} {loss:.3f}" for task, loss in record.losses.items())
+        text = f"{record.round_id}: {record.outcome}, {len(record.reports)} of {len(record.selected)} reports"
+        level = "warning" if record.outcome == "abandoned" else "info"
+        self.log(level, f"{text} in {record.wall_seconds:.1f} s{'; ' + losses if losses else ''}")
+        for device, reason in record.refused.items():
+            self.log("warning", f"{record.round_id}: {device} is out: {reason}")
+
+    def move(self, state: JobState) -> None:
+        """The job stands at ``state`` now (it is in the store already)."""
+        if state.phase != self.state.phase:
+            self.log("info", f"phase: {state.phase}")
+        self.state = state
+        self._prune()
+
+    def _prune(self) -> None:
+        """Keep what is in use and the weights of the last rounds."""
+        if self.active:
+            return  # an open round's updates are still needed to rebuild it after a crash
+        groups = ([self.state.merged] if self.state.merged else []) + self.state.groups
+        kept = {m.artifact for g in groups for m in (g.program, g.weights, g.model, g.golden) if m}
+        kept |= {g.derive_from for g in groups}
+        kept |= {record.weights for record in [r for r in self._store.records() if r.weights][-KEPT_ROUNDS:]}
+        self._artifacts.keep(kept - {""})
+
+    def log(self, level: str, text: str) -> None:
+        """Say it in the process's log, and keep it for ``mas-edge status``."""
+        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", text)
+        self._store.log(level, text)

@@ -1,0 +1,160 @@
+"""The orchestrator: one loop over what the broker brings, what the clock says and what the workshop finished.
+
+All decisions are made in this loop's thread. Chunks leave through the post's thread; programs are traced in the
+workshop's. What must survive a crash is in the store before anyone is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event
+from mas_edge.federation import flow
+from mas_edge.federation.flow import JobState, Local, RoundWork
+from mas_edge.job import Job, check
+from mas_edge.orchestrator.distribution import Shipment
+from mas_edge.orchestrator.post import Post
+from mas_edge.orchestrator.reception import Reception
+from mas_edge.orchestrator.records import RoundRecord, SplitRecord
+from mas_edge.orchestrator.rounds_desk import RoundsDesk
+from mas_edge.orchestrator.steps import Steps
+from mas_edge.orchestrator.store import Store
+from mas_edge.protocol.errors import EdgeError, ProtocolError, ServerError
+from mas_edge.protocol.messages import OrchestratorState, Rebirth
+from mas_edge.protocol.topics import Topics
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5  # the loop looks after a stop request at least this often
+CONNECT_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The workshop finished a step of the orchestrator's own."""
+
+    state: JobState | None
+    split: SplitRecord | None = None
+    error: EdgeError | None = None
+
+
+class Orchestrator:
+    """One job on one fleet; the state directory remembers where it stands.
+
+    Raises:
+        JobError: the job is wrong, or the directory holds a run of other settings.
+        ServerError: the directory cannot be used.
+    """
+
+    def __init__(self, job: Job, state_dir: Path, broker_url: str) -> None:
+        check(job)
+        self._events: queue.SimpleQueue[Event | _Made] = queue.SimpleQueue()
+        self._store = Store(state_dir)
+        artifacts = ArtifactStore(state_dir / "artifacts")
+        state = self._store.begin(job, JobState(run_id=f"{job.name}-{uuid.uuid4().hex[:8]}"))
+        topics = Topics(job.fleet)
+        self._post = Post(broker_url, topics, artifacts, self._events.put, self._on_shipped)
+        self._desk = RoundsDesk(job, state, self._store, artifacts, self._post)
+        self._reception = Reception(job, self._desk, self._store, artifacts, self._post, topics)
+        self._steps = Steps(job, artifacts, state_dir / "models")
+        self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
+        self._busy = False
+        self._failure: EdgeError | None = None
+
+    @property
+    def state(self) -> JobState:
+        """Where the job stands."""
+        return self._desk.state
+
+    def run(self, stop: threading.Event) -> bool:
+        """Work on the job until it is done (True) or ``stop`` is set (False).
+
+        Raises:
+            BrokerError: the broker cannot be reached.
+            JobError, ServerError: the job cannot go on; its state stays as it was.
+        """
+        try:
+            self._post.start(CONNECT_TIMEOUT_S)
+            self._desk.restore()
+            while not stop.is_set() and self.state.phase != "done":
+                self._step()
+                if self._failure is not None:
+                    raise self._failure
+        finally:
+            self._show(online=False)
+            self._post.stop()
+            self._workshop.shutdown(wait=False, cancel_futures=True)
+            self._store.close()
+        return self.state.phase == "done"
+
+    def _step(self) -> None:
+        self._start_due()
+        now = time.monotonic()
+        until = min(now + TICK_S, self._desk.next_poll, self._reception.next_poll)
+        try:
+            self._react(self._events.get(timeout=max(0.0, until - now)))
+        except queue.Empty:
+            pass
+        except ProtocolError as error:  # whoever sent these bytes is at fault; the job goes on
+            self._desk.log("warning", f"ignored: {error}")
+        now = time.monotonic()
+        self._reception.poll(now)
+        phase = self.state.phase
+        self._desk.poll(now)
+        if self.state.phase != phase:
+            self._show(online=True)
+
+    def _start_due(self) -> None:
+        if self._busy:
+            return
+        for work in flow.due(self.state):
+            if isinstance(work, Local):
+                self._busy = True
+                self._workshop.submit(self._make, work, self.state, self._store.records())
+                return
+        rounds = [work for work in flow.due(self.state) if isinstance(work, RoundWork)]
+        self._desk.open(rounds, self._reception.registry, time.monotonic())
+
+    def _make(self, work: Local, state: JobState, records: list[RoundRecord]) -> None:
+        """In the workshop's thread: a step that needs torch and time, but no broker."""
+        try:
+            made = _Made(*self._steps.take(work, state, records))
+        except EdgeError as error:
+            made = _Made(None, error=error)
+        except Exception as error:  # a fault of ours, or of a user's network: the loop must hear of it
+            log.exception("step %s failed", work.step)
+            made = _Made(None, error=ServerError(f"step {work.step} failed: {type(error).__name__}: {error}"))
+        self._events.put(made)
+
+    def _react(self, event: Event | _Made) -> None:
+        match event:
+            case Connected():
+                self._show(online=True)
+                self._post.tell_all(Rebirth(**self._post.sender()))
+            case Disconnected(reason):
+                self._desk.log("warning", f"broker: {reason}")
+            case Arrived(topic, payload, retained):
+                self._reception.on_arrived(topic, payload, retained=retained, now=time.monotonic())
+            case _Made(_, _, EdgeError() as error):
+                self._failure = error
+            case _Made(JobState() as state, split, _):
+                self._busy = False
+                self._store.save(state, split)
+                self._desk.move(state)
+                self._show(online=True)
+
+    def _show(self, *, online: bool) -> None:
+        sender = self._post.sender()
+        self._post.show(OrchestratorState(**sender, online=online, job=self.state.run_id, phase=self.state.phase))
+
+    def _on_shipped(self, shipment: Shipment, size: int) -> None:
+        if active := self._desk.active.get(shipment.round_id):
+            active.traffic.add_sent(shipment.kind, size)

@@ -1,0 +1,106 @@
+"""The orchestrator's own steps: prepare the merged program, decide the split and export it, export what is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from device_runtime.edge.artifacts import ArtifactStore
+from mas_edge.federation import flow
+from mas_edge.federation.aggregate import affinity_over_rounds
+from mas_edge.federation.flow import JobState, Local
+from mas_edge.job import Job
+from mas_edge.mas.affinity import AffinityMatrix
+from mas_edge.mas.merge import MERGED, all_in_one, groups_of, inheritance
+from mas_edge.mas.split import Split, SplitSearch
+from mas_edge.orchestrator import workshop
+from mas_edge.orchestrator.records import RoundRecord, SplitRecord
+from mas_edge.protocol import program as program_format
+from mas_edge.protocol.errors import ServerError
+from mas_edge.protocol.messages import Manifest
+from mas_edge.protocol.weights import derive
+
+
+class Steps:
+    """Steps that need torch and time, but no broker; ``models`` is where a person finds the final models."""
+
+    def __init__(self, job: Job, artifacts: ArtifactStore, models: Path) -> None:
+        self._job = job
+        self._artifacts = artifacts
+        self._models = models
+
+    def take(self, work: Local, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord | None]:
+        """Do one step; returns the state after it, and the split if this step decided it.
+
+        Raises:
+            JobError, ServerError: it cannot be done; the state stays as it was.
+        """
+        if work.step == "prepare":
+            return self._prepare(state), None
+        if work.step == "split":
+            return self._split(state, records)
+        return self._export(state), None
+
+    def _prepare(self, state: JobState) -> JobState:
+        merged = all_in_one([task.name for task in self._job.tasks])
+        program = self._artifacts.put(workshop.make_program(self._job, merged.name, merged.tasks))
+        weights = self._artifacts.put(workshop.first_weights(self._job, merged.tasks))
+        return flow.prepared(state, self._job, program, weights)
+
+    def _split(self, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord]:
+        if state.merged is None:
+            message = "there is no merged network to split"
+            raise ServerError(message)
+        best, record = decide_split(self._job, records)
+        groups = groups_of(best)
+        parts = inheritance(all_in_one(state.merged.tasks), groups)
+        trained = self._artifacts.read(state.merged.weights.artifact)
+        made: list[tuple[str, tuple[str, ...], Manifest, Manifest]] = []
+        for group in groups:
+            program = workshop.make_program(self._job, group.name, group.tasks)
+            layout = program_format.load(program).layout
+            if {entry.part for entry in layout.entries} != set(parts[group.name]):
+                message = f"the program of {group.name} does not hold exactly the parts {parts[group.name]}"
+                raise ServerError(message)
+            inherited = self._artifacts.put(derive(trained, layout))
+            made.append((group.name, group.tasks, self._artifacts.put(program), inherited))
+        return flow.split(state, self._job, made), record
+
+    def _export(self, state: JobState) -> JobState:
+        self._models.mkdir(exist_ok=True)
+        models = {}
+        for group in state.groups:
+            weights = self._artifacts.read(group.weights.artifact)
+            model, golden = workshop.make_inference(self._job, group.tasks, weights)
+            models[group.name] = (self._artifacts.put(model), self._artifacts.put(golden))
+            (self._models / f"{group.name}.onnx").write_bytes(model)
+            (self._models / f"{group.name}.safetensors").write_bytes(weights)
+        return flow.exported(state, models)
+
+
+def decide_split(job: Job, records: list[RoundRecord]) -> tuple[Split, SplitRecord]:
+    """The best partition into exactly N groups by the affinity averaged over the merged rounds.
+
+    Raises:
+        ServerError: no device measured an affinity.
+    """
+    tasks = [task.name for task in job.tasks]
+    measured = [
+        (np.array(r.affinity, np.float64), np.array(r.affinity_devices, np.int64))
+        for r in records
+        if r.group == MERGED and r.kind == "train" and r.affinity is not None
+    ]
+    if not measured:
+        message = "no device measured an affinity in the merged rounds: lower affinity.period, or train longer"
+        raise ServerError(message)
+    matrix, devices = affinity_over_rounds(measured)
+    search = SplitSearch(AffinityMatrix(tuple(tasks), matrix), job.federation.groups)
+    best, second = search.best(), search.runner_up()
+    record = SplitRecord(
+        tasks=tasks, affinity=matrix.tolist(), affinity_devices=devices.tolist(), value=best.value,
+        groups=[list(group) for group in best.groups],
+        runner_up=[list(group) for group in second.groups] if second else None,
+        runner_up_value=second.value if second else None,
+    )  # fmt: skip
+    return best, record

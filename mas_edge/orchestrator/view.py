@@ -1,0 +1,91 @@
+"""Reading a state directory while an orchestrator works in it: what ``status``, ``demo`` and the result show."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from mas_edge.federation.flow import JobState
+from mas_edge.job import Job
+from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
+from mas_edge.orchestrator.store import open_database, read_optional, read_rounds
+from mas_edge.protocol.errors import ServerError
+
+
+class OpenRound(msgspec.Struct, frozen=True, kw_only=True):
+    """A round that is running."""
+
+    round_id: str
+    selected: list[str]
+    reports: int
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the event log; ``time`` in seconds since the epoch."""
+
+    time: float
+    level: str
+    text: str
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a person may ask about a run, at one moment."""
+
+    run: str
+    job: Job
+    phase: str
+    started: float
+    finished: float | None
+    devices: list[DeviceRecord]
+    open_rounds: list[OpenRound]
+    rounds: list[RoundRecord]
+    split: SplitRecord | None
+    events: list[Event]
+
+
+def read(state_dir: Path, last_events: int = 20) -> Snapshot:
+    """The run in ``state_dir``.
+
+    Raises:
+        ServerError: there is no run there.
+    """
+    try:
+        db = open_database(state_dir)
+        try:
+            return _read(db, state_dir, last_events)
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        message = f"state in {state_dir} cannot be read: {error}"
+        raise ServerError(message) from None
+
+
+def _read(db: sqlite3.Connection, state_dir: Path, last_events: int) -> Snapshot:
+    row = db.execute("SELECT job, state, split, started, finished FROM job").fetchone()
+    if row is None:
+        message = f"no run in {state_dir} yet: the orchestrator has not begun"
+        raise ServerError(message)
+    state = msgspec.json.decode(row[1], type=JobState)
+    devices = [
+        msgspec.json.decode(r[0], type=DeviceRecord) for r in db.execute("SELECT record FROM devices ORDER BY name")
+    ]
+    events = db.execute("SELECT time, level, text FROM events ORDER BY number DESC LIMIT ?", (last_events,)).fetchall()
+    return Snapshot(
+        run=state.run_id, job=msgspec.json.decode(row[0], type=Job), phase=state.phase, started=row[3],
+        finished=row[4], devices=devices, open_rounds=_open_rounds(db), rounds=read_rounds(db),
+        split=read_optional(row[2], SplitRecord),
+        events=[Event(time=time, level=level, text=text) for time, level, text in reversed(events)],
+    )  # fmt: skip
+
+
+def _open_rounds(db: sqlite3.Connection) -> list[OpenRound]:
+    query = (
+        "SELECT round_id, spec, (SELECT COUNT(*) FROM updates WHERE updates.round_id = rounds.round_id)"
+        " FROM rounds WHERE closed IS NULL ORDER BY number"
+    )
+    return [
+        OpenRound(round_id=round_id, selected=msgspec.json.decode(spec)["selected"], reports=reports)
+        for round_id, spec, reports in db.execute(query)
+    ]
