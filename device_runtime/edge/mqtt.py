@@ -1,0 +1,497 @@
+"""One connection to the broker that keeps itself up. The only module that knows the MQTT client library.
+
+A ``Link`` owns one thread. It connects, tells what happens as events, subscribes again after every connect and tries
+for ever. It speaks MQTT 5 and falls back to 3.1.1. What it does NOT know: what a message means. PUBACK is not
+delivery (a broker may acknowledge and drop), so whoever needs certainty asks for a receipt in a message.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from device_runtime.edge.address import (
+    BAD_VERSION,
+    ENDED_BY_BROKER,
+    HANGS_UP_AGAIN,
+    REFUSED_FOR_GOOD,
+    TAKEN_OVER,
+    parse_url,
+    why_unreachable,
+)
+from device_runtime.edge.backoff import Backoff
+from device_runtime.edge.events import Arrived, Connected, Disconnected, Event, Will
+from device_runtime.edge.tls import client_context
+from mas_edge.protocol.errors import BrokerError
+
+__all__ = ["Arrived", "Connected", "Disconnected", "Event", "Link", "Will"]
+
+log = logging.getLogger(__name__)
+
+SESSION_EXPIRY_S = 24 * 3600  # a device that is off overnight still finds its control messages
+MAX_QUEUED_BYTES = 4 * 1024 * 1024  # sixteen of the largest chunks: enough to fill any pipe, small on any device
+MAX_QUEUED_MESSAGES = 10_000  # control messages that wait for the broker; beyond it something is wrong
+CONNACK_S = 10.0  # how long a broker may take to answer: it may have a thousand devices to greet
+FLUSH_S = 3.0  # how long stop() waits for the last acknowledgements, and then for the goodbye
+_POLL_S = 1.0  # how often the thread looks at the keep-alive; data wakes it at once
+_HEADER_BYTES = 16  # more than the header of any PUBLISH that we send, without its topic
+
+_FIVE, _THREE = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
+
+
+class Link:
+    """A connection to the broker at ``url`` under the name ``client_id``.
+
+    ``on_event`` is called on the link's own thread and has to return fast; it may publish, but not send in bulk.
+    With ``session_expiry_s`` 0 the broker keeps nothing about this client after it has gone.
+
+    Attributes:
+        maximum_packet_size: bytes of the largest packet the broker accepts, if it told.
+        sent_bytes, received_bytes: payloads and topics so far.
+
+    Raises:
+        BrokerError: the URL is malformed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        client_id: str,
+        on_event: Callable[[Event], None],
+        *,
+        will: Will | None = None,
+        keepalive_s: int = 20,
+        session_expiry_s: int = SESSION_EXPIRY_S,
+    ) -> None:
+        self.address = parse_url(url)
+        self.name = client_id
+        self.maximum_packet_size: int | None = None
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self._on_event = on_event
+        self._will = will
+        self._keepalive_s = keepalive_s
+        self._session_expiry_s = session_expiry_s
+        # The client library calls on_disconnect while it holds its own locks: there, and only there, neither ``_lock``
+        # may be taken nor ``on_event`` be called.
+        self._lock = threading.RLock()
+        self._subscriptions: dict[str, int] = {}
+        self._waiting: deque[tuple[str, bytes, int, bool]] = deque()  # until a protocol version has worked
+        self._unacknowledged: deque[paho.MQTTMessageInfo] = deque()
+        self._bulk_lock = threading.Lock()
+        self._bulk: deque[tuple[paho.MQTTMessageInfo, int]] = deque()  # of the connection ``_bulk_connection``
+        self._bulk_connection = 0
+        self._connections = 0
+        self._state = threading.Condition()  # wakes who waits for the connection or for the end
+        self._connected = False
+        self._refused_for_good = False
+        self._stopping = False
+        self._reason = "it has not answered yet"
+        # What the network thread knows of its present attempt, and of the ones before.
+        self._ended = ""
+        self._answered = False
+        self._give_up_at = 0.0
+        self._try_other_version = False
+        self._told = ""
+        self._connected_at = 0.0
+        self._backoff = Backoff()
+        self._settled = False
+        self._version = _FIVE
+        self._client = self._new_client()
+        self._thread: threading.Thread | None = None
+        self._wake_in: socket.socket | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has let us in and the connection stands."""
+        return self._connected
+
+    def start(self) -> None:
+        """Begin to connect, and return at once. A link can be started once."""
+        wake_out, self._wake_in = socket.socketpair()
+        wake_out.setblocking(False)
+        self._wake_in.setblocking(False)
+        self._thread = threading.Thread(target=self._run, args=(wake_out,), name=f"mqtt {self.name}", daemon=True)
+        self._thread.start()
+
+    def wait_connected(self, timeout_s: float) -> None:
+        """Wait until the broker has let us in.
+
+        Raises:
+            BrokerError: it has not within ``timeout_s`` seconds, or it refuses for good; says why and what to do.
+        """
+        with self._state:
+            answered = self._state.wait_for(lambda: self._connected or self._refused_for_good, timeout_s)
+            if self._connected:
+                return
+            after = "" if answered else f" within {timeout_s:g} s"
+            message = f"cannot connect to the broker at {self.address}{after}: {self._reason}"
+        raise BrokerError(message)
+
+    def subscribe(self, topic: str, qos: int = 1) -> None:
+        """Receive ``topic`` (wildcards allowed) from now on and after every reconnect.
+
+        Raises:
+            BrokerError: the topic is not a valid filter.
+        """
+        _check_filter(topic)
+        with self._lock:
+            self._subscriptions[topic] = qos
+            if self._connected:
+                self._client.subscribe(topic, qos)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Receive ``topic`` no longer."""
+        with self._lock:
+            known = self._subscriptions.pop(topic, None) is not None
+            if known and self._connected:
+                self._client.unsubscribe(topic)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        """Queue a message and return; with QoS 1 it survives reconnects, with QoS 0 it is lost when disconnected.
+
+        Raises:
+            BrokerError: an invalid topic, more bytes than the broker accepts, or MAX_QUEUED_MESSAGES wait already.
+        """
+        self._check(topic, payload)
+        with self._lock:
+            if self._settled:
+                self._hand_over(topic, payload, qos, retain)
+            elif qos:
+                self._check_room(len(self._waiting) < MAX_QUEUED_MESSAGES)
+                self._waiting.append((topic, payload, qos, retain))
+
+    def send_bulk(self, topic: str, payload: bytes) -> None:
+        """Send with QoS 0; wait while MAX_QUEUED_BYTES are still to be written. Does nothing when disconnected.
+
+        Raises:
+            BrokerError: as for publish, or called from ``on_event``, where waiting would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            message = (
+                "send_bulk was called from on_event, on the thread that does the sending; call it from another one"
+            )
+            raise BrokerError(message)
+        self._check(topic, payload)
+        with self._bulk_lock:
+            self._wait_for_room(len(payload))
+            with self._lock:
+                if not self._connected or self._stopping:
+                    return
+                self._forget_lost()
+                self._bulk.append((self._hand_over(topic, payload, 0, False), len(payload)))
+
+    def stop(self) -> None:
+        """Say goodbye: queued messages first (for up to FLUSH_S seconds), then a clean disconnect: no last will."""
+        on_own_thread = threading.current_thread() is self._thread
+        if not on_own_thread:
+            self._flush()
+        with self._state:
+            self._stopping = True
+            self._state.notify_all()
+        self._wake()
+        if self._thread is not None and not on_own_thread:
+            self._thread.join(2 * FLUSH_S)
+
+    # --- sending: any thread ---------------------------------------------------------------------------------------
+
+    def _hand_over(self, topic: str, payload: bytes, qos: int, retain: bool) -> paho.MQTTMessageInfo:
+        info = self._client.publish(topic, payload, qos, retain)
+        self._check_room(info.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE)
+        taken = info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+        if qos or taken:
+            self.sent_bytes += len(topic) + len(payload)
+        if qos and taken:
+            self._unacknowledged.append(info)
+            while self._unacknowledged and _is_done(self._unacknowledged[0]):
+                self._unacknowledged.popleft()
+        return info
+
+    def _check_room(self, there_is: bool) -> None:
+        if not there_is:
+            message = (
+                f"{MAX_QUEUED_MESSAGES} messages wait for the broker at {self.address} already: "
+                f"it is away or too slow; last known: {self._reason}"
+            )
+            raise BrokerError(message)
+
+    def _check(self, topic: str, payload: bytes) -> None:
+        if not topic or any(character in topic for character in "+#\0"):
+            message = f"cannot publish to the topic {topic!r}: expected a text without '+', '#' and NUL"
+            raise BrokerError(message)
+        size = len(payload) + len(topic) + _HEADER_BYTES
+        if self.maximum_packet_size is not None and size > self.maximum_packet_size:
+            message = (
+                f"a message of {size} bytes for {topic} is over the {self.maximum_packet_size} bytes "
+                f"that the broker at {self.address} accepts; raise its maximum packet size"
+            )
+            raise BrokerError(message)
+
+    def _wait_for_room(self, size: int) -> None:
+        """Wait until ``size`` more bytes fit below MAX_QUEUED_BYTES, or the connection is gone."""
+        while self._connected and not self._stopping:
+            self._forget_lost()
+            if not self._bulk or sum(queued for _, queued in self._bulk) + size <= MAX_QUEUED_BYTES:
+                return
+            if _is_done(self._bulk[0][0], wait_s=0.2):
+                self._bulk.popleft()
+
+    def _forget_lost(self) -> None:
+        if self._bulk_connection != self._connections:
+            self._bulk.clear()  # what an earlier connection did not write is lost
+            self._bulk_connection = self._connections
+
+    def _flush(self) -> None:
+        deadline = time.monotonic() + FLUSH_S
+        with self._lock:
+            infos = list(self._unacknowledged)
+        for info in infos:
+            if self._connected:
+                _is_done(info, wait_s=deadline - time.monotonic())
+
+    def _wake(self) -> None:
+        if self._wake_in is not None:
+            try:
+                self._wake_in.send(b"\0")
+            except OSError:
+                return  # full: the thread is awake already; closed: it has ended
+
+    # --- the network thread ------------------------------------------------------------------------------------------
+
+    def _run(self, wake_out: socket.socket) -> None:
+        while not self._stopping:
+            self._attempt(wake_out)
+            self._end_of_connection()
+            if self._try_other_version:
+                self._switch_version()
+            self._pause()
+        wake_out.close()
+        if self._wake_in is not None:
+            self._wake_in.close()
+
+    def _attempt(self, wake_out: socket.socket) -> None:
+        """One connection from its beginning to its end; ``_ended`` says afterwards why."""
+        self._ended, self._answered, self._try_other_version = "", False, False
+        try:
+            self._client.reconnect()
+            self._pump(wake_out)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be encoded
+            self._ended = why_unreachable(error, self.address)
+        except Exception:
+            # Whatever the other side sent, this thread has to live on.
+            log.exception("%s: the connection to %s failed unexpectedly", self.name, self.address)
+            self._ended = f"the broker at {self.address} sent something that is not understood"
+        sock = self._client.socket()
+        if sock is not None:
+            sock.close()
+
+    def _pump(self, wake_out: socket.socket) -> None:
+        """Move bytes until the connection ends."""
+        sock: Any = self._client.socket()
+        self._give_up_at = time.monotonic() + CONNACK_S
+        said_goodbye = False
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_READ)
+            selector.register(wake_out, selectors.EVENT_READ)
+            while self._is_open(sock) and time.monotonic() < self._give_up_at:
+                write = selectors.EVENT_WRITE if self._client.want_write() else 0
+                selector.modify(sock, selectors.EVENT_READ | write)
+                ready = {key.fileobj: events for key, events in selector.select(_POLL_S)}
+                if wake_out in ready:
+                    wake_out.recv(4096)
+                if ready.get(sock, 0) & selectors.EVENT_READ:
+                    self._read(sock)
+                if self._client.want_write():
+                    self._client.loop_write()
+                self._client.loop_misc()
+                if self._stopping and not said_goodbye:
+                    said_goodbye = True
+                    self._client.disconnect()
+                    self._give_up_at = time.monotonic() + (FLUSH_S if self._connected else 0.0)
+        if not self._answered and not self._ended:
+            self._ended = f"{self.address} lets us connect but does not answer; is it an MQTT broker?"
+
+    def _is_open(self, sock: object) -> bool:
+        return self._client.socket() is sock
+
+    def _read(self, sock: Any) -> None:
+        self._client.loop_read()
+        # TLS decrypts whole records: what lies decrypted in memory does not make the socket readable.
+        while self.address.tls and self._is_open(sock) and sock.pending():
+            self._client.loop_read()
+
+    def _end_of_connection(self) -> None:
+        """Note that there is no connection now, and tell it, once per reason."""
+        with self._state:
+            was_connected, self._connected = self._connected, False
+        if was_connected:
+            lasted_s = time.monotonic() - self._connected_at
+            if self._backoff.lost(lasted_s, explained=bool(self._ended)):
+                self._ended = HANGS_UP_AGAIN.format(name=self.name, address=self.address)
+        self._reason = self._ended or f"the connection to {self.address} was lost"
+        if not self._stopping and (was_connected or self._reason != self._told):
+            self._told = self._reason
+            log.warning("%s: %s", self.name, self._reason)
+            self._emit(Disconnected(self._reason))
+
+    def _pause(self) -> None:
+        delay_s = self._backoff.next_delay_s()
+        with self._state:
+            self._state.wait_for(lambda: self._stopping, delay_s)
+
+    def _switch_version(self) -> None:
+        with self._lock:
+            if self._unacknowledged:
+                log.warning("%s: messages without acknowledgement are lost with the old session", self.name)
+            self._settled = False
+            self._unacknowledged.clear()
+            self._version = _THREE if self._version == _FIVE else _FIVE
+            self._client = self._new_client()
+
+    def _emit(self, event: Event) -> None:
+        try:
+            self._on_event(event)
+        except Exception:
+            log.exception("%s: the receiver of %s failed", self.name, type(event).__name__)
+
+    # --- what the client library calls, on the network thread --------------------------------------------------------
+
+    def _new_client(self) -> paho.Client:
+        five = self._version == _FIVE
+        clean = self._session_expiry_s == 0
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            self.name,
+            clean_session=None if five else clean,
+            protocol=self._version,
+            reconnect_on_failure=False,
+        )
+        client.max_queued_messages_set(MAX_QUEUED_MESSAGES)
+        client.on_socket_open = _no_delay
+        client.on_socket_register_write = self._on_data_to_write
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        if self.address.user is not None:
+            client.username_pw_set(self.address.user, self.address.password)
+        if self.address.tls:
+            client.tls_set_context(client_context())
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
+        session: dict[str, Any] = {}
+        if five:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = self._session_expiry_s
+            session = {"clean_start": clean, "properties": properties}
+        client.connect_async(self.address.host, self.address.port, self._keepalive_s, **session)
+        return client
+
+    def _on_data_to_write(self, *_: object) -> None:
+        """Wake our thread. That this is set also keeps the library from writing on the threads of our callers."""
+        self._wake()
+
+    def _on_connect(
+        self, _client: object, _data: object, flags: paho.ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._answered, self._give_up_at = True, float("inf")
+        if code.is_failure:
+            self._on_refusal(code)
+            return
+        self.maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
+        with self._lock:
+            self._settled = True
+            self._connections += 1
+            self._connected_at = time.monotonic()
+            with self._state:
+                self._connected, self._refused_for_good, self._told = True, False, ""
+                self._state.notify_all()
+            for topic, qos in self._subscriptions.items():
+                self._client.subscribe(topic, qos)
+            while self._waiting:
+                self._hand_over(*self._waiting.popleft())
+        log.info("%s: connected to %s", self.name, self.address)
+        self._emit(Connected(bool(flags.session_present)))
+
+    def _on_refusal(self, code: ReasonCode) -> None:
+        if code.value == BAD_VERSION:
+            self._ended = f"the broker at {self.address} does not speak MQTT 5; trying MQTT 3.1.1"
+            self._try_other_version = True
+            return
+        for_good = REFUSED_FOR_GOOD.get(code.value)
+        self._ended = (for_good or f"the broker refuses the connection ({code}); trying again").format(name=self.name)
+        with self._state:
+            self._reason, self._refused_for_good = self._ended, for_good is not None
+            self._state.notify_all()
+
+    def _on_disconnect(
+        self, _client: object, _data: object, flags: paho.DisconnectFlags, code: ReasonCode, _properties: object
+    ) -> None:
+        if self._ended:
+            return
+        if flags.is_disconnect_packet_from_server:
+            text = ENDED_BY_BROKER.get(code.value, f"the broker ended the connection ({code})")
+            self._ended = text.format(name=self.name)
+            if code.value == TAKEN_OVER:
+                self._backoff.taken_over()
+        elif not self._answered:
+            self._ended = (
+                f"{self.address} hung up before it answered; is it an MQTT broker, and is it mqtt:// or mqtts://?"
+            )
+            # Some brokers hang up on a version they do not know.
+            self._try_other_version = not self._settled
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            log.warning("%s: a message on a topic that is not UTF-8 is dropped", self.name)
+            return
+        self.received_bytes += len(topic) + len(message.payload)
+        self._emit(Arrived(topic, bytes(message.payload), bool(message.retain)))
+
+    def _on_subscribe(
+        self, _client: object, _data: object, _mid: int, codes: list[ReasonCode], _properties: object
+    ) -> None:
+        if any(code.is_failure for code in codes):
+            log.error("%s: the broker refuses a subscription (%s); correct its access rules", self.name, codes[0])
+
+    def _on_publish(self, _client: object, _data: object, _mid: int, code: ReasonCode, _properties: object) -> None:
+        if code.is_failure:
+            log.error("%s: the broker refuses a message (%s); correct its access rules", self.name, code)
+
+
+def _no_delay(_client: object, _data: object, sock: Any) -> None:
+    """Without it a small packet waits up to 40 ms for the other side's delayed acknowledgement."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _is_done(info: paho.MQTTMessageInfo, wait_s: float = 0.0) -> bool:
+    """Whether a packet is written (QoS 0) or acknowledged (QoS 1), or lost with its connection."""
+    try:
+        if wait_s > 0:
+            info.wait_for_publish(wait_s)
+        return info.is_published()
+    except (RuntimeError, ValueError):
+        return True
+
+
+def _check_filter(topic: str) -> None:
+    levels = topic.split("/")
+    misplaced = any(len(level) > 1 and ("+" in level or "#" in level) for level in levels) or "#" in levels[:-1]
+    if misplaced or not topic or "\0" in topic:
+        message = f"cannot subscribe to {topic!r}: '+' stands for one whole level and '#' for all the last ones"
+        raise BrokerError(message)

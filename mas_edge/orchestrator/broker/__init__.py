@@ -1,0 +1,86 @@
+"""The broker behind one handle: somebody else's, a private mosquitto, or one from pip for a first look."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from mas_edge.orchestrator.broker.embedded import EmbeddedBroker, is_installed
+from mas_edge.orchestrator.broker.external import ExternalBroker
+from mas_edge.orchestrator.broker.managed import ManagedBroker, find_mosquitto
+from mas_edge.protocol.errors import BrokerError
+
+__all__ = ["Broker", "EmbeddedBroker", "ExternalBroker", "ManagedBroker", "open_broker"]
+
+log = logging.getLogger(__name__)
+
+
+class Broker(Protocol):
+    """What the orchestrator needs of a broker. ``with`` starts and stops it."""
+
+    @property
+    def url(self) -> str:
+        """Where clients of this machine connect."""
+
+    @property
+    def mode(self) -> str:
+        """One of external, managed, embedded."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is there, as far as we know."""
+
+    def start(self) -> None:
+        """Return when it answers.
+
+        Raises:
+            BrokerError: it does not; says why and what to do.
+        """
+
+    def stop(self) -> None:
+        """End it, if it is ours."""
+
+    def __enter__(self) -> Broker:
+        """Start it."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+
+
+def open_broker(spec: str, state: Path) -> Broker:
+    """Return the broker that ``spec`` asks for, not yet started; its files go below ``state``.
+
+    Args:
+        spec: "managed", "embedded", "auto" (managed if mosquitto is installed, else embedded) or the URL of a broker.
+        state: the orchestrator's state directory.
+
+    Raises:
+        BrokerError: it is not installed, or ``spec`` is none of these.
+    """
+    if spec == "auto":
+        spec = _best_installed()
+        log.info("broker: %s", spec)
+    if spec == "managed":
+        return ManagedBroker(state)
+    if spec == "embedded":
+        return EmbeddedBroker(state)
+    if "://" in spec:
+        return ExternalBroker(spec)
+    message = f"broker {spec!r} is not known: expected managed, embedded, auto or a URL such as mqtt://host:1883"
+    raise BrokerError(message)
+
+
+def _best_installed() -> str:
+    if find_mosquitto() is not None:
+        return "managed"
+    if is_installed():
+        return "embedded"
+    message = (
+        "no broker is installed; install mosquitto (Debian: apt install mosquitto), or for a first look "
+        "pip install 'mas-edge[broker]', or give the URL of a broker"
+    )
+    raise BrokerError(message)

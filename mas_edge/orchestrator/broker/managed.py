@@ -1,0 +1,157 @@
+"""A private mosquitto: configured by us, supervised, reachable from this machine only unless asked otherwise."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import logging
+import os
+import secrets
+import shutil
+from pathlib import Path
+from string import Template
+from types import TracebackType
+
+from mas_edge.bundle import bundled
+from mas_edge.orchestrator.broker.supervisor import Supervisor, free_port, open_folder
+from mas_edge.protocol.errors import BrokerError
+
+log = logging.getLogger(__name__)
+
+# Where systems put it; the sbin folders are not on every user's PATH.
+_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
+_USER = "fleet"
+
+
+def find_mosquitto() -> Path | None:
+    """Return the mosquitto program of this machine, if there is one."""
+    found = shutil.which("mosquitto", path=os.pathsep.join([os.environ.get("PATH", ""), *_FOLDERS]))
+    return None if found is None else Path(found)
+
+
+class ManagedBroker:
+    """A mosquitto whose configuration, database and log are in ``state``/broker.
+
+    With ``port`` 0 it takes a free port once and keeps it: devices know its URL across restarts. On a ``host`` other
+    than this machine's loopback it wants ``allow_network`` and asks every client for the password that is in ``url``.
+
+    Raises:
+        BrokerError: mosquitto is not installed, or ``host`` needs ``allow_network``.
+    """
+
+    mode = "managed"
+
+    def __init__(self, state: Path, host: str = "127.0.0.1", port: int = 0, *, allow_network: bool = False) -> None:
+        binary = find_mosquitto()
+        if binary is None:
+            message = (
+                "mosquitto is not installed; install it (Debian: apt install mosquitto) or give the URL of a broker"
+            )
+            raise BrokerError(message)
+        self._loopback = _is_loopback(host)
+        if not self._loopback and not allow_network:
+            message = (
+                f"the managed broker would be reachable from the network on {host}; ask for that with allow_network"
+            )
+            raise BrokerError(message)
+        self._folder = open_folder(state)
+        self._host = host
+        self._port = port or self._remembered_port()
+        # Wildcard addresses are for listening; we ourselves reach the broker by the loopback.
+        self._reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+        self._password = "" if self._loopback else self._remembered_password()
+        self._configuration = self._folder / "mosquitto.conf"
+        self._supervisor = Supervisor(
+            "mosquitto", [str(binary), "-c", str(self._configuration)], self._reach, self._port, self._folder
+        )
+
+    @property
+    def url(self) -> str:
+        """Where clients connect; holds the password if there is one."""
+        host = f"[{self._reach}]" if ":" in self._reach else self._reach
+        user = f"{_USER}:{self._password}@" if self._password else ""
+        return f"mqtt://{user}{host}:{self._port}"
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive at this moment."""
+        return self._supervisor.running
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of mosquitto, or None while there is none."""
+        return self._supervisor.pid
+
+    def start(self) -> None:
+        """Start mosquitto and return when it answers.
+
+        Raises:
+            BrokerError: the port is taken, or mosquitto does not come up; with the end of its log.
+        """
+        self._write_configuration()
+        if not self._loopback:
+            log.warning("the broker listens on %s without TLS: anybody on that network can read along", self._host)
+        self._supervisor.start()
+        (self._folder / "port").write_text(f"{self._port}\n")
+        log.info("mosquitto listens on %s:%d; its files are in %s", self._host, self._port, self._folder)
+
+    def stop(self) -> None:
+        """End mosquitto; what it retained is on disk."""
+        self._supervisor.stop()
+
+    def __enter__(self) -> ManagedBroker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _remembered_port(self) -> int:
+        path = self._folder / "port"
+        if not path.exists():
+            return free_port()
+        text = path.read_text().strip()
+        if not text.isdecimal() or not 0 < int(text) < 65536:
+            message = f"{path} holds {text!r}, expected a port number; delete the file to get a new port"
+            raise BrokerError(message)
+        return int(text)
+
+    def _remembered_password(self) -> str:
+        path = self._folder / "password"
+        if not path.exists():
+            _write_private(path, secrets.token_urlsafe(18))
+        return path.read_text().strip()
+
+    def _write_configuration(self) -> None:
+        lines = ["allow_anonymous true"]
+        if self._password:
+            hashed = self._folder / "passwords"
+            _write_private(hashed, f"{_USER}:{_hash(self._password)}\n")
+            lines = ["allow_anonymous false", f"password_file {hashed}"]
+        if os.geteuid() == 0:
+            lines.append("user root")  # otherwise it becomes the user mosquitto, who cannot write to our folder
+        template = Template(bundled("broker", "mosquitto.conf.template").read_text())
+        text = template.substitute(host=self._host, port=self._port, folder=self._folder, access="\n".join(lines))
+        self._configuration.write_text(text)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _hash(password: str) -> str:
+    """The format of mosquitto_passwd: PBKDF2 with SHA-512; the salt is 12 bytes, the iterations are in the text."""
+    salt, iterations = secrets.token_bytes(12), 20_000
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations)
+    return f"$7${iterations}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
