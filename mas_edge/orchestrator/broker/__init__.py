@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from mas_edge.orchestrator.broker.embedded import EmbeddedBroker, is_installed
@@ -45,9 +44,7 @@ class Broker(Protocol):
     def __enter__(self) -> Broker:
         """Start it."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop it."""
 
 

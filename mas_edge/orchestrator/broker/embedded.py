@@ -7,7 +7,6 @@ import logging
 import sys
 from pathlib import Path
 from string import Template
-from types import TracebackType
 
 from mas_edge.bundle import bundled
 from mas_edge.orchestrator.broker.supervisor import Supervisor, free_port, open_folder, wait_until_free
@@ -84,7 +83,5 @@ class EmbeddedBroker:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

@@ -11,7 +11,6 @@ import secrets
 import shutil
 from pathlib import Path
 from string import Template
-from types import TracebackType
 
 from mas_edge.bundle import bundled
 from mas_edge.orchestrator.broker.supervisor import Supervisor, free_port, open_folder
@@ -104,9 +103,7 @@ class ManagedBroker:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _remembered_port(self) -> int:
