@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from mas_edge.job import Job, load_job
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.broker import open_broker
 from mas_edge.orchestrator.result import result_of
+from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.errors import ServerError
 
 REFRESH_S = 0.5
+MAX_ABANDONED = 3
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,6 +47,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Run it; Ctrl-C ends every process and leaves a state from which the same command goes on."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # either ends the fleet in order; a shell's & ignores SIGINT
+        signal.signal(number, signal.default_int_handler)
     console = Console()
     out: Path = args.out
     job_file = args.job or bundled("models", "watch.toml")
@@ -52,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"data: {out / 'data'}")
     folders = make_watch(out / "data").folders
     try:
-        with open_broker(args.broker, out / "broker") as broker:
+        with open_broker(args.broker, out) as broker:
             console.print(f"broker: {broker.mode} at {broker.url}; logs: {out / 'logs'}")
             with LocalFleet(out / "logs") as fleet:
                 fleet.start_orchestrator(job_file, state, broker.url)
@@ -84,9 +89,20 @@ def _watch(console: Console, fleet: LocalFleet, state: Path) -> None:
             fleet.check_devices()
             time.sleep(REFRESH_S)
             try:
-                live.update(picture_of(view.read(state)))
+                snapshot = view.read(state)
             except ServerError:
                 continue  # the orchestrator has not begun to write yet
+            live.update(picture_of(snapshot))
+            _check_progress(snapshot)
+
+
+def _check_progress(snapshot: Snapshot) -> None:
+    """A real fleet is waited for; a demo in which a round fails again and again says so and ends."""
+    failed = [record for record in snapshot.rounds[-MAX_ABANDONED:] if record.outcome == "abandoned"]
+    if len(failed) == MAX_ABANDONED:
+        reasons = "; ".join(sorted(set(failed[-1].refused.values()))) or "no device answered in time"
+        message = f"round {failed[-1].round_id} failed {MAX_ABANDONED} times: {reasons}"
+        raise ServerError(message)
 
 
 def _show_result(console: Console, state: Path, job: Job, folders: list[Path], target: Path) -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import threading
 from pathlib import Path
 
-import msgspec
-
+from mas_edge.cli import INTERRUPTED
 from mas_edge.job import load_job
-from mas_edge.orchestrator import view
-from mas_edge.orchestrator.broker import open_broker
-from mas_edge.orchestrator.result import result_of
-from mas_edge.orchestrator.service import Orchestrator
-
-INTERRUPTED = 130
+from mas_edge.orchestrator.service import run_job
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,9 +40,7 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    job = load_job(args.job)
-    with open_broker(args.broker, args.state / "broker") as broker:
-        done = Orchestrator(job, args.state, broker.url).run(stop)
+    result = run_job(load_job(args.job), args.state, args.broker, stop)
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(result_of(view.read(args.state))), indent=2).decode())
-    return 0 if done else INTERRUPTED
+        print(json.dumps(result, indent=2))
+    return 0 if result["done"] else INTERRUPTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -57,10 +58,11 @@ def lines_of(snapshot: Snapshot) -> list[str]:
     if snapshot.split:
         groups = "  |  ".join(", ".join(group) for group in snapshot.split.groups)
         lines.append(f"split    {groups}  (value {snapshot.split.value:.4f})")
+    served = Counter(name for record in training for name in record.selected)
     for device in snapshot.devices:
         state = "online" if device.online else "away"
         lines.append(
-            f"  {device.name:<20} {state:<7} {device.engine:<12} {device.served} rounds {device.problem}".rstrip()
+            f"  {device.name:<20} {state:<7} {device.engine:<12} {served[device.name]} rounds {device.problem}".rstrip()
         )
     for event in snapshot.events:
         lines.append(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {event.level:<8} {event.text}")

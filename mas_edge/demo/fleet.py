@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mas_edge.orchestrator.child import spawn
 from mas_edge.protocol.errors import DeviceError, ServerError
 
 # After a polite SIGTERM a process finishes its current batch and says goodbye; then it is killed.
@@ -40,11 +41,7 @@ class LocalFleet:
 
     def _start(self, name: str, arguments: list[str]) -> None:
         with (self._logs / f"{name}.log").open("ab") as log:
-            # Our own interpreter and arguments; a session of its own, so that Ctrl-C reaches only us: we end it in order.
-            self._processes[name] = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+            self._processes[name] = spawn([sys.executable, "-m", *arguments], name, log)
 
     def orchestrator_ended(self) -> bool:
         """Whether the orchestrator is done.

@@ -74,7 +74,6 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     last_seen: float = 0.0  # seconds since the epoch
     tasks: dict[str, int] = {}  # labelled train samples
-    served: int = 0  # training rounds it was selected for
     problem: str = ""  # why it cannot serve this job
 
 

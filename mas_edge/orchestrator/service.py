@@ -14,16 +14,20 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event
 from mas_edge.federation import flow
 from mas_edge.federation.flow import JobState, Local, RoundWork
 from mas_edge.job import Job, check
+from mas_edge.orchestrator import view
+from mas_edge.orchestrator.broker import open_broker
 from mas_edge.orchestrator.distribution import Shipment
 from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
+from mas_edge.orchestrator.result import result_of
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.steps import Steps
 from mas_edge.orchestrator.store import Store
@@ -158,3 +162,21 @@ class Orchestrator:
     def _on_shipped(self, shipment: Shipment, size: int) -> None:
         if active := self._desk.active.get(shipment.round_id):
             active.traffic.add_sent(shipment.kind, size)
+
+
+def run_job(job: Job, state: str | Path, broker: str = "auto", stop: threading.Event | None = None) -> dict[str, Any]:
+    """Orchestrate ``job`` on the fleet behind ``broker`` until it is done; return the result as plain JSON values.
+
+    Args:
+        job: what to do; checked first.
+        state: the directory that remembers the run; called again with the same one, an interrupted run goes on.
+        broker: a URL, or ``managed``, ``embedded``, ``auto`` for a broker that is started here and stopped at the end.
+        stop: set it to leave early; the result then says ``"done": False``.
+
+    Raises:
+        JobError, BrokerError, ServerError: see ``Orchestrator``.
+    """
+    directory = Path(state)
+    with open_broker(broker, directory) as there:
+        Orchestrator(job, directory, there.url).run(stop or threading.Event())
+    return result_of(view.read(directory))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -13,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from mas_edge.orchestrator.child import spawn
 from mas_edge.protocol.errors import BrokerError
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,6 @@ PORT_FREE_S = 5.0  # the broker of an orchestrator that was killed needs a momen
 FIRST_DELAY_S, LAST_DELAY_S, STABLE_S = 0.2, 30.0, 60.0  # back-off of restarts, and what counts as recovered
 MAX_LOG_BYTES = 5_000_000  # then one older log is kept
 _POLL_S = 0.05
-
-# The broker has to end with us even when we are killed. The shell leaves a watcher behind that waits for the end of
-# our pipe, then becomes the broker: the process that we see, and that a signal reaches, is the broker itself.
-_GUARD = 'exec 3<&0 </dev/null; (cat <&3 >/dev/null; kill -TERM $$ 2>/dev/null) & exec 3<&-; exec "$@"'
 
 
 class Supervisor:
@@ -94,14 +90,7 @@ class Supervisor:
         with self._lock, self.log_file.open("ab") as output:
             if self._stopping.is_set():
                 return
-            self._process = subprocess.Popen(  # noqa: S603 - the command is ours
-                [shutil.which("sh") or "/bin/sh", "-c", _GUARD, self.name, *self._command],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                cwd=self._folder,
-                start_new_session=True,  # Ctrl-C is for us: we say goodbye before the broker goes
-            )
+            self._process = spawn(self._command, self.name, output, self._folder)
 
     def _wait_until_it_answers(self) -> None:
         process, deadline = self._process, time.monotonic() + START_S
