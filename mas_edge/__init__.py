@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Affinity",
     "AffinityMatrix",
+    "best_split",
     "BrokerError",
     "Data",
     "DataError",
@@ -34,14 +35,13 @@ __all__ = [
     "Federation",
     "Job",
     "JobError",
+    "load_job",
     "Network",
     "Optimizer",
+    "run_job",
     "ServerError",
     "Split",
     "Task",
-    "best_split",
-    "load_job",
-    "run_job",
 ]
 
 _HOMES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from mas_edge.protocol.errors import EdgeError
@@ -13,23 +14,23 @@ VERBS = ("run", "check")
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="mas-edge-device",
         description="The agent that trains, evaluates and deploys models on this device.",
         epilog="exit codes: 0 done, 2 usage, 4 data folder, 5 broker, 7 device, 8 wire, 130 Ctrl-C",
     )
-    parser.add_argument("--version", action="version", version=f"mas-edge-device {version('mas-edge')}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in VERBS:
-        importlib.import_module(f"device_runtime.cli.{verb}").add_parser(verbs)
-    return parser
+    return dispatch(parser, "device_runtime.cli", VERBS, argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one verb; return the exit code."""
-    args = build_parser().parse_args(argv)
+def dispatch(parser: argparse.ArgumentParser, package: str, verbs: Sequence[str], argv: Sequence[str] | None) -> int:
+    """Run the verb that ``argv`` names, a module of ``package``; an error of ours becomes one line and its exit code."""
+    parser.add_argument("--version", action="version", version=f"{parser.prog} {version('mas-edge')}")
+    adding = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in verbs:
+        importlib.import_module(f"{package}.{verb}").add_parser(adding)
+    args = parser.parse_args(argv)
     try:
         code: int = args.run(args)
     except EdgeError as error:

@@ -1,41 +1,22 @@
-"""The command ``mas-edge``: one file a verb; this file only dispatches."""
+"""The command ``mas-edge``: one file a verb; this file only names them."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import sys
-from importlib.metadata import version
+from collections.abc import Sequence
 
-from mas_edge.protocol.errors import EdgeError
+from device_runtime.cli import INTERRUPTED, dispatch
+
+__all__ = ["INTERRUPTED", "VERBS", "main"]
 
 VERBS = ("demo", "serve", "status", "data", "split")
-INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="mas-edge",
         description="Federated multi-task learning on edge devices: merge, train, measure affinity, split, deploy.",
         epilog="exit codes: 0 done, 2 usage, 3 job, 4 data, 5 broker, 6 orchestrator, 7 device, 8 wire, 130 Ctrl-C",
     )
-    parser.add_argument("--version", action="version", version=f"mas-edge {version('mas-edge')}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in VERBS:
-        importlib.import_module(f"mas_edge.cli.{verb}").add_parser(verbs)
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run one verb; return the exit code."""
-    args = build_parser().parse_args(argv)
-    try:
-        code: int = args.run(args)
-    except EdgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return code
+    return dispatch(parser, "mas_edge.cli", VERBS, argv)
