@@ -1,0 +1,234 @@
+"""The torch engine: a program's operator calls as a torch.fx graph.
+
+A program comes from the network, so it is data to be checked, not code to be trusted. Every operator must be one of the
+dispatcher's ``aten`` operators; arguments can only be numbers, known enumerations and results of earlier calls; text is
+allowed for the few modes below, so that no operator gets a file name (``aten.from_file``). The text that fx compiles is
+made of these checked pieces alone.
+"""
+
+from __future__ import annotations
+
+import keyword
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+from torch._ops import OpOverload, OpOverloadPacket
+
+from device_runtime.engines.base import Arrays
+from mas_edge.protocol.errors import DeviceError, ProgramError
+from mas_edge.protocol.program import Constant, Method, Program, Value
+
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16,
+    "int64": torch.int64, "int32": torch.int32, "int16": torch.int16, "int8": torch.int8, "uint8": torch.uint8,
+    "bool": torch.bool,
+}  # fmt: skip
+MEMORY_FORMATS: dict[str, torch.memory_format] = {
+    "preserve_format": torch.preserve_format, "contiguous_format": torch.contiguous_format,
+    "channels_last": torch.channels_last, "channels_last_3d": torch.channels_last_3d,
+}  # fmt: skip
+NUMBERS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
+# The arguments of ATen operators that take one of a few words: gelu, div, scatter_reduce, pad, searchsorted, meshgrid.
+WORDS = {"approximate", "rounding_mode", "reduce", "mode", "side", "indexing"}
+MAX_DEPTH = 4  # of lists in lists
+NAME = re.compile(r"[A-Za-z_]\w{0,127}", re.ASCII)
+
+_T = TypeVar("_T")
+
+
+def engine() -> TorchEngine:
+    """The engine on this machine's processor."""
+    return TorchEngine()
+
+
+class TorchEngine:
+    """Runs programs with PyTorch on one of its devices."""
+
+    name = "torch"
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def load(self, program: Program) -> TorchRunner:
+        """Check every call of ``program`` and compile its methods. Raises ProgramError."""
+        modules = {}
+        for name, method in program.methods.items():
+            modules[name] = _Builder(f"method {name!r} of program {program.group!r}", method, self.device).module()
+        return TorchRunner(program, modules, self.device)
+
+
+class TorchRunner:
+    """A program that is ready to run."""
+
+    def __init__(self, program: Program, modules: Mapping[str, fx.GraphModule], device: torch.device) -> None:
+        self._program, self._modules, self._device = program, modules, device
+
+    def run(self, method: str, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run ``method``; see ``base.Runner``."""
+        if method not in self._modules:
+            has = ", ".join(self._modules)
+            message = f"program {self._program.group!r} has no method {method!r}; it has {has}"
+            raise DeviceError(message)
+        declared = self._program.methods[method]
+        with torch.inference_mode():
+            arguments = [_tensor(value, feeds, method).to(self._device) for value in declared.inputs]
+            try:
+                results = self._modules[method].forward(*arguments)
+            except Exception as error:  # whatever torch raises
+                text = str(error).partition("\n")[0]
+                message = f"method {method!r} of program {self._program.group!r} failed in the torch engine: {text}"
+                raise DeviceError(message) from None
+        return {v.name: _array(v, r, method) for v, r in zip(declared.outputs, results, strict=True)}
+
+
+def find_operator(op: str) -> Callable[..., Any]:
+    """Return the operator that a program calls ``op``, such as ``aten.add.Tensor`` or ``getitem``.
+
+    Raises:
+        ProgramError: it is no ATen operator of this version of PyTorch.
+    """
+    if op == "getitem":
+        return operator.getitem
+    space, *names = op.split(".")
+    if space == "aten" and len(names) == 2 and all(NAME.fullmatch(name) for name in names):
+        packet = getattr(torch.ops.aten, names[0], None)
+        found = getattr(packet, names[1], None) if isinstance(packet, OpOverloadPacket) else None
+        # aten.save and the like belong to TorchScript and have no kernel with the dispatcher
+        if isinstance(found, OpOverload) and torch._C._dispatch_has_kernel(found.name()):
+            return found
+    message = f"operator {op[:100]!r} is not allowed: expected an ATen operator of PyTorch {torch.__version__}"
+    raise ProgramError(message)
+
+
+class _Builder:
+    """One method on its way to a GraphModule; ``where`` begins every message."""
+
+    def __init__(self, where: str, method: Method, device: torch.device) -> None:
+        self._where, self._method, self._device = where, method, device
+        self._graph, self._root = fx.Graph(), nn.Module()
+        self._values: dict[str, fx.Node] = {}
+        self._place = "the results"
+
+    def module(self) -> fx.GraphModule:
+        method = self._method
+        for i, value in enumerate(method.inputs):
+            self._define(value.name, self._graph.placeholder(f"input_{i}"))
+        for i, constant in enumerate(method.constants):
+            self._root.register_buffer(f"constant_{i}", self._constant(constant))
+            self._define(constant.name, self._graph.get_attr(f"constant_{i}"))
+        for node in method.nodes:
+            if not NAME.fullmatch(node.name):
+                self._refuse(f"node name {node.name[:100]!r} is not an identifier")
+            self._place = f"node {node.name!r} ({node.op[:100]})"
+            self._define(node.name, self._call(node.op, node.args, node.kwargs))
+        if len(method.results) != len(method.outputs):
+            self._refuse(f"{len(method.results)} results for {len(method.outputs)} outputs")
+        self._place = "the results"
+        self._graph.output(tuple(self._reference(name) for name in method.results))
+        return fx.GraphModule(self._root, self._graph)
+
+    def _define(self, name: str, node: fx.Node) -> None:
+        if name in self._values:
+            self._refuse(f"the name {name[:100]!r} is defined twice")
+        self._values[name] = node
+
+    def _constant(self, constant: Constant) -> Tensor:
+        dtype = self._choice(DTYPES, constant.dtype, "dtype")
+        try:
+            data = bytearray(constant.data)  # a copy that torch may own
+            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            return flat.reshape(constant.shape).to(self._device)
+        except (RuntimeError, ValueError):
+            size = len(constant.data)
+            self._refuse(f"constant {constant.name[:100]!r}: {size} bytes are no {constant.dtype} of {constant.shape}")
+
+    def _call(self, op: str, args: list[Any], kwargs: dict[str, Any]) -> fx.Node:
+        try:
+            target = find_operator(op)
+        except ProgramError as error:
+            self._refuse(str(error))
+        values = tuple(self._argument(arg) for arg in args)
+        named = {name: self._argument(value) for name, value in kwargs.items()}
+        self._check_call(target, values, named)
+        return self._graph.call_function(target, values, named)
+
+    def _check_call(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not isinstance(target, OpOverload):
+            if len(args) != 2 or kwargs or not isinstance(args[0], fx.Node) or type(args[1]) is not int:
+                self._refuse(f"{self._place}: getitem takes a value and a number")
+            return
+        schema = target._schema.arguments
+        given = dict(zip([arg.name for arg in schema if not arg.kwarg_only], args, strict=False))
+        unknown = kwargs.keys() - {arg.name for arg in schema} | (given.keys() & kwargs.keys())
+        required = {arg.name for arg in schema if not arg.has_default_value()}
+        unknown |= {name for name in kwargs if keyword.iskeyword(name)}  # ``from`` is an argument of some operators
+        if len(given) != len(args) or unknown or not required <= given.keys() | kwargs.keys():
+            self._refuse(f"{self._place} does not have the arguments of {target._schema}")
+        for name, value in (given | kwargs).items():
+            if isinstance(value, str) and name not in WORDS:
+                self._refuse(f"{self._place}: argument {name!r} may not be text")
+
+    def _argument(self, arg: Any, depth: int = 0) -> Any:
+        match arg:
+            case None | bool() | int() | float() | str():
+                return arg
+            case list() if depth < MAX_DEPTH and not any(isinstance(item, str) for item in arg):
+                return [self._argument(item, depth + 1) for item in arg]
+            case {"ref": str(name), **rest} if not rest:
+                return self._reference(name)
+            case {"dtype": str(name), **rest} if not rest:
+                return self._choice(DTYPES, name, "dtype")
+            case {"memory_format": str(name), **rest} if not rest:
+                return self._choice(MEMORY_FORMATS, name, "memory format")
+            case {"float": str(name), **rest} if not rest:
+                return self._choice(NUMBERS, name, "number")
+            case {"device": "any", **rest} if not rest:
+                return self._device
+            case {"layout": "strided", **rest} if not rest:
+                return torch.strided
+        return self._refuse(f"{self._place}: argument {str(arg)[:100]} is of no known kind")
+
+    def _reference(self, name: str) -> fx.Node:
+        if name not in self._values:
+            self._refuse(f"{self._place} uses {name[:100]!r}, which is not defined before it")
+        return self._values[name]
+
+    def _choice(self, table: Mapping[str, _T], name: str, what: str) -> _T:
+        if name not in table:
+            self._refuse(f"{what} {name[:100]!r} is not known; allowed: {', '.join(table)}")
+        return table[name]
+
+    def _refuse(self, text: str) -> NoReturn:
+        message = f"{self._where}: {text}"
+        raise ProgramError(message)
+
+
+def _tensor(value: Value, feeds: Mapping[str, NDArray[Any]], method: str) -> Tensor:
+    array = feeds.get(value.name)
+    if array is None:
+        message = f"method {method!r} needs the input {value.name!r}; the feeds hold {', '.join(feeds) or 'nothing'}"
+        raise DeviceError(message)
+    if list(array.shape) != value.shape or array.dtype.name != value.dtype:
+        message = (
+            f"input {value.name!r} of method {method!r} is {array.dtype.name} of shape {list(array.shape)}, "
+            f"expected {value.dtype} of shape {value.shape}"
+        )
+        raise DeviceError(message)
+    # torch shares the memory and cannot take a read-only map, a reversed view or foreign byte order
+    return torch.from_numpy(np.require(array, np.dtype(value.dtype), ["C", "W", "A"]))
+
+
+def _array(value: Value, result: Any, method: str) -> NDArray[Any]:
+    fits = isinstance(result, Tensor) and list(result.shape) == value.shape and result.dtype == DTYPES.get(value.dtype)
+    if not fits:
+        got = f"{result.dtype} of shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+        message = f"output {value.name!r} of method {method!r} is {got}, declared {value.dtype} of shape {value.shape}"
+        raise ProgramError(message)
+    array: NDArray[Any] = result.cpu().numpy()
+    return array
