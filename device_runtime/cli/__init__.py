@@ -14,22 +14,32 @@ VERBS = ("run", "check")
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="mas-edge-device",
         description="The agent that trains, evaluates and deploys models on this device.",
         epilog="exit codes: 0 done, 2 usage, 4 data folder, 5 broker, 7 device, 8 wire, 130 Ctrl-C",
     )
-    return dispatch(parser, "device_runtime.cli", VERBS, argv)
+    return with_verbs(parser, "device_runtime.cli", VERBS)
 
 
-def dispatch(parser: argparse.ArgumentParser, package: str, verbs: Sequence[str], argv: Sequence[str] | None) -> int:
-    """Run the verb that ``argv`` names, a module of ``package``; an error of ours becomes one line and its exit code."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
+    return execute(build_parser(), argv)
+
+
+def with_verbs(parser: argparse.ArgumentParser, package: str, verbs: Sequence[str]) -> argparse.ArgumentParser:
+    """Add ``--version`` and the verbs, each a module of ``package``; they import what they need only when they run."""
     parser.add_argument("--version", action="version", version=f"{parser.prog} {version('mas-edge')}")
     adding = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in verbs:
         importlib.import_module(f"{package}.{verb}").add_parser(adding)
+    return parser
+
+
+def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Run the verb that ``argv`` names; an error of ours becomes one line and its exit code."""
     args = parser.parse_args(argv)
     try:
         code: int = args.run(args)

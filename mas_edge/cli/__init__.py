@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from device_runtime.cli import INTERRUPTED, dispatch
-
-__all__ = ["INTERRUPTED", "VERBS", "main"]
+from device_runtime.cli import execute, with_verbs
 
 VERBS = ("demo", "serve", "status", "data", "split")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code."""
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="mas-edge",
         description="Federated multi-task learning on edge devices: merge, train, measure affinity, split, deploy.",
         epilog="exit codes: 0 done, 2 usage, 3 job, 4 data, 5 broker, 6 orchestrator, 7 device, 8 wire, 130 Ctrl-C",
     )
-    return dispatch(parser, "mas_edge.cli", VERBS, argv)
+    return with_verbs(parser, "mas_edge.cli", VERBS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
+    return execute(build_parser(), argv)

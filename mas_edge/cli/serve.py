@@ -9,9 +9,8 @@ import signal
 import threading
 from pathlib import Path
 
-from mas_edge.cli import INTERRUPTED
+from device_runtime.cli import INTERRUPTED
 from mas_edge.job import load_job
-from mas_edge.orchestrator.service import run_job
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,6 +33,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Serve until the job is done; SIGINT and SIGTERM leave a state to go on from."""
+    from mas_edge.orchestrator.service import run_job  # the whole service: not for other verbs
+
     logging.basicConfig(
         level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from mas_edge.job import Job
 from mas_edge.mas.affinity import AffinityMatrix
 from mas_edge.mas.merge import MERGED, all_in_one, groups_of, inheritance
 from mas_edge.mas.split import Split, SplitSearch
-from mas_edge.orchestrator import workshop
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import ServerError
@@ -43,12 +43,14 @@ class Steps:
         return self._export(state), None
 
     def _prepare(self, state: JobState) -> JobState:
+        workshop = _workshop()
         merged = all_in_one([task.name for task in self._job.tasks])
         program = self._artifacts.put(workshop.make_program(self._job, merged.name, merged.tasks))
         weights = self._artifacts.put(workshop.first_weights(self._job, merged.tasks))
         return flow.prepared(state, self._job, program, weights)
 
     def _split(self, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord]:
+        workshop = _workshop()
         if state.merged is None:
             message = "there is no merged network to split"
             raise ServerError(message)
@@ -68,6 +70,7 @@ class Steps:
         return flow.split(state, self._job, made), record
 
     def _export(self, state: JobState) -> JobState:
+        workshop = _workshop()
         self._models.mkdir(exist_ok=True)
         models = {}
         for group in state.groups:
@@ -77,6 +80,13 @@ class Steps:
             (self._models / f"{group.name}.onnx").write_bytes(model)
             (self._models / f"{group.name}.safetensors").write_bytes(weights)
         return flow.exported(state, models)
+
+
+def _workshop() -> ModuleType:
+    """The workshop, when it is first needed: torch takes seconds to import, and the loop has devices to greet."""
+    from mas_edge.orchestrator import workshop
+
+    return workshop
 
 
 def decide_split(job: Job, records: list[RoundRecord]) -> tuple[Split, SplitRecord]:
