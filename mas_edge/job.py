@@ -30,7 +30,7 @@ DEFAULT_METRIC: dict[str, str] = {
     "class": "accuracy", "dense_class": "accuracy", "value": "mean_absolute_error", "direction": "angle_degrees",
 }  # fmt: skip
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-RESERVED_TASKS = ("encoder", "x", "merged")  # names that stand for something else in layouts and data folders
+RESERVED_TASKS = ("encoder", "x", "split", "merged")  # names that stand for something else in layouts and data folders
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    sys.path.insert(0, str(args.job.resolve().parent))  # where a user keeps the modules that the job names
     result = run_job(load_job(args.job), args.state, args.broker, stop)
     if args.json:
         print(json.dumps(result, indent=2))

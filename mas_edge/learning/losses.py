@@ -54,7 +54,7 @@ def l1_all(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     This is how the released code of the method averages (an image that is half invalid counts half).
     """
     valid = spread(mask, output)
-    present = valid.flatten(1).amax(1)
+    present = valid.reshape(len(valid), -1).amax(1)
     return masked_mean((output - target).abs() * valid, present)
 
 
