@@ -7,6 +7,7 @@ disk is touched only through the artifact store and the pending offers, both of 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,8 +15,8 @@ from typing import Any, Literal
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
 from device_runtime.pending import Finished, PendingOffers
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.artifact import check_manifest, decode_chunk
-from mas_edge.protocol.errors import DeviceError, EdgeError, TransferError
+from mas_edge.protocol.artifact import check_digest, check_manifest, decode_chunk, digest_of
+from mas_edge.protocol.errors import DeviceError, EdgeError, TransferError, WeightsError
 from mas_edge.protocol.messages import (
     Ack,
     AnyMessage,
@@ -69,16 +70,20 @@ class SendChunks:
 
 @dataclass(frozen=True)
 class Start:
-    """Carry out this plan in the background and call ``on_finished`` or ``on_failed``."""
+    """Carry out this plan in the background and call ``on_finished`` or ``on_failed`` with its number.
 
+    The number names this one piece of work: rounds of two runs, or of a run taken up again, may have the same name.
+    """
+
+    number: int
     plan: Plan
 
 
 @dataclass(frozen=True)
 class Interrupt:
-    """Stop carrying out this round: nobody waits for it any more."""
+    """Stop the work of this number: nobody waits for it any more."""
 
-    round_id: str
+    number: int
 
 
 Effect = Tell | Listen | SendChunks | Start | Interrupt
@@ -86,6 +91,7 @@ Effect = Tell | Listen | SendChunks | Start | Interrupt
 
 @dataclass
 class _Errand:
+    number: int
     plan: Plan
     deadline: float
     stage: Literal["fetch", "ready", "work"] = "fetch"
@@ -117,9 +123,11 @@ class Agent:
     store: ArtifactStore
     offers: PendingOffers
     _seq: int = 0
+    _number: int = 0
     _errands: dict[str, _Errand] = field(default_factory=dict)
     _downloads: dict[str, _Download] = field(default_factory=dict)
     _pending: dict[str, _Pending] = field(default_factory=dict)
+    _accepted: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_ERRANDS))
 
     def __post_init__(self) -> None:
         for finished in self.offers.load():
@@ -143,9 +151,12 @@ class Agent:
             case Want():
                 return self._on_want(message, now)
             case Receipt():
-                return self._forget(message.round_id)
+                self._forget(message.job, message.round_id)
+                if message.verdict in ("accepted", "duplicate"):
+                    self._accepted.append((message.job, message.round_id))
             case Cancel():
-                return [*self._drop(message.round_id), *self._forget(message.round_id), *self._next_work()]
+                self._forget(message.job, message.round_id)
+                return [*self._cancel(message), *self._next_work()]
             case Rebirth():
                 return [Tell(self.birth(*self._stamp()))]
         return []
@@ -158,25 +169,32 @@ class Agent:
             return []  # a broadcast we no longer need
         data = download.incoming.on_chunk(chunk, now)
         if data is not None:
-            download.part.write(chunk.index, data)
+            try:
+                download.part.write(chunk.index, data)
+            except DeviceError as error:
+                return [*self._abort(download, str(error)), *self._next_work()]
             for errand in self._errands_waiting_for(download.manifest.artifact):
                 errand.received_bytes += len(data)
         return [*self._complete(download, now), *self._ask(download, now)]
 
-    def on_finished(self, round_id: str, report: Report, update: bytes | None, now: float) -> list[Effect]:
+    def on_finished(self, number: int, report: Report, update: bytes | None, now: float) -> list[Effect]:
         """The background work is done: keep its result until the orchestrator has it."""
-        errand = self._errands.pop(round_id, None)
+        errand = self._take(number)
         if errand is None:
             return self._next_work()  # cancelled meanwhile
-        manifest = self.store.put(update) if update is not None else None
-        finished = Finished(job=errand.plan.job, round_id=round_id, report=report, manifest=manifest)
-        self.offers.add(finished)
+        plan = errand.plan
+        try:
+            manifest = self.store.put(update) if update is not None else None
+            finished = Finished(job=plan.job, round_id=plan.round_id, report=report, manifest=manifest)
+            self.offers.add(finished)
+        except EdgeError as error:
+            return [self._refuse(plan, str(error)), *self._next_work()]
         self._remember(finished)
-        return [*self._offer(self._pending[round_id], now), *self._next_work()]
+        return [*self._offer(self._pending[plan.round_id], now), *self._next_work()]
 
-    def on_failed(self, round_id: str, reason: str) -> list[Effect]:
+    def on_failed(self, number: int, reason: str) -> list[Effect]:
         """The background work cannot be done: say why, and go on with the next."""
-        errand = self._errands.pop(round_id, None)
+        errand = self._take(number)
         return ([self._refuse(errand.plan, reason)] if errand else []) + self._next_work()
 
     def poll(self, now: float) -> list[Effect]:
@@ -211,6 +229,8 @@ class Agent:
     # ------------------------------------------------------------------ plans
 
     def _on_plan(self, plan: Plan, now: float) -> list[Effect]:
+        if (plan.job, plan.round_id) in self._accepted:
+            return []  # a broker may deliver a plan late: its work counted already
         if plan.round_id in self._pending and self._pending[plan.round_id].finished.job == plan.job:
             return self._offer(self._pending[plan.round_id], now)
         if plan.round_id in self._errands and self._errands[plan.round_id].plan.job == plan.job:
@@ -220,15 +240,18 @@ class Agent:
         except EdgeError as error:
             return [self._refuse(plan, str(error))]
         effects = self._leave_other_jobs(plan.job)
-        self._errands[plan.round_id] = _Errand(plan, now + plan.deadline_s)
+        self._number += 1
+        self._errands[plan.round_id] = _Errand(self._number, plan, now + plan.deadline_s)
         return [*effects, self._ack(plan), *self._fetch(self._errands[plan.round_id], now)]
 
     def _check(self, plan: Plan) -> None:
-        if len(self._errands) >= MAX_ERRANDS:
+        if sum(errand.plan.job == plan.job for errand in self._errands.values()) >= MAX_ERRANDS:
             message = f"this device already holds {MAX_ERRANDS} plans"
             raise DeviceError(message)
         for manifest in _named(plan):
             check_manifest(manifest, MAX_ARTIFACT_BYTES)
+        if plan.weights and plan.weights.derive_from:
+            check_digest(plan.weights.derive_from)
         if plan.kind in ("train", "evaluate") and plan.weights is None:
             message = f"plan {plan.round_id} ({plan.kind}) names no weights"
             raise TransferError(message)
@@ -240,28 +263,37 @@ class Agent:
         effects: list[Effect] = []
         for round_id in [r for r, errand in self._errands.items() if errand.plan.job != job]:
             effects += self._drop(round_id)
-        for round_id in [r for r, pending in self._pending.items() if pending.finished.job != job]:
-            effects += self._forget(round_id)
+        for finished in [p.finished for p in self._pending.values() if p.finished.job != job]:
+            self._forget(finished.job, finished.round_id)
         return effects
 
     def _fetch(self, errand: _Errand, now: float) -> list[Effect]:
         """Begin to fetch what the plan needs and the store lacks; when nothing is lacking the errand is ready."""
-        try:
-            lacking = [manifest for manifest in self._needed(errand.plan) if not self.store.has(manifest.artifact)]
-        except EdgeError as error:
-            del self._errands[errand.plan.round_id]
-            return [self._refuse(errand.plan, str(error))]
         effects: list[Effect] = []
-        for manifest in lacking:
-            if manifest.artifact not in self._downloads:
-                part = self.store.partial(manifest)
-                incoming = Incoming(manifest, part.held, broadcast=True)
-                self._downloads[manifest.artifact] = download = _Download(manifest, part, incoming)
-                effects += [Listen(manifest.artifact, True), *self._complete(download, now), *self._ask(download, now)]
-        if not lacking and errand.stage == "fetch":
+        waiting = False
+        try:
+            for manifest in self._needed(errand.plan):
+                if not self.store.has(manifest.artifact):
+                    effects += self._begin(manifest, now)
+                    waiting = waiting or manifest.artifact in self._downloads
+        except EdgeError as error:
+            return [*effects, *self._give_up(errand, str(error))]
+        if not waiting:
             errand.stage = "ready"
             effects += self._next_work()
         return effects
+
+    def _begin(self, manifest: Manifest, now: float) -> list[Effect]:
+        """Begin to receive an artifact, or go on; it may lie on the disk whole and only lack its name."""
+        if manifest.artifact in self._downloads:
+            return []
+        part = self.store.partial(manifest)
+        incoming = Incoming(manifest, part.held, broadcast=True)
+        if incoming.complete:
+            part.finish()
+            return []
+        self._downloads[manifest.artifact] = download = _Download(manifest, part, incoming)
+        return [Listen(manifest.artifact, True), *self._ask(download, now)]
 
     def _needed(self, plan: Plan) -> Iterator[Manifest]:
         yield plan.program
@@ -280,8 +312,14 @@ class Agent:
         if not self.store.has(plan.program.artifact):
             return True  # not yet: asked again when the program has come
         layout = program_format.load(self.store.read(plan.program.artifact)).layout
-        made = self.store.put(derive(self.store.read(weights.derive_from), layout))
-        return made.artifact == weights.manifest.artifact
+        try:
+            derived = derive(self.store.read(weights.derive_from), layout)
+        except (DeviceError, WeightsError):  # damaged on disk, or of another network: pull what the plan names
+            return False
+        if digest_of(derived) != weights.manifest.artifact:
+            return False
+        self.store.put(derived)
+        return True
 
     def _errands_waiting_for(self, artifact: str) -> list[_Errand]:
         waiting = [e for e in self._errands.values() if e.stage == "fetch"]
@@ -291,12 +329,23 @@ class Agent:
         if not download.incoming.complete:
             return []
         artifact = download.manifest.artifact
+        try:
+            download.part.finish()
+        except EdgeError as error:
+            return [*self._abort(download, str(error)), *self._next_work()]
         del self._downloads[artifact]
-        download.part.finish()
         effects: list[Effect] = [Listen(artifact, False)]
         for errand in self._errands_waiting_for(artifact):
             effects += self._fetch(errand, now)
         return effects
+
+    def _abort(self, download: _Download, reason: str) -> list[Effect]:
+        """An artifact cannot be received: its errands are given up."""
+        artifact = download.manifest.artifact
+        waiting = self._errands_waiting_for(artifact)
+        del self._downloads[artifact]
+        effects: list[Effect] = [Listen(artifact, False)]
+        return effects + [effect for errand in waiting for effect in self._give_up(errand, reason)]
 
     def _ask(self, download: _Download, now: float) -> list[Effect]:
         if download.manifest.artifact not in self._downloads:
@@ -314,14 +363,26 @@ class Agent:
         for errand in self._errands.values():
             if errand.stage == "ready":
                 errand.stage = "work"
-                return [Start(errand.plan)]
+                return [Start(errand.number, errand.plan)]
         return []
+
+    def _take(self, number: int) -> _Errand | None:
+        """End the errand of this number; None if it was dropped meanwhile."""
+        errand = next((errand for errand in self._errands.values() if errand.number == number), None)
+        return self._errands.pop(errand.plan.round_id) if errand else None
+
+    def _cancel(self, cancel: Cancel) -> list[Effect]:
+        errand = self._errands.get(cancel.round_id)
+        return self._drop(cancel.round_id) if errand and errand.plan.job == cancel.job else []
+
+    def _give_up(self, errand: _Errand, reason: str) -> list[Effect]:
+        return [*self._drop(errand.plan.round_id), self._refuse(errand.plan, reason)]
 
     def _drop(self, round_id: str) -> list[Effect]:
         errand = self._errands.pop(round_id, None)
         if errand is None:
             return []
-        effects: list[Effect] = [Interrupt(round_id)] if errand.stage == "work" else []
+        effects: list[Effect] = [Interrupt(errand.number)] if errand.stage == "work" else []
         for artifact in [a for a in self._downloads if not self._errands_waiting_for(a)]:
             del self._downloads[artifact]  # what has come stays on disk and is used if it is wanted again
             effects.append(Listen(artifact, False))
@@ -357,10 +418,11 @@ class Agent:
                 effects.append(Tell(commit, after_chunks=True))
         return effects
 
-    def _forget(self, round_id: str) -> list[Effect]:
-        if self._pending.pop(round_id, None):
+    def _forget(self, job: str, round_id: str) -> None:
+        pending = self._pending.get(round_id)
+        if pending and pending.finished.job == job:
+            del self._pending[round_id]
             self.offers.remove(round_id)
-        return []
 
     # ------------------------------------------------------------------ words
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from mas_edge.protocol.errors import DeviceError
 from mas_edge.protocol.messages import Manifest, Report
 
 
@@ -32,19 +33,27 @@ class PendingOffers:
         for path in sorted(self._directory.glob("*.json")):
             try:
                 found.append(msgspec.json.decode(path.read_bytes(), type=Finished))
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
                 path.unlink(missing_ok=True)
         return found
 
     def add(self, finished: Finished) -> None:
-        """Remember ``finished`` across a restart."""
+        """Remember ``finished`` across a restart.
+
+        Raises:
+            DeviceError: the disk is full or not writable.
+        """
         path = self._path(finished.round_id)
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            file.write(msgspec.json.encode(finished))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary = path.with_name(f"{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(msgspec.json.encode(finished))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            message = f"cannot write down the finished round in {path}: {error.strerror}; free the disk"
+            raise DeviceError(message) from None
 
     def remove(self, round_id: str) -> None:
         """Forget a round: the orchestrator has spoken its last word on it."""

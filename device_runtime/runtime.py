@@ -47,7 +47,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class _Finished:
-    round_id: str
+    number: int
     outcome: Outcome | None
     reason: str = ""
 
@@ -60,8 +60,9 @@ class Runtime:
         self._topics = Topics(settings.fleet)
         self._events: queue.SimpleQueue[Event | _Finished] = queue.SimpleQueue()
         self._bulk_events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._plans: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
-        self._interrupted: set[str] = set()
+        self._plans: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
+        self._interrupted: set[int] = set()
+        self._leaving = False
         self._store = ArtifactStore(settings.state / "artifacts")
         self._data = data
         self._bench = Bench(data, self._store, settings.engine, settings.state / "deployed")
@@ -94,7 +95,7 @@ class Runtime:
             self._stop(threads)
 
     def _stop(self, threads: list[threading.Thread]) -> None:
-        self._interrupted.add("*")
+        self._leaving = True
         self._plans.put(None)
         self._outbox.put(None)
         farewell = self._status(online=False, reason="stopped")
@@ -130,11 +131,11 @@ class Runtime:
                 return self.agent.on_message(decode_from_orchestrator(payload), now)
             case Arrived(_, payload):
                 return self.agent.on_chunk(payload, now)
-            case _Finished(round_id, outcome, reason):
+            case _Finished(number, outcome, reason):
                 self._make_room()
                 if outcome is None:
-                    return self.agent.on_failed(round_id, reason)
-                return self.agent.on_finished(round_id, outcome.report, outcome.update, now)
+                    return self.agent.on_failed(number, reason)
+                return self.agent.on_finished(number, outcome.report, outcome.update, now)
         return []
 
     def _carry(self, effects: list[Effect]) -> None:
@@ -155,10 +156,10 @@ class Runtime:
                         self._bulk.subscribe(topic, qos=0)
                     else:
                         self._bulk.unsubscribe(topic)
-                case Start(plan):
-                    self._plans.put(plan)
-                case Interrupt(round_id):
-                    self._interrupted.add(round_id)
+                case Start():
+                    self._plans.put(effect)
+                case Interrupt(number):
+                    self._interrupted.add(number)
 
     def _on_bulk_event(self, event: Event) -> None:
         if isinstance(event, Arrived):
@@ -166,29 +167,29 @@ class Runtime:
 
     def _work(self) -> None:
         """The background thread: one plan at a time."""
-        while (plan := self._plans.get()) is not None:
-            self._events.put(self._carry_out(plan))
+        while (start := self._plans.get()) is not None:
+            self._events.put(self._carry_out(start.number, start.plan))
 
-    def _carry_out(self, plan: Plan) -> _Finished:
+    def _carry_out(self, number: int, plan: Plan) -> _Finished:
         def stop() -> bool:
-            return plan.round_id in self._interrupted or "*" in self._interrupted
+            return self._leaving or number in self._interrupted
 
         log.info("%s: %s of %s", plan.round_id, plan.kind, ", ".join(plan.tasks))
         try:
             outcome = self._bench.carry_out(plan, stop)
         except session.Stopped:
-            return _Finished(plan.round_id, None, "interrupted")
+            return _Finished(number, None, "interrupted")
         except EdgeError as error:
             log.error("%s: %s", plan.round_id, error)
-            return _Finished(plan.round_id, None, str(error))
+            return _Finished(number, None, str(error))
         except MemoryError:
-            return _Finished(plan.round_id, None, "not enough memory for this program: a smaller batch size is needed")
+            return _Finished(number, None, "not enough memory for this program: a smaller batch size is needed")
         except Exception as error:  # a fault of ours or of an engine must not end the agent
             log.exception("%s failed", plan.round_id)
-            return _Finished(plan.round_id, None, f"unexpected {type(error).__name__}: {error}")
+            return _Finished(number, None, f"unexpected {type(error).__name__}: {error}")
         finally:
-            self._interrupted.discard(plan.round_id)
-        return _Finished(plan.round_id, outcome)
+            self._interrupted.discard(number)
+        return _Finished(number, outcome)
 
     def _send(self) -> None:
         """The thread that may wait for the network: chunks, and the words that must follow them."""

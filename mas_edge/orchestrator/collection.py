@@ -58,10 +58,14 @@ class Collection:
         upload.part.finish()
         return upload.offer
 
-    def round_of(self, device: str, chunk: Chunk) -> str:
-        """The round whose upload a piece belongs to; empty if nobody waits for it."""
+    def offer_of(self, device: str, chunk: Chunk) -> Offer | None:
+        """The offer whose upload a piece belongs to; None if nobody waits for it.
+
+        Raises:
+            TransferError: it belongs to another device's upload.
+        """
         upload = self._find(device, chunk)
-        return upload.offer.round_id if upload else ""
+        return upload.offer if upload else None
 
     def poll(self, now: float) -> list[tuple[str, str, list[tuple[int, int]], str]]:
         """What to ask for now: (device, artifact, ranges, round)."""

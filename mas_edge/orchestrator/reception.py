@@ -15,7 +15,7 @@ from mas_edge.orchestrator.records import DeviceRecord
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import decode_chunk
-from mas_edge.protocol.errors import MessageError, ProtocolError
+from mas_edge.protocol.errors import MessageError, ProtocolError, TransferError
 from mas_edge.protocol.messages import (
     Ack,
     Birth,
@@ -109,7 +109,7 @@ class Reception:
         named = round_name(payload)
         if named is None or named.job != self._desk.state.run_id:
             return
-        self._receipt(device, named.round_id, "invalid", str(error))
+        self._receipt(device, named.job, named.round_id, "invalid", str(error))
         if active := self._desk.active.get(named.round_id):
             active.machine.on_refused(device, str(error))
 
@@ -139,7 +139,7 @@ class Reception:
         self._store.save_device(
             DeviceRecord(
                 name=name, online=self.registry.is_online(name), engine=birth.engine, machine=birth.machine,
-                runtime=birth.runtime, last_seen=time.time(), served=self._desk.served[name],
+                runtime=birth.runtime, last_seen=time.time(),
                 tasks={task: count.train for task, count in birth.tasks.items()},
                 problem=why_not(birth, self._desk.job, self._tasks),
             )
@@ -155,7 +155,7 @@ class Reception:
     def _on_offer(self, offer: Offer, active: ActiveRound | None) -> None:
         last_word = self._last_word(offer, active)
         if last_word is not None or active is None:
-            self._receipt(offer.sender, offer.round_id, *(last_word or ("invalid", "")))
+            self._receipt(offer.sender, offer.job, offer.round_id, *(last_word or ("invalid", "")))
             return
         active.machine.on_ack(offer.sender)
         if offer.manifest is None or self._artifacts.has(offer.manifest.artifact):
@@ -188,11 +188,18 @@ class Reception:
 
     def _on_chunk(self, device: str, frame: bytes, now: float) -> None:
         chunk = decode_chunk(frame)
-        active = self._desk.active.get(self._collection.round_of(device, chunk))
-        if active is None:
+        offer = self._collection.offer_of(device, chunk)
+        active = self._desk.active.get(offer.round_id) if offer else None
+        if active is None or offer is None:
             return  # the round is over, or the update is whole already
         active.traffic.received_update += len(frame)
-        done = self._collection.on_chunk(device, chunk, now)
+        try:
+            done = self._collection.on_chunk(device, chunk, now)
+        except TransferError as error:
+            if self._collection.offer_of(device, chunk):
+                raise  # a damaged piece: it will be asked for again
+            self._refuse(active, offer, "bad_digest", str(error))
+            return
         if done is not None:
             self._accept(active, done)
 
@@ -204,14 +211,14 @@ class Reception:
             return
         self._store.accept(offer)
         active.machine.on_accepted(offer.sender)
-        self._receipt(offer.sender, offer.round_id, "accepted", "")
+        self._receipt(offer.sender, offer.job, offer.round_id, "accepted", "")
 
     def _refuse(self, active: ActiveRound, offer: Offer, verdict: Verdict, reason: str) -> None:
         self._desk.log("warning", f"{offer.round_id}: report of {offer.sender} refused: {reason}")
         active.machine.on_refused(offer.sender, reason)
-        self._receipt(offer.sender, offer.round_id, verdict, reason)
+        self._receipt(offer.sender, offer.job, offer.round_id, verdict, reason)
 
-    def _receipt(self, device: str, round_id: str, verdict: Verdict, reason: str) -> None:
-        run_id = self._desk.state.run_id
-        receipt = Receipt(**self._post.sender(), job=run_id, round_id=round_id, verdict=verdict, reason=reason)
+    def _receipt(self, device: str, job: str, round_id: str, verdict: Verdict, reason: str) -> None:
+        """Speak the last word; ``job`` is the one the device named, so that it forgets exactly that offer."""
+        receipt = Receipt(**self._post.sender(), job=job, round_id=round_id, verdict=verdict, reason=reason)
         self._desk.tell(device, receipt, round_id)

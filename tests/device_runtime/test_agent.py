@@ -1,0 +1,246 @@
+"""The agent's life without a network: from a plan to its receipt, through lost messages and restarts."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from device_runtime.agent import OFFER_REPEAT_MAX_S, OFFER_REPEAT_S, Effect, Listen, SendChunks, Start, Tell
+from mas_edge.protocol.artifact import chunk_count
+from mas_edge.protocol.messages import Ack, Birth, Cancel, Commit, Offer, Rebirth, Receipt, Refusal, Want, Weights
+from tests.device_runtime.one_device import (
+    GROUP_PROGRAM,
+    GROUP_WEIGHTS,
+    MERGED_PROGRAM,
+    MERGED_WEIGHTS,
+    ORCHESTRATOR,
+    REPORT,
+    UPDATE,
+    OneDevice,
+    plan,
+    small,
+)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> OneDevice:
+    return OneDevice(tmp_path)
+
+
+def word(effect: Effect) -> str:
+    return type(effect.message).__name__ if isinstance(effect, Tell) else type(effect).__name__
+
+
+def settled(device: OneDevice) -> bool:
+    """Everything that was to be done is done and the orchestrator has said so."""
+    return device.agent.next_poll == float("inf") and not list((device.directory / "pending").iterdir())
+
+
+def test_a_plan_goes_from_fetch_through_work_and_offer_to_its_receipt(device: OneDevice) -> None:
+    device.connect()
+    device.receive(plan())
+    device.wait(1.0)
+    words = " ".join(word(effect) for effect in device.effects)
+    order = r"Birth Ack Listen Want (Listen |Want )+Start Offer (SendChunks Commit ?)+"
+    assert re.fullmatch(order, words), words
+    assert device.listening() == set()
+    assert settled(device)
+    (offer,) = device.told(Offer)
+    assert (offer.job, offer.round_id, offer.report) == ("j-1", "merged-0000", REPORT)
+    assert offer.manifest is not None
+    assert device.agent.store.read(offer.manifest.artifact) == UPDATE
+
+
+def test_an_evaluation_is_offered_without_weights(device: OneDevice) -> None:
+    device.receive(plan("evaluate-initial", kind="evaluate", training=None))
+    assert [offer.manifest for offer in device.told(Offer)] == [None]
+    assert not any(isinstance(effect, SendChunks) for effect in device.effects)
+    assert settled(device)
+
+
+LOSSES: dict[str, tuple[str, int]] = {
+    "the first wants": ("want", 3),
+    "many chunks on the way down": ("chunk", 12),
+    "the first offers": ("offer", 3),
+    "the orchestrator's wants": ("Want", 3),
+    "chunks on the way up": ("upload", 4),
+    "the first receipts": ("Receipt", 2),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_what_gets_lost_is_said_again_and_the_work_is_done_once(device: OneDevice, case: str) -> None:
+    kind, count = LOSSES[case]
+    device.losing[kind] = count
+    device.receive(plan())
+    device.wait(300.0)
+    assert device.losing[kind] == 0, "nothing was lost: this test shows nothing"
+    assert device.started() == ["merged-0000"]
+    assert settled(device)
+
+
+def test_an_offer_nobody_answers_is_repeated_ever_more_rarely(device: OneDevice) -> None:
+    device.losing["offer"] = 1000
+    times: list[float] = []
+    device.receive(plan())
+    said = 0
+    while device.now < 200.0:
+        device.wait(0.5)
+        times += [device.now] * (len(device.told(Offer)) - max(said, 1))
+        said = len(device.told(Offer))
+    gaps = [later - earlier for earlier, later in zip([0.0, *times], times, strict=False)]
+    assert gaps[0] == pytest.approx(OFFER_REPEAT_S, abs=0.5)
+    assert max(gaps) == pytest.approx(OFFER_REPEAT_MAX_S, abs=1.0)
+    device.connect()
+    assert len(device.told(Offer)) == said + 1, "a new connection is a reason to say it at once"
+
+
+def test_a_plan_that_comes_twice_is_acknowledged_again_but_done_once(device: OneDevice) -> None:
+    device.working = False
+    for _ in range(3):
+        device.receive(plan())
+    assert len(device.told(Ack)) == 3, "the orchestrator repeats a plan because it did not hear"
+    assert device.started() == ["merged-0000"]
+
+
+def test_a_plan_whose_work_is_done_is_answered_with_the_offer(device: OneDevice) -> None:
+    device.losing["offer"] = 1
+    device.receive(plan())
+    device.receive(plan())
+    assert device.started() == ["merged-0000"]
+    assert len(device.told(Offer)) == 2
+
+
+def test_two_plans_are_carried_out_one_after_the_other_in_order(device: OneDevice) -> None:
+    device.working = False
+    device.receive(plan("r-1"))
+    device.receive(plan("r-2"))
+    assert device.started() == ["r-1"]
+    device.do(device.agent.on_finished(1, REPORT, UPDATE, device.now))
+    assert device.started() == ["r-1", "r-2"]
+    device.do(device.agent.on_failed(2, "the battery is low"))
+    assert [(refusal.round_id, refusal.reason) for refusal in device.told(Refusal)] == [("r-2", "the battery is low")]
+
+
+def test_a_plan_that_has_everything_does_not_wait_for_one_that_is_still_fetching(device: OneDevice) -> None:
+    for data in (GROUP_PROGRAM, GROUP_WEIGHTS):
+        device.agent.store.put(data)
+    device.losing["want"] = 2
+    device.receive(plan("r-1"))
+    device.receive(plan("r-2", program=small(GROUP_PROGRAM), weights=Weights(manifest=small(GROUP_WEIGHTS))))
+    assert device.started() == ["r-2"]
+    device.wait(60.0)
+    assert device.started() == ["r-2", "r-1"]
+
+
+def test_a_restart_with_a_finished_round_offers_it_again_and_does_not_train_again(device: OneDevice) -> None:
+    device.losing["offer"] = 1
+    device.receive(plan())
+    device.effects.clear()
+    device.restart()
+    device.connect()
+    device.receive(plan())  # a late one
+    device.wait(10.0)
+    assert [word(effect) for effect in device.effects][:2] == ["Birth", "Offer"]
+    assert device.started() == []
+    assert settled(device)
+
+
+def test_a_restart_in_the_middle_of_a_download_asks_only_for_what_is_missing(device: OneDevice) -> None:
+    count = chunk_count(small(MERGED_WEIGHTS))
+    device.agent.store.put(MERGED_PROGRAM)
+    part = device.agent.store.partial(small(MERGED_WEIGHTS))
+    for index in range(count - 2):
+        part.write(index, MERGED_WEIGHTS[index * 1024 : (index + 1) * 1024])
+    device.restart()
+    device.receive(plan())
+    assert device.asked_for(MERGED_WEIGHTS) == [count - 2, count - 1]
+    assert device.asked_for(MERGED_PROGRAM) == []
+    assert device.started() == ["merged-0000"]
+
+
+def test_a_restart_between_the_last_chunk_and_its_name_asks_for_nothing(device: OneDevice) -> None:
+    for data in (MERGED_PROGRAM, MERGED_WEIGHTS):
+        part = device.agent.store.partial(small(data))
+        for index in range(chunk_count(small(data))):
+            part.write(index, data[index * 1024 : (index + 1) * 1024])
+    device.restart()
+    device.receive(plan())
+    assert device.told(Want) == []
+    assert not any(isinstance(effect, Listen) for effect in device.effects)
+    assert device.started() == ["merged-0000"]
+
+
+def test_a_new_connection_asks_at_once_for_what_is_still_missing(device: OneDevice) -> None:
+    device.losing["want"] = 2
+    device.receive(plan())
+    device.connect()
+    assert device.started() == ["merged-0000"]
+    assert all(not want.broadcast for want in device.told(Want)[2:]), "the broadcast is over by now"
+
+
+def test_a_birth_is_sent_whenever_the_orchestrator_asks(device: OneDevice) -> None:
+    device.connect()
+    device.receive(Rebirth(**ORCHESTRATOR))
+    first, second = device.told(Birth)
+    assert (first.boot_id, second.boot_id) == (device.agent.boot_id,) * 2
+    assert second.seq > first.seq
+
+
+STOPS: dict[str, tuple[Callable[[OneDevice], None], list[int]]] = {
+    "while it fetches": (lambda device: device.losing.update(want=1000), []),
+    "while it works": (lambda device: setattr(device, "working", False), [1]),
+    "while it offers": (lambda device: device.losing.update(offer=1000), []),
+}
+
+
+@pytest.mark.parametrize("case", STOPS)
+def test_a_cancelled_round_is_forgotten(device: OneDevice, case: str) -> None:
+    prepare, interrupted = STOPS[case]
+    prepare(device)
+    device.receive(plan())
+    assert not settled(device)
+    device.receive(Cancel(**ORCHESTRATOR, job="j-1", round_id="merged-0000", reason="deadline"))
+    assert device.interrupted() == interrupted
+    assert device.listening() == set()
+    assert settled(device)
+    done = len(device.effects)
+    if interrupted:  # the work that was under way may still finish
+        device.do(device.agent.on_finished(1, REPORT, UPDATE, device.now))
+    device.wait(60.0)
+    assert len(device.effects) == done
+
+
+def test_a_deadline_that_passes_ends_the_round_without_a_word(device: OneDevice) -> None:
+    device.working = False
+    device.receive(plan("r-1", deadline_s=10.0))
+    device.receive(plan("r-2", deadline_s=50.0))
+    assert device.agent.next_poll == 10.0
+    device.wait(11.0)
+    assert device.interrupted() == [1]
+    assert device.started() == ["r-1", "r-2"], "the next one takes its place"
+    assert not device.told(Offer) + device.told(Refusal)
+
+
+def test_only_its_own_receipt_ends_an_offer(device: OneDevice) -> None:
+    device.losing["offer"] = 1000
+    device.receive(plan())
+    for job, round_id in (("j-0", "merged-0000"), ("j-1", "merged-0001")):
+        device.receive(Receipt(**ORCHESTRATOR, job=job, round_id=round_id, verdict="accepted"))
+        device.receive(Cancel(**ORCHESTRATOR, job=job, round_id=round_id, reason="over"))
+    assert not settled(device)
+    device.receive(Receipt(**ORCHESTRATOR, job="j-1", round_id="merged-0000", verdict="invalid", reason="NaN"))
+    assert settled(device)
+
+
+def test_the_commit_follows_the_chunks(device: OneDevice) -> None:
+    device.receive(plan())
+    device.wait(1.0)
+    sent = [e for e in device.effects if isinstance(e, SendChunks) or (isinstance(e, Tell) and e.after_chunks)]
+    uploads = sent[[isinstance(effect, SendChunks) for effect in sent].index(True) :]
+    assert {word(effect) for effect in uploads[0::2]} == {"SendChunks"}
+    assert {word(effect) for effect in uploads[1::2]} == {"Commit"}
+    assert all(commit.round_id == "merged-0000" for commit in device.told(Commit))
+    assert isinstance(device.effects[-1], Tell)
+    assert any(isinstance(effect, Start) for effect in device.effects)

@@ -1,0 +1,184 @@
+"""The job as a whole: its life for several schedules, abandoned rounds, and a restart at every step."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mas_edge.federation import flow
+from mas_edge.federation.flow import JobState, Local, RoundWork
+from mas_edge.job import Data, Federation, Job, Task
+from mas_edge.mas.merge import MERGED
+from mas_edge.protocol.artifact import describe
+from mas_edge.protocol.messages import Manifest
+from mas_edge.protocol.topics import check_name
+
+TASKS = ["a", "b", "c"]
+
+
+def a_job(rounds: int, merge_rounds: int, groups: int) -> Job:
+    federation = Federation(rounds=rounds, merge_rounds=merge_rounds, groups=groups)
+    tasks = [Task(name=name, kind="value") for name in TASKS]
+    return Job(name="j", data=Data(input_shape=[3]), tasks=tasks, federation=federation)
+
+
+def thing(name: str) -> Manifest:
+    return describe(name.encode())
+
+
+def split_of(groups: int) -> list[tuple[str, list[str], Manifest, Manifest]]:
+    parts = [TASKS[i::groups] for i in range(groups)]
+    return [(f"group-{i}", part, thing(f"p{i}"), thing(f"w{i}")) for i, part in enumerate(parts)]
+
+
+def local(state: JobState, job: Job, step: str) -> JobState:
+    if step == "prepare":
+        return flow.prepared(state, job, thing("program"), thing("weights"))
+    if step == "split":
+        return flow.split(state, job, split_of(job.federation.groups))
+    return flow.exported(state, {g.name: (thing(f"m {g.name}"), thing(f"g {g.name}")) for g in state.groups})
+
+
+def advance(state: JobState, job: Job, work: Local | RoundWork, *, fails: bool = False) -> JobState:
+    if isinstance(work, Local):
+        return local(state, job, work.step)
+    if fails:
+        return flow.abandoned(state, work)
+    return flow.finish(state, work, thing(f"out of {work.round_id}") if work.kind == "train" else None)
+
+
+Chooser = Callable[[int], int]
+
+
+def live(
+    job: Job, choose: Chooser = lambda _: 0, fails: Callable[[], bool] = lambda: False, *, restart: bool = False
+) -> tuple[JobState, list[Local | RoundWork]]:
+    """Run the job; with ``restart`` the state goes through its JSON at every step, as after a crash."""
+    state, done = JobState(run_id="j-1"), list[Local | RoundWork]()
+    while due := flow.due(state):
+        if restart:
+            state = msgspec.json.decode(msgspec.json.encode(state), type=JobState)
+            assert flow.due(state) == due
+        work = due[choose(len(due)) % len(due)]
+        done.append(work)
+        state = advance(state, job, work, fails=fails())
+        assert len(done) < 500
+    return state, done
+
+
+SCHEDULES = [(1, 1, 1), (1, 1, 3), (3, 3, 2), (4, 1, 1), (4, 2, 2), (5, 1, 3)]
+schedules = st.sampled_from(SCHEDULES)
+
+
+@pytest.mark.parametrize(("rounds", "merge_rounds", "groups"), SCHEDULES)
+def test_a_job_lives_through_every_phase_and_each_network_trains_its_rounds(
+    rounds: int, merge_rounds: int, groups: int
+) -> None:
+    state, done = live(a_job(rounds, merge_rounds, groups))
+    assert state.phase == "done"
+    assert [work.step for work in done if isinstance(work, Local)] == ["prepare", "split", "export"]
+    by_devices = [work for work in done if isinstance(work, RoundWork)]
+    trained = Counter(work.group for work in by_devices if work.kind == "train")
+    names = [f"group-{i}" for i in range(groups)]
+    assert trained == Counter({MERGED: merge_rounds, **dict.fromkeys(names, rounds - merge_rounds)})
+    for name in names:
+        indices = [work.index for work in by_devices if work.group == name and work.kind == "train"]
+        assert indices == list(range(merge_rounds, rounds)), "the count goes on through the split"
+    evaluated = [work.group for work in by_devices if work.kind == "evaluate"]
+    assert evaluated == [MERGED, MERGED, *names]
+    assert [work.group for work in by_devices if work.kind == "deploy"] == names
+
+
+def test_the_phases_come_in_order() -> None:
+    job, state = a_job(3, 1, 2), JobState(run_id="j-1")
+    phases = [state.phase]
+    while due := flow.due(state):
+        state = advance(state, job, due[0])
+        phases.append(state.phase)
+    assert tuple(dict.fromkeys(phases)) == flow.PHASES
+
+
+def test_without_rounds_after_the_split_the_groups_are_evaluated_at_once() -> None:
+    job = a_job(2, 2, 2)
+    state, _ = live_until(job, "split")
+    after = advance(state, job, Local("split"))
+    assert after.phase == "group_evaluation"
+    assert state.merged is not None
+    assert [group.derive_from for group in after.groups] == [state.merged.weights.artifact] * 2
+
+
+def live_until(job: Job, phase: str) -> tuple[JobState, list[Local | RoundWork]]:
+    state, done = JobState(run_id="j-1"), list[Local | RoundWork]()
+    while state.phase != phase:
+        done.append(flow.due(state)[0])
+        state = advance(state, job, done[-1])
+    return state, done
+
+
+def test_groups_train_side_by_side_and_begin_with_weights_a_device_can_derive() -> None:
+    job = a_job(3, 1, 2)
+    state, _ = live_until(job, "groups")
+    first, second = [work for work in flow.due(state) if isinstance(work, RoundWork)]
+    assert (first.group, second.group) == ("group-0", "group-1")
+    assert state.merged is not None
+    merged = state.merged.weights
+    assert state.group("group-0").derive_from == merged.artifact
+    state = advance(state, job, first)
+    assert state.group("group-0").derive_from == "", "its weights now came out of a round of its own"
+    assert state.group("group-1").derive_from == merged.artifact
+    assert state.group("group-0").weights == thing(f"out of {first.round_id}")
+    assert [work.index for work in flow.due(state) if isinstance(work, RoundWork)] == [2, 1]
+
+
+def test_an_abandoned_round_is_done_again_under_a_name_of_its_own_and_nothing_else_changes() -> None:
+    job = a_job(2, 1, 2)
+    state, _ = live_until(job, "merge")
+    names = []
+    for _ in range(3):
+        (work,) = flow.due(state)
+        assert isinstance(work, RoundWork)
+        names.append(work.round_id)
+        again = flow.abandoned(state, work)
+        assert msgspec.structs.replace(again, attempts={}) == msgspec.structs.replace(state, attempts={})
+        state = again
+    assert names == ["merged-0000", "merged-0000.1", "merged-0000.2"]
+
+
+def test_the_group_that_does_not_exist_is_not_found_and_no_split_comes_before_the_merge() -> None:
+    with pytest.raises(StopIteration):
+        JobState(run_id="j").group("group-9")
+    with pytest.raises(ValueError, match="before the merge"):
+        flow.split(JobState(run_id="j"), a_job(2, 1, 2), split_of(2))
+
+
+@given(schedules, st.data())
+def test_in_every_order_and_with_any_rounds_abandoned_no_round_name_comes_twice(
+    schedule: tuple[int, int, int], data: st.DataObject
+) -> None:
+    failures = data.draw(st.lists(st.booleans(), max_size=12))
+    state, done = live(
+        a_job(*schedule), lambda n: data.draw(st.integers(0, n - 1)), lambda: failures.pop() if failures else False
+    )
+    names = [work.round_id for work in done if isinstance(work, RoundWork)]
+    assert len(set(names)) == len(names)
+    assert all(check_name(name, "round") for name in names)
+    assert state.phase == "done"
+
+
+@given(schedules, st.lists(st.booleans(), max_size=12), st.lists(st.integers(0, 2), max_size=40))
+def test_a_job_that_is_killed_after_every_step_does_exactly_the_same(
+    schedule: tuple[int, int, int], failures: list[bool], order: list[int]
+) -> None:
+    def run(*, restart: bool) -> tuple[JobState, list[Local | RoundWork]]:
+        left, choices = list(failures), list(order)
+        return live(
+            a_job(*schedule),
+            lambda _: choices.pop() if choices else 0,
+            lambda: left.pop() if left else False,
+            restart=restart,
+        )
+
+    assert run(restart=True) == run(restart=False)
