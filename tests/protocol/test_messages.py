@@ -26,6 +26,7 @@ from mas_edge.protocol.messages import (
     Receipt,
     Refusal,
     Report,
+    RoundName,
     SampleCount,
     Status,
     Training,
@@ -34,6 +35,7 @@ from mas_edge.protocol.messages import (
     decode_from_device,
     decode_from_orchestrator,
     encode,
+    round_name,
 )
 
 MANIFEST = describe(bytes(3000), 1024)
@@ -188,6 +190,30 @@ def test_a_refusal_names_the_field_and_what_was_expected() -> None:
 def test_one_device_cannot_speak_for_another() -> None:
     with pytest.raises(MessageError, match=r"device 'pi-2' says it comes from 'pi-1'"):
         decode_from_device(encode(ACK), "pi-2")
+
+
+def test_a_report_with_a_nan_still_names_its_round_so_that_its_sender_can_be_told() -> None:
+    spoiled = changed(OFFER, report={"samples": {}, "losses": {"a": None}})
+    with pytest.raises(MessageError):
+        decode_from_device(spoiled, "pi-1")
+    assert round_name(spoiled) == RoundName("watch", "r3.all")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"hello", b"[1]", b'{"job": "watch"}', b'{"job": 1, "round_id": "r3"}',
+        b'{"job": "watch", "round_id": "../r3"}', b'{"job": "watch", "round_id": "#"}',
+        b'{"job": "\xff", "round_id": "r3"}', b'{"job": "j", "round_id": "r3", "x":' + b"[" * 200_000,
+        encode(ACK)[:-5], b'{"job": "j", "round_id": "r3", "x": "' + b"y" * MAX_MESSAGE_BYTES + b'"}',
+    ],
+    ids=[
+        "nothing", "no JSON", "a list", "no round", "a number", "a path", "a wildcard", "not UTF-8", "nested", "cut",
+        "over the limit",
+    ],
+)  # fmt: skip
+def test_a_message_that_names_no_round_has_no_round_name(data: bytes) -> None:
+    assert round_name(data) is None
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(
