@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
 from device_runtime.pending import Finished, PendingOffers
 from mas_edge.protocol import program as program_format
@@ -182,7 +184,7 @@ class Agent:
         errand = self._take(number)
         if errand is None:
             return self._next_work()  # cancelled meanwhile
-        plan = errand.plan
+        plan, report = errand.plan, replace(report, received_bytes=errand.received_bytes)
         try:
             manifest = self.store.put(update) if update is not None else None
             finished = Finished(job=plan.job, round_id=plan.round_id, report=report, manifest=manifest)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from device_runtime.agent import OFFER_REPEAT_MAX_S, OFFER_REPEAT_S, Effect, Listen, SendChunks, Start, Tell
 from mas_edge.protocol.artifact import chunk_count
@@ -47,7 +48,9 @@ def test_a_plan_goes_from_fetch_through_work_and_offer_to_its_receipt(device: On
     assert device.listening() == set()
     assert settled(device)
     (offer,) = device.told(Offer)
-    assert (offer.job, offer.round_id, offer.report) == ("j-1", "merged-0000", REPORT)
+    fetched = len(MERGED_PROGRAM) + len(MERGED_WEIGHTS)
+    assert (offer.job, offer.round_id) == ("j-1", "merged-0000")
+    assert offer.report == replace(REPORT, received_bytes=fetched)
     assert offer.manifest is not None
     assert device.agent.store.read(offer.manifest.artifact) == UPDATE
 
