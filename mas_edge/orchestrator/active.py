@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -16,6 +18,10 @@ from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Offer, Plan, Report
 from mas_edge.protocol.weights import Layout, Vector, gather, require_finite, sent_layout, unpack
 
+# Beyond this a float64 does not hold every whole number, and means would no longer be exact.
+MAX_COUNT = 2**53
+# Devices compute in float32; sums of what they report stay finite in float64, and JSON has no other numbers.
+MAX_NUMBER = float(np.finfo(np.float32).max)
 # Head room over the plain size of the weights: the safetensors header with its tensor names.
 HEADER_ALLOWANCE = 1024 * 1024
 
@@ -66,22 +72,24 @@ class ActiveRound:
         return vector
 
     def _check(self, report: Report) -> None:
-        tasks = set(self.group.tasks)
+        _check_numbers(report)
+        tasks, kind = self.group.tasks, self.work.kind
         for name, keys in (("samples", report.samples), ("losses", report.losses), ("metrics", report.metrics)):
-            if unknown := set(keys) - tasks:
-                message = f"report has {name} of tasks that are not in group {self.group.name}: {sorted(unknown)}"
+            if unknown := sorted(set(keys) - set(tasks)):
+                shown = ", ".join(unknown)[:200]
+                message = f"report has {name} of tasks that are not in group {self.group.name}: {shown}"
                 raise WeightsError(message)
-        if any(count < 0 for count in report.samples.values()):
-            message = f"report counts samples below zero: {report.samples}"
-            raise WeightsError(message)
-        if self.accumulator is not None and not any(report.samples.values()):
+        counted = {task for task, count in report.samples.items() if count}
+        if kind == "train" and not counted:
             message = "a training report counts no sample"
             raise WeightsError(message)
-        if report.affinity is not None:
-            matrix = np.array(report.affinity, dtype=object)
-            if matrix.shape != (len(tasks), len(tasks)):
-                message = f"affinity has shape {matrix.shape}, expected {len(tasks)} x {len(tasks)}"
-                raise WeightsError(message)
+        expected = {"train": [report.losses], "evaluate": [report.losses, report.metrics], "deploy": []}[kind]
+        if any(counted - set(values) for values in expected):
+            message = f"a report of kind {kind} lacks a loss or metric of a task it counts samples of: {report.samples}"
+            raise WeightsError(message)
+        if report.affinity is not None and [len(row) for row in report.affinity] != [len(tasks)] * len(tasks):
+            message = f"affinity is not {len(tasks)} x {len(tasks)}, one row and one column a task"
+            raise WeightsError(message)
 
     def record(self, outcome: Outcome, weights: str) -> RoundRecord:
         """What the round came to."""
@@ -110,3 +118,21 @@ class ActiveRound:
             device_seconds=dict(seconds), device_cpu_seconds=sum(report.cpu_seconds for report in reports.values()),
             refused=self.machine.reasons(), traffic=self.traffic, reports=reports,
         )  # fmt: skip
+
+
+def _check_numbers(report: Report) -> None:
+    """Raise WeightsError for a number that would spoil a sum: sums over devices must stay finite and exact."""
+    counts = [*report.samples.values(), report.affinity_measurements, report.steps, report.received_bytes]
+    for count in counts:
+        if not 0 <= count <= MAX_COUNT:
+            message = f"report counts {str(count)[:40]} of something; expected 0 to {MAX_COUNT}"
+            raise WeightsError(message)
+    numbers: list[Iterable[float]] = [report.losses.values(), report.metrics.values(), *(report.affinity or [])]
+    seconds = [*report.seconds.values(), report.cpu_seconds, report.latency_s]
+    for number in chain(seconds, *numbers):
+        if not abs(number) <= MAX_NUMBER:  # a NaN compares as false
+            message = f"report holds the number {number}; expected finite numbers that fit into a float32"
+            raise WeightsError(message)
+    if any(second < 0 for second in seconds):
+        message = f"report holds a time below zero: {report.seconds}"
+        raise WeightsError(message)

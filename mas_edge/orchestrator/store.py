@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar
 
 import msgspec
 
@@ -46,15 +46,15 @@ class Store:
         self.directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (directory / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._db = open_database(directory, create=True)
-        except BlockingIOError:
-            message = f"another orchestrator works in {directory}; stop it, or choose another --state"
-            raise ServerError(message) from None
-        except (OSError, sqlite3.Error) as error:
+            self._lock = _locked(directory)
+        except OSError as error:
             message = f"state directory {directory} cannot be used: {error}"
             raise ServerError(message) from None
+        try:
+            self._db = open_database(directory, create=True)
+        except ServerError:
+            self._lock.close()
+            raise
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -71,6 +71,13 @@ class Store:
             message = f"state in {self.directory} could not be written: {error}; free the disk and start again"
             raise ServerError(message) from None
 
+    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            message = f"state in {self.directory} could not be read: {error}; restore it from a copy"
+            raise ServerError(message) from None
+
     # ------------------------------------------------------------------ the job
 
     def begin(self, job: Job, state: JobState) -> JobState:
@@ -79,19 +86,19 @@ class Store:
         Raises:
             JobError: the directory holds a run of other settings.
         """
-        row = self._db.execute("SELECT job, state FROM job").fetchone()
-        if row is None:
+        rows = self._rows("SELECT job, state FROM job")
+        if not rows:
             with self._transaction() as db:
                 values = (msgspec.json.encode(job), msgspec.json.encode(state), time.time())
                 db.execute("INSERT INTO job (id, job, state, started) VALUES (1, ?, ?, ?)", values)
             return state
-        if msgspec.json.decode(row[0], type=Job) != job:
+        if decode(rows[0][0], Job) != job:
             message = (
                 f"{self.directory} holds a run of other settings; go on with its own job file, "
                 "or choose another --state for a new run"
             )
             raise JobError(message)
-        return msgspec.json.decode(row[1], type=JobState)
+        return decode(rows[0][1], JobState)
 
     def save(self, state: JobState, split: SplitRecord | None = None) -> None:
         """Store where the job stands after a step of the orchestrator's own."""
@@ -112,8 +119,8 @@ class Store:
 
     def open_rounds(self) -> list[tuple[RoundSpec, str]]:
         """The rounds that were open when the orchestrator last stopped, with their phase."""
-        rows = self._db.execute("SELECT spec, phase FROM rounds WHERE closed IS NULL ORDER BY number")
-        return [(msgspec.json.decode(spec, type=RoundSpec), phase) for spec, phase in rows]
+        rows = self._rows("SELECT spec, phase FROM rounds WHERE closed IS NULL ORDER BY number")
+        return [(decode(spec, RoundSpec), phase) for spec, phase in rows]
 
     def accept(self, offer: Offer) -> None:
         """Count a device's report, once: only after this may the device be told."""
@@ -123,17 +130,16 @@ class Store:
 
     def accepted(self, round_id: str) -> list[Offer]:
         """The offers that were accepted for a round, in order."""
-        rows = self._db.execute("SELECT offer FROM updates WHERE round_id = ? ORDER BY accepted, device", (round_id,))
-        return [msgspec.json.decode(row[0], type=Offer) for row in rows]
+        rows = self._rows("SELECT offer FROM updates WHERE round_id = ? ORDER BY rowid", round_id)
+        return [decode(row[0], Offer) for row in rows]
 
     def is_accepted(self, round_id: str, device: str) -> bool:
         """Whether this device's report of this round counted."""
-        query = "SELECT 1 FROM updates WHERE round_id = ? AND device = ?"
-        return self._db.execute(query, (round_id, device)).fetchone() is not None
+        return bool(self._rows("SELECT 1 FROM updates WHERE round_id = ? AND device = ?", round_id, device))
 
     def is_known(self, round_id: str) -> bool:
         """Whether this run ever had such a round."""
-        return self._db.execute("SELECT 1 FROM rounds WHERE round_id = ?", (round_id,)).fetchone() is not None
+        return bool(self._rows("SELECT 1 FROM rounds WHERE round_id = ?", round_id))
 
     def close_round(self, record: RoundRecord, state: JobState) -> None:
         """Close a round and move the job on, in one transaction."""
@@ -146,7 +152,7 @@ class Store:
 
     def records(self) -> list[RoundRecord]:
         """Every closed round, oldest first."""
-        return read_rounds(self._db)
+        return [decode(row[0], RoundRecord) for row in self._rows(_RECORDS)]
 
     # ------------------------------------------------------------------ devices and events
 
@@ -167,37 +173,78 @@ def _write_state(db: sqlite3.Connection, state: JobState) -> None:
     db.execute("UPDATE job SET state = ?, finished = ?", (msgspec.json.encode(state), finished))
 
 
+def _locked(directory: Path) -> TextIO:
+    lock = (directory / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        message = f"another orchestrator works in {directory}; stop it, or choose another --state"
+        raise ServerError(message) from None
+    return lock
+
+
 def open_database(directory: Path, *, create: bool = False) -> sqlite3.Connection:
     """Open ``state.db``; readers may open it while an orchestrator works (WAL).
 
     Raises:
-        ServerError: there is no state here, or it is another version's.
+        ServerError: there is no state here, it is damaged, or it is another version's or another program's.
     """
     path = directory / "state.db"
     if not create and not path.is_file():
         message = f"no state in {directory}: give the --state directory of a `mas-edge serve` or `mas-edge demo`"
         raise ServerError(message)
-    db = sqlite3.connect(path, isolation_level=None, timeout=10)
+    db = None
+    try:
+        db = sqlite3.connect(path, isolation_level=None, timeout=10)
+        _prepare(db, path, create=create)
+    except (sqlite3.Error, ServerError) as error:
+        if db is not None:
+            db.close()
+        if isinstance(error, ServerError):
+            raise
+        message = f"{path} cannot be used: {error}; restore it from a copy, or choose another --state"
+        raise ServerError(message) from None
+    return db
+
+
+def _prepare(db: sqlite3.Connection, path: Path, *, create: bool) -> None:
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, SCHEMA_VERSION):
-        db.close()
+    empty = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0
+    if version == 0 and empty:
+        if not create:
+            message = f"no run in {path.parent} yet: the orchestrator has not begun"
+            raise ServerError(message)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    elif version == 0:
+        message = f"{path} belongs to another program: choose another --state"
+        raise ServerError(message)
+    elif version != SCHEMA_VERSION:
         message = (
             f"{path} was written by version {version} of the store, this is version {SCHEMA_VERSION}: update mas-edge"
         )
         raise ServerError(message)
-    if version == 0:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    return db
+    db.execute("PRAGMA synchronous = FULL")  # of the connection, not of the file
+
+
+_RECORDS = "SELECT record FROM rounds WHERE record IS NOT NULL ORDER BY number"
 
 
 def read_rounds(db: sqlite3.Connection) -> list[RoundRecord]:
-    """Every closed round, oldest first."""
-    rows = db.execute("SELECT record FROM rounds WHERE record IS NOT NULL ORDER BY number")
-    return [msgspec.json.decode(row[0], type=RoundRecord) for row in rows]
+    """Every closed round, oldest first. Raises ServerError if one is damaged."""
+    return [decode(row[0], RoundRecord) for row in db.execute(_RECORDS)]
 
 
 def read_optional(blob: bytes | None, kind: type[_T]) -> _T | None:
-    """Decode a column that may be empty."""
-    return None if blob is None else msgspec.json.decode(blob, type=kind)
+    """Decode a column that may be empty. Raises ServerError if it is damaged."""
+    return None if blob is None else decode(blob, kind)
+
+
+def decode(blob: bytes, kind: type[_T]) -> _T:
+    """Decode a column. Raises ServerError if it does not hold a ``kind``."""
+    try:
+        return msgspec.json.decode(blob, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+        message = f"the state holds a {kind.__name__} that does not decode: {error}; restore state.db from a copy"
+        raise ServerError(message) from None

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from mas_edge.federation.flow import JobState
+from mas_edge.federation.rounds import RoundSpec
 from mas_edge.job import Job
 from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
-from mas_edge.orchestrator.store import open_database, read_optional, read_rounds
+from mas_edge.orchestrator.store import decode, open_database, read_optional, read_rounds
 from mas_edge.protocol.errors import ServerError
 
 
@@ -49,7 +50,7 @@ def read(state_dir: Path, last_events: int = 20) -> Snapshot:
     """The run in ``state_dir``.
 
     Raises:
-        ServerError: there is no run there.
+        ServerError: there is no run there, or its state is damaged.
     """
     try:
         db = open_database(state_dir)
@@ -67,13 +68,11 @@ def _read(db: sqlite3.Connection, state_dir: Path, last_events: int) -> Snapshot
     if row is None:
         message = f"no run in {state_dir} yet: the orchestrator has not begun"
         raise ServerError(message)
-    state = msgspec.json.decode(row[1], type=JobState)
-    devices = [
-        msgspec.json.decode(r[0], type=DeviceRecord) for r in db.execute("SELECT record FROM devices ORDER BY name")
-    ]
+    state = decode(row[1], JobState)
+    devices = [decode(r[0], DeviceRecord) for r in db.execute("SELECT record FROM devices ORDER BY name")]
     events = db.execute("SELECT time, level, text FROM events ORDER BY number DESC LIMIT ?", (last_events,)).fetchall()
     return Snapshot(
-        run=state.run_id, job=msgspec.json.decode(row[0], type=Job), phase=state.phase, started=row[3],
+        run=state.run_id, job=decode(row[0], Job), phase=state.phase, started=row[3],
         finished=row[4], devices=devices, open_rounds=_open_rounds(db), rounds=read_rounds(db),
         split=read_optional(row[2], SplitRecord),
         events=[Event(time=time, level=level, text=text) for time, level, text in reversed(events)],
@@ -86,6 +85,6 @@ def _open_rounds(db: sqlite3.Connection) -> list[OpenRound]:
         " FROM rounds WHERE closed IS NULL ORDER BY number"
     )
     return [
-        OpenRound(round_id=round_id, selected=msgspec.json.decode(spec)["selected"], reports=reports)
+        OpenRound(round_id=round_id, selected=list(decode(spec, RoundSpec).selected), reports=reports)
         for round_id, spec, reports in db.execute(query)
     ]

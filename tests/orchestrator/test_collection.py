@@ -1,0 +1,143 @@
+"""Taking in updates: whole ones only, from the device that offered them, through restarts."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from device_runtime.edge.artifacts import ArtifactStore
+from mas_edge.orchestrator.collection import Collection
+from mas_edge.protocol.artifact import Chunk, chunk_count, decode_chunk, describe, encode_chunk, from_ranges
+from mas_edge.protocol.errors import TransferError
+from mas_edge.protocol.messages import Manifest, Offer
+from tests.orchestrator.small_run import offer
+
+DATA = bytes(range(256)) * 40  # ten chunks
+MANIFEST = describe(DATA, 1024)
+COUNT = chunk_count(MANIFEST)
+
+
+def piece(index: int, manifest: Manifest = MANIFEST, data: bytes = DATA) -> Chunk:
+    start = index * manifest.chunk_size
+    return decode_chunk(encode_chunk(manifest, index, data[start : start + manifest.chunk_size]))
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path)
+
+
+@pytest.fixture
+def collection(artifacts: ArtifactStore) -> Collection:
+    begun = Collection(artifacts)
+    begun.begin(offer(manifest=MANIFEST), MANIFEST, 100_000)
+    return begun
+
+
+def asked(collection: Collection, now: float) -> list[int]:
+    return [index for _, _, ranges, _ in collection.poll(now) for index in from_ranges(ranges, COUNT)]
+
+
+def fetch(collection: Collection) -> Offer | None:
+    """Answer what is asked for until the update is whole."""
+    for now in range(100):
+        for index in asked(collection, float(now)):
+            if done := collection.on_chunk("pi-1", piece(index), float(now)):
+                return done
+    return None
+
+
+def test_an_update_is_asked_for_and_its_offer_comes_back_when_it_is_whole(
+    collection: Collection, artifacts: ArtifactStore
+) -> None:
+    ((device, artifact, _, round_id),) = collection.poll(0.0)
+    assert (device, artifact, round_id) == ("pi-1", MANIFEST.artifact, "merged-0000")
+    assert fetch(collection) == offer(manifest=MANIFEST)
+    assert artifacts.read(MANIFEST.artifact) == DATA
+    assert collection.poll(1000.0) == []
+    assert collection.next_poll == float("inf")
+    assert collection.on_chunk("pi-1", piece(0), 1000.0) is None, "a late piece of a whole update"
+
+
+def test_an_offer_that_comes_again_does_not_begin_anew(collection: Collection) -> None:
+    for index in range(COUNT - 1):
+        collection.on_chunk("pi-1", piece(index), 0.0)
+    collection.begin(offer(manifest=MANIFEST), MANIFEST, 100_000)
+    assert asked(collection, 50.0) == [COUNT - 1]
+
+
+def test_another_devices_pieces_are_refused(collection: Collection) -> None:
+    with pytest.raises(TransferError, match="pi-2 sent a piece of pi-1's update"):
+        collection.on_chunk("pi-2", piece(0), 0.0)
+    with pytest.raises(TransferError, match="pi-2 sent a piece of pi-1's update"):
+        collection.offer_of("pi-2", piece(0))
+    assert collection.offer_of("pi-1", piece(0)) == offer(manifest=MANIFEST)
+    assert 0 in asked(collection, 0.0), "what the other one sent does not count"
+
+
+def test_a_piece_nobody_waits_for_is_ignored(collection: Collection) -> None:
+    other = describe(b"other" * 1000, 1024)
+    stray = piece(0, other, b"other" * 1000)
+    assert collection.offer_of("pi-1", stray) is None
+    assert collection.on_chunk("pi-1", stray, 0.0) is None
+
+
+def test_a_damaged_piece_is_refused_and_asked_for_again(collection: Collection) -> None:
+    asked(collection, 0.0)
+    with pytest.raises(TransferError, match="corrupt"):
+        collection.on_chunk("pi-1", Chunk(piece(0).artifact_prefix, 0, memoryview(bytes(1024))), 0.0)
+    assert collection.offer_of("pi-1", piece(0)) is not None
+    assert fetch(collection) is not None
+
+
+def test_a_restarted_orchestrator_asks_only_for_what_is_missing(
+    collection: Collection, artifacts: ArtifactStore
+) -> None:
+    for index in (0, 1, 2, 3, 5, 6, 7, 8):
+        collection.on_chunk("pi-1", piece(index), 0.0)
+    again = Collection(artifacts)
+    again.begin(offer(manifest=MANIFEST), MANIFEST, 100_000)
+    assert asked(again, 0.0) == [4, 9]
+    again.on_chunk("pi-1", piece(4), 0.1)
+    assert again.on_chunk("pi-1", piece(9), 0.1) == offer(manifest=MANIFEST)
+
+
+def test_an_update_that_contradicts_its_manifest_is_given_up(collection: Collection) -> None:
+    lie = replace(MANIFEST, artifact="ab" * 32)
+    collection.begin(offer("pi-2", manifest=lie), lie, 100_000)
+    for index in range(COUNT - 1):
+        collection.on_chunk("pi-2", piece(index, lie), 0.0)
+    with pytest.raises(TransferError, match="contradicts itself"):
+        collection.on_chunk("pi-2", piece(COUNT - 1, lie), 0.0)
+    assert collection.offer_of("pi-2", piece(0, lie)) is None, "so that it is told apart from a damaged piece"
+
+
+MANIFESTS: dict[str, tuple[Manifest, str]] = {
+    "too large": (replace(MANIFEST, size=100_001), "at most 100000"),
+    "a path": (replace(MANIFEST, artifact="../x"), "not a sha256"),
+    "too few digests": (replace(MANIFEST, chunk_digests=b"x"), "1 bytes of chunk digests"),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_a_manifest_is_refused_before_a_byte_is_fetched_that_is(artifacts: ArtifactStore, case: str) -> None:
+    manifest, reason = MANIFESTS[case]
+    collection = Collection(artifacts)
+    with pytest.raises(TransferError, match=reason):
+        collection.begin(offer(manifest=manifest), manifest, 100_000)
+    assert list(artifacts.directory.iterdir()) == []
+    assert collection.poll(0.0) == []
+
+
+def test_a_newer_offer_of_the_same_round_takes_the_place_of_the_older(collection: Collection) -> None:
+    newer = describe(bytes(5000), 1024)
+    collection.begin(offer(manifest=newer), newer, 100_000)
+    assert {artifact for _, artifact, _, _ in collection.poll(0.0)} == {newer.artifact}
+
+
+def test_updates_of_rounds_that_are_over_are_not_fetched_any_more(collection: Collection) -> None:
+    other = describe(bytes(5000), 1024)
+    collection.begin(offer(round_id="merged-0001", manifest=other), other, 100_000)
+    collection.keep_rounds({"merged-0001"})
+    assert {round_id for _, _, _, round_id in collection.poll(0.0)} == {"merged-0001"}
+    assert collection.on_chunk("pi-1", piece(0), 0.0) is None
