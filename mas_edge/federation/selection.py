@@ -14,6 +14,11 @@ def eligible(births: Mapping[str, Birth], job: Job, tasks: Collection[str]) -> l
     return sorted(name for name, birth in births.items() if not why_not(birth, job, tasks))
 
 
+def deployable(births: Mapping[str, Birth], job: Job) -> list[str]:
+    """The devices that can use the job's models: same input shape. Who has no labels needs a model's answers most."""
+    return sorted(name for name, birth in births.items() if birth.input_shape == job.data.input_shape)
+
+
 def why_not(birth: Birth, job: Job, tasks: Collection[str]) -> str:
     """Why this device cannot serve these tasks, in words for the operator; empty if it can."""
     if birth.input_shape != job.data.input_shape:

@@ -10,6 +10,9 @@ from mas_edge.protocol.errors import TransferError
 from mas_edge.protocol.messages import Manifest, Offer
 from mas_edge.protocol.transfer import Incoming
 
+# The connection delivers what was sent: a piece or two may be broken by faulty memory, more come from a false manifest.
+MAX_CORRUPT = 5
+
 
 @dataclass
 class _Upload:
@@ -17,6 +20,7 @@ class _Upload:
     manifest: Manifest
     part: PartFile
     incoming: Incoming
+    corrupt: int = 0
 
 
 class Collection:
@@ -26,30 +30,45 @@ class Collection:
         self._artifacts = artifacts
         self._uploads: dict[str, _Upload] = {}
 
-    def begin(self, offer: Offer, manifest: Manifest, max_bytes: int) -> None:
+    def begin(self, offer: Offer, manifest: Manifest, max_bytes: int) -> bool:
         """Start, or go on, to fetch the artifact of an offer; a newer offer of the same device replaces its older one.
+
+        Returns whether it is in the store: then there is nothing to fetch.
 
         Raises:
             TransferError: the manifest is wrong or larger than ``max_bytes``.
         """
         if manifest.artifact in self._uploads:
-            return
+            return False
         check_manifest(manifest, max_bytes)
+        if self._artifacts.has(manifest.artifact):
+            return True
         for artifact in [a for a, u in self._uploads.items() if _same_work(u.offer, offer)]:
             del self._uploads[artifact]
         part = self._artifacts.partial(manifest)
+        if part.held.complete:  # it is empty, or we were killed between its last piece and its name
+            part.finish()
+            return True
         self._uploads[manifest.artifact] = _Upload(offer, manifest, part, Incoming(manifest, part.held))
+        return False
 
     def on_chunk(self, device: str, chunk: Chunk, now: float) -> Offer | None:
         """Take in a piece; returns the offer when its artifact is whole and in the store.
 
         Raises:
-            TransferError: the piece is damaged (it will be asked for again), or the whole has another digest.
+            TransferError: the piece is damaged (it will be asked for again, up to MAX_CORRUPT times), or the whole has
+                another digest.
         """
         upload = self._find(device, chunk)
         if upload is None:
             return None
-        data = upload.incoming.on_chunk(chunk, now)
+        try:
+            data = upload.incoming.on_chunk(chunk, now)
+        except TransferError:
+            upload.corrupt += 1
+            if upload.corrupt >= MAX_CORRUPT:
+                del self._uploads[upload.manifest.artifact]
+            raise
         if data is not None:
             upload.part.write(chunk.index, data)
         if not upload.incoming.complete:

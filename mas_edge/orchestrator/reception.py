@@ -158,18 +158,18 @@ class Reception:
             self._receipt(offer.sender, offer.job, offer.round_id, *(last_word or ("invalid", "")))
             return
         active.machine.on_ack(offer.sender)
-        if offer.manifest is None or self._artifacts.has(offer.manifest.artifact):
-            self._accept(active, offer)
-        elif offer.manifest.size > active.max_update_bytes:
-            reason = (
-                f"update of {offer.manifest.size} bytes; this round's network has {active.max_update_bytes} at most"
-            )
+        manifest, most = offer.manifest, active.max_update_bytes
+        if manifest is not None and manifest.size > most:
+            reason = f"update of {manifest.size} bytes; this round's network has {most} at most"
             self._refuse(active, offer, "too_large", reason)
-        else:
-            try:
-                self._collection.begin(offer, offer.manifest, active.max_update_bytes)
-            except ProtocolError as error:
-                self._refuse(active, offer, "invalid", str(error))
+            return
+        try:
+            whole = manifest is None or self._collection.begin(offer, manifest, most)
+        except ProtocolError as error:
+            self._refuse(active, offer, "invalid", str(error))
+            return
+        if whole:
+            self._accept(active, offer)
 
     def _last_word(self, offer: Offer, active: ActiveRound | None) -> tuple[Verdict, str] | None:
         """The verdict on an offer that is not to be taken in."""

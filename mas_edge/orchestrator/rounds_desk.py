@@ -14,7 +14,7 @@ from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.flow import GroupState, JobState, RoundWork
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
-from mas_edge.federation.selection import eligible, select
+from mas_edge.federation.selection import deployable, eligible, select
 from mas_edge.job import Job
 from mas_edge.orchestrator.active import ActiveRound
 from mas_edge.orchestrator.distribution import Distribution
@@ -95,7 +95,8 @@ class RoundsDesk:
     def _select(self, work: RoundWork, registry: Registry) -> list[str]:
         """The devices of a round; empty while there are not enough."""
         group, federation = self.state.group(work.group), self.job.federation
-        there = eligible(registry.online(), self.job, group.tasks)
+        births = registry.online()
+        there = deployable(births, self.job) if work.kind == "deploy" else eligible(births, self.job, group.tasks)
         if self.state.phase == "initial_evaluation" and len(there) < federation.min_devices:
             return self._wait(f"waiting for devices: {len(there)} of {federation.min_devices} are there")
         if work.kind != "train":

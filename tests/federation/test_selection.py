@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from mas_edge.federation.selection import eligible, select, why_not
+from mas_edge.federation.selection import deployable, eligible, select, why_not
 from mas_edge.job import Data, Federation, Job, Task
 from mas_edge.protocol.messages import Birth, SampleCount
 
@@ -42,6 +42,13 @@ def test_a_device_that_cannot_serve_is_never_chosen_and_told_why(case: str) -> N
 def test_labels_of_one_task_of_the_group_are_enough() -> None:
     assert why_not(BIRTH, JOB, ["a", "b"]) == ""
     assert why_not(BIRTH, JOB, ["b"]) != ""
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_every_device_with_the_jobs_input_gets_the_models_labels_or_not(case: str) -> None:
+    birth, _ = UNFIT[case]
+    fits = birth.input_shape == BIRTH.input_shape
+    assert deployable({"pi-1": BIRTH, "pi-2": birth}, JOB) == (["pi-1", "pi-2"] if fits else ["pi-1"])
 
 
 device_names = st.lists(st.from_regex(r"[a-z][0-9]{1,2}", fullmatch=True), unique=True, max_size=12)

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from device_runtime.edge.artifacts import ArtifactStore
-from mas_edge.orchestrator.collection import Collection
+from mas_edge.orchestrator.collection import MAX_CORRUPT, Collection
 from mas_edge.protocol.artifact import Chunk, chunk_count, decode_chunk, describe, encode_chunk, from_ranges
 from mas_edge.protocol.errors import TransferError
 from mas_edge.protocol.messages import Manifest, Offer
@@ -141,3 +141,23 @@ def test_updates_of_rounds_that_are_over_are_not_fetched_any_more(collection: Co
     collection.keep_rounds({"merged-0001"})
     assert {round_id for _, _, _, round_id in collection.poll(0.0)} == {"merged-0001"}
     assert collection.on_chunk("pi-1", piece(0), 0.0) is None
+
+
+def test_an_update_whose_last_piece_came_just_before_a_power_cut_is_whole(artifacts: ArtifactStore) -> None:
+    part = artifacts.partial(MANIFEST)
+    for index in range(COUNT):
+        part.write(index, piece(index).data)
+    restarted = Collection(artifacts)
+    assert restarted.begin(offer(manifest=MANIFEST), MANIFEST, 100_000)
+    assert artifacts.read(MANIFEST.artifact) == DATA
+    assert restarted.poll(0.0) == []
+
+
+def test_a_device_that_sends_nothing_but_broken_pieces_is_not_asked_for_ever(collection: Collection) -> None:
+    broken = decode_chunk(encode_chunk(MANIFEST, 0, bytes(1024)))
+    for _ in range(MAX_CORRUPT):
+        assert collection.offer_of("pi-1", broken)
+        with pytest.raises(TransferError, match="corrupt"):
+            collection.on_chunk("pi-1", broken, 0.0)
+    assert collection.offer_of("pi-1", broken) is None
+    assert collection.poll(1000.0) == []
