@@ -237,6 +237,27 @@ def test_only_its_own_receipt_ends_an_offer(device: OneDevice) -> None:
     assert settled(device)
 
 
+def test_a_cancel_of_another_run_does_not_stop_the_work(device: OneDevice) -> None:
+    device.working = False
+    device.receive(plan())
+    device.receive(Cancel(**ORCHESTRATOR, job="j-0", round_id="merged-0000", reason="over"))
+    assert device.interrupted() == []
+    device.do(device.agent.on_finished(1, REPORT, UPDATE, device.now))
+    assert len(device.told(Offer)) == 1
+
+
+def test_an_offer_is_not_repeated_while_its_chunks_are_being_fetched(device: OneDevice) -> None:
+    device.losing["offer"] = 1
+    device.receive(plan())
+    (offer,) = device.told(Offer)
+    assert offer.manifest is not None
+    want = Want(**ORCHESTRATOR, artifact=offer.manifest.artifact, ranges=[(0, 1)])
+    for now in (0.9, 1.8, 2.7, 3.6):
+        device.effects += device.agent.on_message(want, now * OFFER_REPEAT_S)
+        device.effects += device.agent.poll(now * OFFER_REPEAT_S)
+    assert len(device.told(Offer)) == 1
+
+
 def test_the_commit_follows_the_chunks(device: OneDevice) -> None:
     device.receive(plan())
     device.wait(1.0)

@@ -172,6 +172,13 @@ def test_numbers_of_devices_without_labels_are_never_looked_at() -> None:
     assert (mean.tolist(), devices.tolist()) == ([[1.0, 0.0], [0.0, 0.0]], [[1, 0], [0, 0]])
 
 
+def test_numbers_of_rounds_that_did_not_measure_a_pair_are_never_looked_at() -> None:
+    first = np.array([[1.0, 7.0], [7.0, 7.0]]), np.array([[2, 0], [0, 0]])
+    second = np.array([[3.0, 5.0], [math.nan, math.inf]]), np.array([[1, 1], [0, 0]])
+    matrix, devices = affinity_over_rounds([first, second])
+    assert (matrix.tolist(), devices.tolist()) == ([[2.0, 5.0], [0.0, 0.0]], [[3, 1], [0, 0]])
+
+
 def test_losses_are_weighted_by_the_samples_of_their_own_task() -> None:
     reports = [({"a": 1.0, "b": 5.0}, {"a": 1, "b": 2}), ({"a": 4.0, "b": 9.0}, {"a": 2, "b": 0}), ({"c": 1.0}, {})]
     assert weighted_losses(reports) == {"a": 3.0, "b": 5.0}

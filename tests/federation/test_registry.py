@@ -37,6 +37,7 @@ CASES: dict[str, tuple[list[Step], list[bool], bool]] = {
     "a device dies and lives again": ([birth("A"), will["A"], birth("B")], [True, True, True], True),
     "the same life comes back": ([birth("A"), will["A"], birth("A")], [True, True, True], True),
     "only its status comes back": ([birth("A"), will["A"], up["A"]], [True, True, True], True),
+    "a new life says that it is there before its birth": ([birth("A"), will["A"], up["B"]], [True, True, True], True),
     "the will of an older life after a newer birth": ([birth("A"), birth("B"), will["A"]], [True, True, False], True),
     "then its own will": ([birth("A"), birth("B"), will["A"], will["B"]], [True, True, False, True], False),
     "a will that comes twice": ([birth("A"), will["A"], will["A"]], [True, True, False], False),

@@ -144,7 +144,7 @@ OUTCOMES: dict[str, tuple[int, int, Outcome]] = {  # reports, minimum, outcome a
     "enough reports": (2, 2, "deadline"),
     "below the minimum": (1, 2, "abandoned"),
     "nobody": (0, 1, "abandoned"),
-    "a minimum above the number of devices means all of them": (2, 9, "abandoned"),
+    "a minimum above the number of devices": (2, 9, "abandoned"),
 }
 
 
@@ -156,6 +156,17 @@ def test_at_its_deadline_a_round_closes_with_what_it_has(case: str) -> None:
         machine.on_accepted(device)
     assert machine.outcome(7.0 + DEADLINE - STEP) is None
     assert machine.outcome(7.0 + DEADLINE) == expected
+
+
+def test_a_minimum_above_the_number_of_devices_means_all_of_them() -> None:
+    machine = a_round("a", "b", min_reports=9)
+    machine.on_accepted("a")
+    machine.on_accepted("b")
+    assert machine.outcome(0.0) == "complete"
+
+
+def test_a_round_of_nobody_is_abandoned() -> None:
+    assert a_round().outcome(0.0) == "abandoned"
 
 
 def test_a_round_that_every_device_refuses_is_abandoned_at_once() -> None:
