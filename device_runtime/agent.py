@@ -96,6 +96,8 @@ class _Errand:
     number: int
     plan: Plan
     deadline: float
+    began: float
+    fetched: float = 0.0  # seconds from the plan until everything was there
     stage: Literal["fetch", "ready", "work"] = "fetch"
     received_bytes: int = 0
 
@@ -184,7 +186,8 @@ class Agent:
         errand = self._take(number)
         if errand is None:
             return self._next_work()  # cancelled meanwhile
-        plan, report = errand.plan, replace(report, received_bytes=errand.received_bytes)
+        plan, seconds = errand.plan, {**report.seconds, "fetch": errand.fetched}
+        report = replace(report, received_bytes=errand.received_bytes, seconds=seconds)
         try:
             manifest = self.store.put(update) if update is not None else None
             finished = Finished(job=plan.job, round_id=plan.round_id, report=report, manifest=manifest)
@@ -243,7 +246,7 @@ class Agent:
             return [self._refuse(plan, str(error))]
         effects = self._leave_other_jobs(plan.job)
         self._number += 1
-        self._errands[plan.round_id] = _Errand(self._number, plan, now + plan.deadline_s)
+        self._errands[plan.round_id] = _Errand(self._number, plan, now + plan.deadline_s, now)
         return [*effects, self._ack(plan), *self._fetch(self._errands[plan.round_id], now)]
 
     def _check(self, plan: Plan) -> None:
@@ -281,7 +284,7 @@ class Agent:
         except EdgeError as error:
             return [*effects, *self._give_up(errand, str(error))]
         if not waiting:
-            errand.stage = "ready"
+            errand.stage, errand.fetched = "ready", now - errand.began
             effects += self._next_work()
         return effects
 

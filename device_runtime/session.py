@@ -222,12 +222,15 @@ class _Affinities:
         self._counts += pairs
         self.measurements += 1
 
-    def mean(self) -> list[list[float]] | None:
-        """Row = source, column = recipient; None when nothing was measured."""
+    def mean(self) -> list[list[float | None]] | None:
+        """Row = source, column = recipient, None for a pair that was never seen; None when nothing was measured."""
         if self.measurements == 0:
             return None
-        mean: list[list[float]] = (self._sums / np.maximum(self._counts, 1)).tolist()
-        return mean
+        means = self._sums / np.maximum(self._counts, 1)
+        return [
+            [float(mean) if count else None for mean, count in zip(*row, strict=True)]
+            for row in zip(means, self._counts, strict=True)
+        ]
 
 
 class _Clock:

@@ -56,7 +56,7 @@ def run_demo(out: Path, target: Path, broker_spec: str, job_file: Path | None, *
     except KeyboardInterrupt:
         console.print(f"\ninterrupted; the same command goes on, or: mas-edge serve {job_file} --state {state}")
         raise
-    _show_result(console, state, job, folders, target)
+    _show_result(console, out, job, folders, target)
 
 
 def _clear_finished(state: Path, *, fresh: bool) -> None:
@@ -93,11 +93,12 @@ def _check_progress(snapshot: Snapshot) -> None:
         raise ServerError(message)
 
 
-def _show_result(console: Console, state: Path, job: Job, folders: list[Path], target: Path) -> None:
+def _show_result(console: Console, out: Path, job: Job, folders: list[Path], target: Path) -> None:
+    state = out / "state"
     result = result_of(view.read(state), constant_losses(job, folders))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(result, indent=2) + "\n")
-    pictures = [target.parent / name for name in ("losses.png", "affinity.png")]
+    pictures = [out / name for name in ("losses.png", "affinity.png")]
     plot_losses(result, pictures[0])
     plot_affinity(result, pictures[1])
     print_summary(console, result)

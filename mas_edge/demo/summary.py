@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 Result = dict[str, Any]
+WAITING = ("fetch", "load")  # seconds of a device that are not its own work: the network's, and a first import's
 
 
 def print_summary(console: Console, result: Result) -> None:
@@ -80,10 +81,14 @@ def _phases(result: Result) -> Table:
     for name, phase in result["phases"].items():
         table.add_row(
             name.replace("_", " "), str(phase["rounds"]), f"{phase['wall_seconds']:.1f}",
-            f"{sum(phase['device_seconds'].values()):.1f}", f"{phase['device_cpu_seconds']:.1f}",
+            f"{_own_work(phase):.1f}", f"{phase['device_cpu_seconds']:.1f}",
             _bytes(phase["sent_bytes"]), _bytes(phase["received_bytes"]),
         )  # fmt: skip
     return table
+
+
+def _own_work(phase: dict[str, Any]) -> float:
+    return float(sum(seconds for activity, seconds in phase["device_seconds"].items() if activity not in WAITING))
 
 
 def _bytes(count: float) -> str:

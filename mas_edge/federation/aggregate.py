@@ -55,21 +55,17 @@ class Accumulator:
 
 
 def mean_affinity(
-    measured: Sequence[tuple[NDArray[np.float64], Mapping[str, int]]], tasks: Sequence[str]
+    measured: Sequence[NDArray[np.float64]],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The uniform mean over devices of their n x n affinities, and how many devices stand behind each pair.
 
-    Source: S_ij = (1/K) sum_k S^k_ij (MAS, ICCV 2023). A device without labels for i or j does not count for the pair;
-    a pair that nobody measured is 0.
+    Source: S_ij = (1/K) sum_k S^k_ij (MAS, ICCV 2023). A NaN says that a device did not measure a pair, and does not
+    count; a pair that nobody measured is 0. Expects at least one matrix.
     """
-    n = len(tasks)
-    total, count = np.zeros((n, n)), np.zeros((n, n), np.int64)
-    for matrix, samples in measured:
-        held = np.array([samples.get(task, 0) > 0 for task in tasks])
-        pairs = np.outer(held, held)
-        total += np.where(pairs, matrix, 0.0)
-        count += pairs
-    return total / np.maximum(count, 1), count
+    stacked = np.stack(measured)
+    seen = np.isfinite(stacked)
+    count = seen.sum(axis=0)
+    return np.where(seen, stacked, 0.0).sum(axis=0) / np.maximum(count, 1), count
 
 
 def affinity_over_rounds(

@@ -170,10 +170,16 @@ def abandoned(state: JobState, work: RoundWork) -> JobState:
 
 
 def finish(state: JobState, work: RoundWork, weights: Manifest | None) -> JobState:
-    """The state after a round that closed with enough reports; ``weights`` are new after training."""
-    if work.kind == "train" and weights is not None:
-        return trained(state, work, weights)
-    return evaluated(state, work) if work.kind == "evaluate" else deployed(state, work)
+    """The state after a round that closed with enough reports; ``weights`` are new after training, and only then."""
+    match work.kind, weights:
+        case "train", Manifest():
+            return trained(state, work, weights)
+        case "evaluate", None:
+            return evaluated(state, work)
+        case "deploy", None:
+            return deployed(state, work)
+    message = f"round {work.round_id} ({work.kind}) ended {'without' if weights is None else 'with'} new weights"
+    raise ValueError(message)
 
 
 def _still_training(state: JobState) -> bool:

@@ -47,18 +47,14 @@ class RoundSpec:
 
 @dataclass
 class Round:
-    """The machine. ``accepted`` are the devices whose reports were accepted before a restart."""
+    """The machine."""
 
     spec: RoundSpec
     opened: float
-    accepted: frozenset[str] = frozenset()
     _participants: dict[str, _Participant] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._participants = {
-            name: _Participant(stage="done" if name in self.accepted else "told", next_send=self.opened)
-            for name in self.spec.selected
-        }
+        self._participants = {name: _Participant(next_send=self.opened) for name in self.spec.selected}
 
     @property
     def reports(self) -> int:

@@ -15,7 +15,7 @@ from mas_edge.federation.flow import GroupState, RoundWork
 from mas_edge.federation.rounds import Outcome, Round
 from mas_edge.orchestrator.records import RoundRecord, Traffic
 from mas_edge.protocol.errors import WeightsError
-from mas_edge.protocol.messages import Offer, Plan, Report
+from mas_edge.protocol.messages import Birth, Offer, Plan, PlanKind, Report, SampleCount
 from mas_edge.protocol.weights import Layout, Vector, gather, require_finite, sent_layout, unpack
 
 # Beyond this a float64 does not hold every whole number, and means would no longer be exact.
@@ -95,11 +95,11 @@ class ActiveRound:
         """What the round came to."""
         reports = self.reports
         measured = [
-            (np.array(report.affinity, np.float64), report.samples)
+            np.array(report.affinity, np.float64)  # None, a pair that was not measured, becomes NaN
             for report in reports.values()
             if report.affinity is not None
         ]
-        affinity, devices = mean_affinity(measured, self.group.tasks) if measured else (None, None)
+        affinity, devices = mean_affinity(measured) if measured else (None, None)
         seconds: Counter[str] = Counter()
         samples: Counter[str] = Counter()
         for report in reports.values():
@@ -120,6 +120,17 @@ class ActiveRound:
         )  # fmt: skip
 
 
+def check_counts(report: Report, kind: PlanKind, birth: Birth) -> None:
+    """Raise WeightsError if a device counts more samples than its birth says: it would outweigh the others."""
+    for task, count in report.samples.items():
+        held = birth.tasks.get(task, SampleCount(train=0, test=0))
+        limit = held.train if kind == "train" else held.test
+        if count > limit:
+            counted = str(count)[:40]
+            message = f"report counts {counted} samples of {task}; the device has {limit} by its birth"
+            raise WeightsError(message)
+
+
 def _check_numbers(report: Report) -> None:
     """Raise WeightsError for a number that would spoil a sum: sums over devices must stay finite and exact."""
     counts = [*report.samples.values(), report.affinity_measurements, report.steps, report.received_bytes]
@@ -127,7 +138,7 @@ def _check_numbers(report: Report) -> None:
         if not 0 <= count <= MAX_COUNT:
             message = f"report counts {str(count)[:40]} of something; expected 0 to {MAX_COUNT}"
             raise WeightsError(message)
-    numbers: list[Iterable[float]] = [report.losses.values(), report.metrics.values(), *(report.affinity or [])]
+    numbers: list[Iterable[float]] = [report.losses.values(), report.metrics.values(), *_measured(report)]
     seconds = [*report.seconds.values(), report.cpu_seconds, report.latency_s]
     for number in chain(seconds, *numbers):
         if not abs(number) <= MAX_NUMBER:  # a NaN compares as false
@@ -136,3 +147,8 @@ def _check_numbers(report: Report) -> None:
     if any(second < 0 for second in seconds):
         message = f"report holds a time below zero: {report.seconds}"
         raise WeightsError(message)
+
+
+def _measured(report: Report) -> list[list[float]]:
+    """The affinities that were measured, row by row."""
+    return [[value for value in row if value is not None] for row in report.affinity or []]

@@ -8,7 +8,7 @@ from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.selection import why_not
 from mas_edge.job import Job
-from mas_edge.orchestrator.active import ActiveRound
+from mas_edge.orchestrator.active import ActiveRound, check_counts
 from mas_edge.orchestrator.collection import Collection
 from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.records import DeviceRecord
@@ -205,6 +205,8 @@ class Reception:
 
     def _accept(self, active: ActiveRound, offer: Offer) -> None:
         try:
+            if birth := self.registry.births.get(offer.sender):
+                check_counts(offer.report, active.work.kind, birth)
             active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
         except ProtocolError as error:
             self._refuse(active, offer, "invalid", str(error))

@@ -23,7 +23,8 @@ from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.messages import AnyMessage, Cancel, Manifest
+from mas_edge.protocol.errors import DeviceError, ProtocolError
+from mas_edge.protocol.messages import AnyMessage, Cancel, Manifest, Offer
 from mas_edge.protocol.weights import Layout, gather, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -59,11 +60,20 @@ class RoundsDesk:
         for spec, phase in self._store.open_rounds():
             if spec.round_id not in due:
                 continue
-            offers = self._store.accepted(spec.round_id)
-            active = self._activate(due[spec.round_id], spec, phase, frozenset(offer.sender for offer in offers))
-            for offer in offers:
-                active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
-            self.log("info", f"{spec.round_id}: taken up again with {len(offers)} of {len(spec.selected)} reports")
+            active = self._activate(due[spec.round_id], spec, phase)
+            for offer in self._store.accepted(spec.round_id):
+                self._fold_again(active, offer)
+            reports = f"{active.machine.reports} of {len(spec.selected)} reports"
+            self.log("info", f"{spec.round_id}: taken up again with {reports}")
+
+    def _fold_again(self, active: ActiveRound, offer: Offer) -> None:
+        try:
+            active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
+        except (DeviceError, ProtocolError) as error:  # the disk lost it: its device is told once more
+            self._store.forget(offer.round_id, offer.sender)
+            self.log("warning", f"{offer.round_id}: the update of {offer.sender} is lost: {error}")
+        else:
+            active.machine.on_accepted(offer.sender)
 
     # ------------------------------------------------------------------ opening
 
@@ -86,7 +96,7 @@ class RoundsDesk:
             work.round_id, work.kind, work.group, work.index, tuple(selected), federation.deadline_s, min_reports
         )
         self._store.open_round(spec, self.state.phase)
-        self._activate(work, spec, self.state.phase, frozenset())
+        self._activate(work, spec, self.state.phase)
         if work.kind == "train":
             self.served.update(selected)
         self._waiting_for = ""
@@ -115,12 +125,12 @@ class RoundsDesk:
             self.log("info", reason)
         return []
 
-    def _activate(self, work: RoundWork, spec: RoundSpec, phase: str, accepted: frozenset[str]) -> ActiveRound:
+    def _activate(self, work: RoundWork, spec: RoundSpec, phase: str) -> ActiveRound:
         group = self.state.group(work.group)
         plan = make_plan(self.job, self.state.run_id, work, group, self._post.sender())
         layout = self._layout(group)
         accumulator = Accumulator(layout) if work.kind == "train" else None
-        machine = Round(spec, time.monotonic(), accepted)
+        machine = Round(spec, time.monotonic())
         active = ActiveRound(work, machine, group, phase, plan, layout, accumulator)
         self.active[work.round_id] = active
         for kind, manifest in artifacts_of(plan):

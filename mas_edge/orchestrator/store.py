@@ -128,6 +128,11 @@ class Store:
             values = (offer.round_id, offer.sender, msgspec.json.encode(offer), time.time())
             db.execute("INSERT OR IGNORE INTO updates VALUES (?, ?, ?, ?)", values)
 
+    def forget(self, round_id: str, device: str) -> None:
+        """Take back an accepted report whose update turned out to be lost: its device is asked again."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM updates WHERE round_id = ? AND device = ?", (round_id, device))
+
     def accepted(self, round_id: str) -> list[Offer]:
         """The offers that were accepted for a round, in order."""
         rows = self._rows("SELECT offer FROM updates WHERE round_id = ? ORDER BY rowid", round_id)

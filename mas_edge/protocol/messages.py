@@ -147,7 +147,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     samples: dict[str, int]
     losses: dict[str, float]
     metrics: dict[str, float] = {}
-    affinity: list[list[float]] | None = None  # row = source i, column = recipient j, in the order of the plan's tasks
+    # row = source i, column = recipient j, in the order of the plan's tasks; null where no batch held labels of both
+    affinity: list[list[float | None]] | None = None
     affinity_measurements: int = 0
     steps: int = 0
     seconds: dict[str, float] = {}  # by activity: train, affinity, evaluate, download, load

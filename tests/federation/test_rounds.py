@@ -20,9 +20,9 @@ DEADLINE = 100.0
 STEP = 1e-3  # less than any time that is told apart here
 
 
-def a_round(*devices: str, min_reports: int = 1, accepted: frozenset[str] = frozenset(), opened: float = 0.0) -> Round:
+def a_round(*devices: str, min_reports: int = 1, opened: float = 0.0) -> Round:
     spec = RoundSpec("merged-0000", "train", "merged", 0, devices, DEADLINE, min_reports)
-    return Round(spec, opened, accepted)
+    return Round(spec, opened)
 
 
 def test_a_plan_goes_to_every_selected_device_at_once_and_only_once() -> None:
@@ -177,10 +177,13 @@ def test_a_round_that_every_device_refuses_is_abandoned_at_once() -> None:
 
 
 def test_a_restarted_round_counts_what_was_accepted_and_tells_only_the_others() -> None:
-    machine = a_round("a", "b", accepted=frozenset({"a"}), opened=50.0)
+    machine = a_round("a", "b", opened=50.0)
+    machine.on_accepted("a")
     assert machine.reports == 1
     assert machine.poll(50.0) == ["b"]
-    assert a_round("a", accepted=frozenset({"a"})).outcome(0.0) == "complete"
+    alone = a_round("a")
+    alone.on_accepted("a")
+    assert alone.outcome(0.0) == "complete"
 
 
 def lost_and_gone_a(machine: Round) -> None:

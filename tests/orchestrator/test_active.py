@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.rounds import Round
-from mas_edge.orchestrator.active import MAX_COUNT, ActiveRound
+from mas_edge.orchestrator.active import MAX_COUNT, ActiveRound, check_counts
 from mas_edge.orchestrator.plans import make_plan
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.protocol.errors import WeightsError
-from mas_edge.protocol.messages import PlanKind
+from mas_edge.protocol.messages import Birth, PlanKind, SampleCount
 from mas_edge.protocol.weights import Layout, pack, sent_layout
 from tests.orchestrator.small_run import JOB, LAYOUT, REPORT, SENDER, group_state, numbers, offer, spec, thing, work
 
@@ -119,7 +119,7 @@ def test_good_reports_are_averaged_by_their_samples() -> None:
     active = a_round()
     active.fold(offer("pi-1"), GOOD)
     only_a = {"a": 9, "b": 0}
-    second = replace(REPORT, samples=only_a, losses={"a": 1.5}, affinity=[[0.3, 0.0], [0.0, 0.0]])
+    second = replace(REPORT, samples=only_a, losses={"a": 1.5}, affinity=[[0.3, None], [None, None]])
     active.fold(offer("pi-2", report=second), update_for(only_a, seed=1))
     mean, first, other = mean_of(active), numbers(), numbers(sent_layout(LAYOUT, only_a), seed=1)
     np.testing.assert_allclose(mean[:8], (5 * first[:8] + 9 * other[:8]) / 14, rtol=1e-6)
@@ -131,7 +131,7 @@ def test_the_record_of_a_round_says_what_came_of_it() -> None:
     active = a_round()
     active.fold(offer("pi-1"), GOOD)
     only_a = {"a": 9, "b": 0}
-    second = replace(REPORT, samples=only_a, losses={"a": 1.5}, affinity=[[0.3, 0.0], [0.0, 0.0]], cpu_seconds=0.5)
+    second = replace(REPORT, samples=only_a, losses={"a": 1.5}, affinity=[[0.3, None], [None, None]], cpu_seconds=0.5)
     active.fold(offer("pi-2", report=second), update_for(only_a, seed=1))
     made = active.record("complete", "ab" * 32)
     assert made.samples == {"a": 12, "b": 5}
@@ -170,3 +170,32 @@ def test_a_deployment_needs_no_samples() -> None:
     active = a_round("deploy")
     active.fold(offer("pi-1", report=replace(REPORT, samples={}, losses={}, affinity=None, healthy=True)), None)
     assert active.record("complete", "").reports["pi-1"].healthy is True
+
+
+BIRTH = Birth(
+    sender="pi-1", boot_id="b", seq=1, runtime="0", python="3.11", machine="aarch64", cores=4, memory_bytes=1,
+    engine="torch", engines=["torch"], input_shape=[3],
+    tasks={"a": SampleCount(train=3, test=1), "b": SampleCount(train=5, test=2)},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "samples", "fine"),
+    [
+        ("train", {"a": 3, "b": 5}, True),
+        ("train", {"a": 4, "b": 5}, False),
+        ("train", {"a": 3, "c": 1}, False),
+        ("evaluate", {"a": 1, "b": 2}, True),
+        ("evaluate", {"a": 3, "b": 2}, False),
+        ("deploy", {}, True),
+    ],
+)
+def test_a_device_cannot_count_more_samples_than_it_was_born_with(
+    kind: PlanKind, samples: dict[str, int], fine: bool
+) -> None:
+    report = replace(REPORT, samples=samples)
+    if fine:
+        check_counts(report, kind, BIRTH)
+    else:
+        with pytest.raises(WeightsError, match=r"counts \d samples of [ac]; the device has \d by its birth"):
+            check_counts(report, kind, BIRTH)
