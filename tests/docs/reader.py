@@ -2,8 +2,8 @@
 
 A ``sh`` block is run line by line: our two commands for real, others only checked for what they name. ``serve`` and
 ``run`` stay in the background, as in terminals of their own, until the page is read or the same command comes again. A
-block with a title is written to that file. A ``text`` block after a ``sh`` block is what its last command printed, with
-``...`` for anything. The broker's address of the page becomes that of the test's broker.
+``python`` block is run too. A block with a title is written to that file. A ``text`` block after one that was run is
+what its last command printed, with ``...`` for anything. The broker's address of the page becomes the test broker's.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ class Reader:
                 for line in block.text.splitlines():
                     printed = self._command(line.replace(BROKER, self._broker))
                 continue
+            elif block.language == "python":
+                printed = self._python(block, page)
+                continue
             elif block.language == "text" and printed is not None:
                 _compare(block, printed, page)
             printed = None
@@ -59,6 +62,12 @@ class Reader:
         """End what runs in the background, as Ctrl-C does."""
         for line in list(self._background):
             self._interrupt(line)
+
+    def _python(self, block: Block, page: Path) -> str:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block.text.replace(BROKER, self._broker), f"{page.name}:{block.line}", "exec"), {})
+        return printed.getvalue()
 
     def _command(self, line: str) -> str | None:
         words = shlex.split(line)
@@ -95,21 +104,25 @@ class Reader:
             process = subprocess.Popen(command, stdout=output, stderr=output, cwd=self.folder, env=environment)
         self._background[line] = process
         deadline = time.monotonic() + PATIENCE_S
-        while process.poll() is None and not self._is_up(words):
+        while process.poll() is None and not self._is_up(words, log.read_text()):
             assert time.monotonic() < deadline, f"{line}: {log.read_text()}"
+            ended = [
+                other for other, running in self._background.items() if other != line and running.poll() is not None
+            ]
+            assert not ended, f"{ended} ended by itself; its log is in {self.folder}"
             time.sleep(0.1)
         if process.poll() is not None:
             self.exit_codes.append(self._background.pop(line).returncode)
         return log.read_text()
 
-    def _is_up(self, words: list[str]) -> bool:
+    def _is_up(self, words: list[str], log: str) -> bool:
         """An orchestrator that waits for devices, or a device that the orchestrator knows."""
         try:
             run = view.read(self._state(words))
         except EdgeError:
             return False
         if words[1] == "serve":
-            return run.phase == "initial_evaluation" and any("waiting" in event.text for event in run.events)
+            return run.phase == "initial_evaluation" and "waiting for devices" in log
         return any(device.online for device in run.devices)
 
     def _state(self, words: list[str]) -> Path:

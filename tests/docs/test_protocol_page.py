@@ -44,7 +44,8 @@ def json_type(hint: Any) -> str:
     if origin is dict:
         return f"object: {json_type(arguments[1])}"
     if origin is list:
-        return f"list of {json_type(arguments[0])}"
+        item = json_type(arguments[0])
+        return f"list of ({item})" if typing.get_origin(arguments[0]) is types.UnionType else f"list of {item}"
     if origin in (typing.Literal, tuple):
         return "one word" if origin is typing.Literal else "pair"
     return str(hint.__name__)

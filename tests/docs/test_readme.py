@@ -40,9 +40,9 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # Each page is read with an orchestrator and a device that really run. What comes out, page by page: commands that end
 # by themselves, then what Ctrl-C ends. The second orchestrator of operate.md goes on where the first was stopped.
 CODES = {
-    README: [0, 0, 0, INTERRUPTED, 0],
-    OPERATE: [0, 0, 0, 0, INTERRUPTED, 0, 0, INTERRUPTED],
-    FIRST: [0, 0, 0, 0, 3, 0, INTERRUPTED, 0],
+    README: [0, 0, 0, INTERRUPTED, INTERRUPTED],
+    OPERATE: [0, 0, 0, 0, INTERRUPTED, 0, INTERRUPTED, INTERRUPTED],
+    FIRST: [0, 0, 0, 0, 3, 0, INTERRUPTED, INTERRUPTED, INTERRUPTED],
 }
 
 
