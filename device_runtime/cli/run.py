@@ -9,8 +9,11 @@ import signal
 import threading
 from pathlib import Path
 
+from device_runtime.cli import INTERRUPTED
 from device_runtime.data import open_data
+from device_runtime.engines import available
 from device_runtime.runtime import Runtime, Settings
+from mas_edge.protocol.errors import DeviceError, MessageError
 from mas_edge.protocol.topics import check_name
 
 
@@ -22,9 +25,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         epilog="example: mas-edge-device run --broker mqtt://192.0.2.7:1883 --name pi-kitchen --data ~/recordings",
     )
     parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://[user:password@]host[:port]")
-    parser.add_argument("--name", required=True, help="this device's name in the fleet")
+    parser.add_argument("--name", required=True, type=_name, help="this device's name in the fleet")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the data folder (see `check`)")
-    parser.add_argument("--fleet", default="fleet", help="the fleet's name, as in the job file (default: %(default)s)")
+    parser.add_argument(
+        "--fleet", default="fleet", type=_name, help="the fleet's name, as in the job file (default: %(default)s)"
+    )
     parser.add_argument("--state", type=Path, metavar="DIR", help="where artifacts and models live")
     parser.add_argument("--engine", default="auto", help="auto, or one by name (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to train with (default: the engine's)")
@@ -40,15 +45,30 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.threads:  # before an engine is imported: they read it once
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    check_name(args.name, "device")
+    if args.engine not in ("auto", *available()):
+        message = f"engine {args.engine!r} is not installed here; allowed: auto, {', '.join(available())}"
+        raise DeviceError(message)
     data = open_data(args.data)
     state = args.state or _default_state(args.name)
     runtime = Runtime(Settings(args.name, args.fleet, args.broker, state, args.engine), data)
     stop = threading.Event()
+    received: list[int] = []
+
+    def leave(number: int, _frame: object) -> None:
+        received.append(number)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, leave)
     runtime.run(stop)
-    return 0
+    return INTERRUPTED if signal.SIGINT in received else 0
+
+
+def _name(text: str) -> str:
+    try:
+        return check_name(text, "the name")
+    except MessageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _default_state(name: str) -> Path:

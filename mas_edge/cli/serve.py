@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from device_runtime.cli import INTERRUPTED
-from mas_edge.job import load_job
+from mas_edge.job import Job, load_job
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,16 +35,27 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Serve until the job is done; SIGINT and SIGTERM leave a state to go on from."""
-    from mas_edge.orchestrator.service import run_job  # the whole service: not for other verbs
-
     logging.basicConfig(
         level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    job = load_job(args.job)
     sys.path.insert(0, str(args.job.resolve().parent))  # where a user keeps the modules that the job names
-    result = run_job(load_job(args.job), args.state, args.broker, stop)
+    result = _serve(job, args.state, args.broker)
     if args.json:
         print(json.dumps(result, indent=2))
     return 0 if result["done"] else INTERRUPTED
+
+
+def _serve(job: Job, state: Path, broker: str) -> dict[str, Any]:
+    # The whole service with torch: not for other verbs, nor before the job file is known to be fine.
+    from mas_edge.orchestrator.broker import open_broker
+    from mas_edge.orchestrator.service import run_job
+    from mas_edge.orchestrator.store import Store
+
+    Store(state).close()  # another orchestrator there is a clearer word than its broker's port being taken
+    stop = threading.Event()
+    with open_broker(broker, state) as there:
+        # Until here Ctrl-C ended us at once; from here on it asks the loop to leave in order.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        return run_job(job, state, there.url, stop)
