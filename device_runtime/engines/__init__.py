@@ -1,6 +1,7 @@
 """Engines: what runs a program on a device. One small interface, one module each.
 
-Nothing heavy is imported before an engine is opened.
+Nothing heavy is imported before an engine is opened. ``auto`` takes torch where it is installed, else onnxruntime: a
+torch program needs no export of its own, and the onnxruntime engine is for devices that torch is too large for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ class _Choice:
 
 
 # In the order in which "auto" tries them.
-_CHOICES = {"torch": _Choice("torch", "device_runtime.engines.torch_engine", "pip install 'mas-edge[torch]'")}
+_CHOICES = {
+    "torch": _Choice("torch", "device_runtime.engines.torch_engine", "pip install 'mas-edge[torch]'"),
+    "onnxruntime": _Choice("onnxruntime", "device_runtime.engines.onnx_engine", "pip install 'mas-edge[onnx]'"),
+}
 
 
 def available() -> list[str]:

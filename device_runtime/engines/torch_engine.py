@@ -14,13 +14,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
 
-from device_runtime.engines.base import Arrays
+from device_runtime.engines.base import Arrays, checked_feed, checked_method, require_engine
 from mas_edge.protocol.errors import DeviceError, ProgramError
 from mas_edge.protocol.program import Constant, Method, Program, Value
 
@@ -38,6 +37,8 @@ NUMBERS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 WORDS = {"approximate", "rounding_mode", "reduce", "mode", "side", "indexing"}
 MAX_DEPTH = 4  # of lists in lists
 NAME = re.compile(r"[A-Za-z_]\w{0,127}", re.ASCII)
+
+CPU = torch.device("cpu")
 
 _T = TypeVar("_T")
 
@@ -57,10 +58,16 @@ class TorchEngine:
 
     def load(self, program: Program) -> TorchRunner:
         """Check every call of ``program`` and compile its methods. Raises ProgramError."""
+        require_engine(program, self.name)
         modules = {}
         for name, method in program.methods.items():
-            modules[name] = _Builder(f"method {name!r} of program {program.group!r}", method, self.device).module()
+            modules[name] = graph_module(f"method {name!r} of program {program.group!r}", method, self.device)
         return TorchRunner(program, modules, self.device)
+
+
+def graph_module(where: str, method: Method, device: torch.device = CPU) -> fx.GraphModule:
+    """The calls of ``method``, checked, as a module; ``where`` begins every message. Raises ProgramError."""
+    return _Builder(where, method, device).module()
 
 
 class TorchRunner:
@@ -71,11 +78,7 @@ class TorchRunner:
 
     def run(self, method: str, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run ``method``; see ``base.Runner``."""
-        if method not in self._modules:
-            has = ", ".join(self._modules)
-            message = f"program {self._program.group!r} has no method {method!r}; it has {has}"
-            raise DeviceError(message)
-        declared = self._program.methods[method]
+        declared = checked_method(self._program, method)
         with torch.inference_mode():
             arguments = [_tensor(value, feeds, method).to(self._device) for value in declared.inputs]
             try:
@@ -210,18 +213,7 @@ class _Builder:
 
 
 def _tensor(value: Value, feeds: Mapping[str, NDArray[Any]], method: str) -> Tensor:
-    array = feeds.get(value.name)
-    if array is None:
-        message = f"method {method!r} needs the input {value.name!r}; the feeds hold {', '.join(feeds) or 'nothing'}"
-        raise DeviceError(message)
-    if list(array.shape) != value.shape or array.dtype.name != value.dtype:
-        message = (
-            f"input {value.name!r} of method {method!r} is {array.dtype.name} of shape {list(array.shape)}, "
-            f"expected {value.dtype} of shape {value.shape}"
-        )
-        raise DeviceError(message)
-    # torch shares the memory and cannot take a read-only map, a reversed view or foreign byte order
-    return torch.from_numpy(np.require(array, np.dtype(value.dtype), ["C", "W", "A"]))
+    return torch.from_numpy(checked_feed(value, feeds, method))
 
 
 def _array(value: Value, result: Any, method: str) -> NDArray[Any]:

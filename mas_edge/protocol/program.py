@@ -2,7 +2,8 @@
 
 A program is a set of methods (``train_step``, ``evaluate``, ``affinity``). Each is a list of ATen operator calls in
 order: data, not code. An engine that reads it runs only operators of the ``aten`` namespace, so that a program from the
-wire can compute and nothing else. On the wire: 8 bytes of magic, then the zlib-compressed JSON of ``Program``.
+wire can compute and nothing else. For the engine ``onnxruntime`` a method holds an ONNX model instead (``graph``; its
+inputs are named as declared, its outputs ``out.<name>``: in ONNX one name cannot be both). On the wire: 8 bytes of magic, then the zlib-compressed JSON of ``Program``.
 
 Arguments are JSON: numbers, strings, booleans, null and lists stand for themselves; everything else is an object with
 one key: ``{"ref": "name"}`` a value computed before, ``{"dtype": "float32"}``, ``{"device": "any"}`` (the device the
@@ -59,6 +60,7 @@ class Method(msgspec.Struct, frozen=True):
     results: list[str]  # for each output the node, input or constant that it is
     nodes: list[Node]
     constants: list[Constant] = []
+    graph: bytes = b""  # an ONNX model when the program's engine is onnxruntime; results, nodes, constants are empty
 
 
 class TargetSpec(msgspec.Struct, frozen=True):
@@ -82,6 +84,12 @@ class Program(msgspec.Struct, frozen=True):
     targets: dict[str, TargetSpec]
     layout: Layout
     methods: dict[str, Method]
+    engine: str = "torch"  # what runs it: "torch" or "onnxruntime"
+
+
+def graph_output(name: str) -> str:
+    """What the output ``name`` of a method is called in its ONNX model."""
+    return f"out.{name}"
 
 
 def dump(program: Program) -> bytes:

@@ -168,16 +168,16 @@ def test_an_operator_is_found_by_its_full_name() -> None:
 
 
 def test_engines_are_listed_and_opened_by_name() -> None:
-    assert available() == ["torch"]
+    assert available() == ["torch", "onnxruntime"]
     assert open_engine().name == open_engine("torch").name == "torch"
-    with pytest.raises(DeviceError, match="engine 'tensorflow' is not known; allowed: auto, torch"):
+    with pytest.raises(DeviceError, match="engine 'tensorflow' is not known; allowed: auto, torch, onnxruntime"):
         open_engine("tensorflow")
 
 
 def test_a_library_that_is_not_there_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("device_runtime.engines.find_spec", lambda _name: None)
     assert available() == []
-    with pytest.raises(DeviceError, match=r"no engine is installed .* torch: pip install 'mas-edge\[torch\]'"):
+    with pytest.raises(DeviceError, match=r"torch: pip install 'mas-edge\[torch\]'; onnxruntime: pip"):
         open_engine("auto")
     monkeypatch.setitem(sys.modules, "device_runtime.engines.torch_engine", None)
     with pytest.raises(DeviceError, match=r"engine 'torch' does not start .* pip install 'mas-edge\[torch\]'"):

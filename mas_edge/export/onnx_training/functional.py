@@ -1,0 +1,65 @@
+"""First pass: a method's calls without changes in place, with shapes, and without operators the emitter lacks.
+
+The nodes are run once more on fake tensors under ``functionalize``: what is changed in place comes out as a new value,
+in views too. Operators for which there is no converter are replaced by their definition in terms of simpler ones, where
+PyTorch has one (``torch._decomp``, the core ATen set).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._decomp import core_aten_decompositions
+from torch._ops import OpOverload
+from torch.func import functionalize
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from device_runtime.engines.torch_engine import DTYPES, graph_module
+from mas_edge.protocol.program import Method
+
+ATEN = torch.ops.aten
+# Random numbers: definitions would hide what they are behind ``rand``, and the emitter refuses them by their name.
+RANDOM = {
+    "aten.bernoulli.p", "aten.bernoulli.Tensor", "aten.bernoulli.default", "aten.native_dropout.default",
+    "aten.rand_like.default", "aten.randn_like.default", "aten.rrelu_with_noise_functional.default",
+}  # fmt: skip
+
+
+def functional(method: Method, where: str, kept: Collection[str]) -> fx.Graph:
+    """Return ``method`` as a graph of pure operators, those in ``kept`` as they are.
+
+    ``node.meta["val"]`` holds shapes and dtypes, ``node.meta["module"]`` the module that a call came from.
+    """
+    module = graph_module(where, method)
+    calls = [node for node in module.graph.nodes if node.op == "call_function"]
+    for node, call in zip(calls, method.nodes, strict=True):
+        node.meta["custom"] = {"module": call.module}  # the one field of its meta that tracing hands on
+        if node.target is ATEN.native_batch_norm.default:  # whose schema does not say that it changes its statistics
+            named = node.args[3] is not None
+            node.target = ATEN._native_batch_norm_legit.default if named else ATEN._native_batch_norm_legit.no_stats
+            node.args = node.args if named else (*node.args[:3], *node.args[5:])
+    examples = [torch.zeros(value.shape, dtype=DTYPES[value.dtype]) for value in method.inputs]
+
+    def run(*arguments: Tensor) -> Any:
+        return fx.Interpreter(module).run(*arguments)
+
+    with fx.traceback.preserve_node_meta():
+        traced = make_fx(
+            functionalize(run), decomposition_table=_definitions(kept), tracing_mode="fake",
+            _allow_non_fake_inputs=True,
+        )(*examples)  # fmt: skip
+    graph: fx.Graph = traced.graph
+    graph.eliminate_dead_code()
+    for node in graph.nodes:
+        node.meta["module"] = node.meta.get("custom", {}).get("module", "")
+        if node.op == "get_attr":
+            node.meta["constant"] = getattr(traced, str(node.target))
+    return graph
+
+
+def _definitions(kept: Collection[str]) -> dict[OpOverload, Callable[..., Any]]:
+    known = core_aten_decompositions()
+    return {op: known[op] for op in known if str(op) not in kept and str(op) not in RANDOM}

@@ -1,0 +1,36 @@
+"""Softmax, its logarithm, and the gradients of both; the losses on them are made of simpler operators.
+
+Cross-entropy picks the target's logarithm with a gather; its gradient is a one-hot tensor. A label outside the classes
+(``ignore_index``) is 0 everywhere there, and is masked where it is read.
+"""
+
+from __future__ import annotations
+
+from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+
+
+def softmax(w: Writer, out: Operand, a: Operand, dim: int, *_half: object) -> Operand:
+    """exp(a) / sum exp(a) along ``dim``."""
+    return w.one("Softmax", w.cast(a, out.dtype), shape=out.shape, axis=dim % max(a.rank, 1))
+
+
+def log_softmax(w: Writer, out: Operand, a: Operand, dim: int, *_half: object) -> Operand:
+    """a - log sum exp(a) along ``dim``."""
+    return w.one("LogSoftmax", w.cast(a, out.dtype), shape=out.shape, axis=dim % max(a.rank, 1))
+
+
+def softmax_backward(w: Writer, _out: Operand, g: Operand, p: Operand, dim: int, *_dtype: object) -> Operand:
+    """p * (g - sum(g*p))."""
+    return w.mul(p, w.sub(g, w.reduce("ReduceSum", w.mul(g, p), [dim], keep=True)))
+
+
+def log_softmax_backward(w: Writer, _out: Operand, g: Operand, logs: Operand, dim: int, *_dtype: object) -> Operand:
+    """g - exp(logs) * sum(g)."""
+    return w.sub(g, w.mul(w.pointwise("Exp", logs), w.reduce("ReduceSum", g, [dim], keep=True)))
+
+
+CONVERTERS: dict[str, Converter] = {
+    "aten._softmax.default": softmax, "aten._log_softmax.default": log_softmax,
+    "aten._softmax_backward_data.default": softmax_backward,
+    "aten._log_softmax_backward_data.default": log_softmax_backward,
+}  # fmt: skip

@@ -1,0 +1,80 @@
+"""Upsampling: nearest and linear interpolation, and their gradients."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from mas_edge.export.onnx_training.separable import Matrix, apply_along, matrix_of
+from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+
+ATEN = torch.ops.aten
+
+
+def nearest(w: Writer, out: Operand, x: Operand, _size: object, *scales: float | None) -> Operand:
+    """The nearest place's value; whole factors repeat places, others pick them."""
+    if not _whole(out.shape, x.shape, scales):
+        return apply_along(w, x, _nearest_matrices(x.shape, out.shape, scales))
+    cells = [*x.shape[:2], *itertools.chain(*((size, 1) for size in x.shape[2:]))]
+    wide = _cells(x.shape, out.shape)
+    return w.reshape(w.expand(w.reshape(x, cells), wide), out.shape)
+
+
+def nearest_backward(
+    w: Writer, out: Operand, g: Operand, _size: object, _input_size: object, *scales: float | None
+) -> Operand:
+    """The sum over the places that took the value."""
+    if not _whole(g.shape, out.shape, scales):
+        return apply_along(w, g, [matrix.T for matrix in _nearest_matrices(out.shape, g.shape, scales)])
+    wide = _cells(out.shape, g.shape)
+    return w.reshape(w.reduce("ReduceSum", w.reshape(g, wide), range(3, len(wide), 2)), out.shape)
+
+
+def _cells(small: Sequence[int], large: Sequence[int]) -> list[int]:
+    """The large side's shape with every axis cut into (small size, repeats)."""
+    pairs = zip(small[2:], large[2:], strict=True)
+    return [*small[:2], *itertools.chain(*((size, result // size) for size, result in pairs))]
+
+
+def _whole(large: Sequence[int], small: Sequence[int], scales: Sequence[float | None]) -> bool:
+    """Whether every place is repeated the same whole number of times."""
+    factors = [big / little for big, little in zip(large[2:], small[2:], strict=True)]
+    given = [factor if scale is None else scale for factor, scale in zip(factors, scales, strict=True)]
+    return factors == given and all(factor == math.floor(factor) for factor in factors)
+
+
+def _nearest_matrices(shape: Sequence[int], result: Sequence[int], scales: Sequence[float | None]) -> list[Matrix]:
+    places = zip(shape[2:], result[2:], scales, strict=True)
+    return [matrix_of(partial(ATEN.upsample_nearest1d, output_size=[to], scales=by), size) for size, to, by in places]
+
+
+def linear(w: Writer, out: Operand, x: Operand, _size: object, align: bool, *scales: float | None) -> Operand:
+    """Linear interpolation along every axis."""
+    return apply_along(w, x, _linear_matrices(x.shape, out.shape, align, scales))
+
+
+def linear_backward(
+    w: Writer, out: Operand, g: Operand, _size: object, _input_size: object, align: bool, *scales: float | None
+) -> Operand:
+    """Every place's share of what was interpolated from it."""
+    return apply_along(w, g, [matrix.T for matrix in _linear_matrices(out.shape, g.shape, align, scales)])
+
+
+def _linear_matrices(
+    shape: Sequence[int], result: Sequence[int], align: bool, scales: Sequence[float | None]
+) -> list[Matrix]:
+    places = zip(shape[2:], result[2:], scales, strict=True)
+    operator = partial(ATEN.upsample_linear1d, align_corners=align)
+    return [matrix_of(partial(operator, output_size=[to], scales=by), size) for size, to, by in places]
+
+
+CONVERTERS: dict[str, Converter] = {
+    **{f"aten.upsample_nearest{n}d.default": nearest for n in (1, 2, 3)},
+    **{f"aten.upsample_nearest{n}d_backward.default": nearest_backward for n in (1, 2, 3)},
+    **{f"aten.upsample_{name}.default": linear for name in ("linear1d", "bilinear2d", "trilinear3d")},
+    **{f"aten.upsample_{name}_backward.default": linear_backward for name in ("linear1d", "bilinear2d", "trilinear3d")},
+}

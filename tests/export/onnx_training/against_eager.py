@@ -1,0 +1,76 @@
+"""Hold what the emitter makes of a torch function, and of its gradient, against eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from device_runtime.engines.onnx_engine import OnnxEngine
+from mas_edge.export.graph import method_of
+from mas_edge.export.onnx_training import emit
+from mas_edge.protocol.program import FORMAT, Program, Value, dump, load
+from mas_edge.protocol.weights import Layout
+
+TOLERANCE = 2e-5  # of the largest value of each result; sums of a few hundred products in another order
+Function = Callable[..., Tensor]
+
+
+def differences(function: Function, *tensors: Tensor) -> dict[str, float]:
+    """How far ONNX Runtime is off, relative to each result's largest value: the output and every gradient."""
+
+    def step(*arguments: Tensor) -> tuple[Tensor, ...]:
+        leaves = [a.detach().requires_grad_(a.is_floating_point()) for a in arguments]
+        output = function(*leaves)
+        if not output.requires_grad:
+            return (output,)
+        weight = torch.linspace(0.5, 1.5, output.numel()).reshape(output.shape)
+        learnt = [leaf for leaf in leaves if leaf.requires_grad]
+        loss = (output * weight).sum()
+        return output.detach(), *torch.autograd.grad(loss, learnt, allow_unused=True, materialize_grads=True)
+
+    with torch.random.fork_rng():
+        expected = step(*[tensor.clone() for tensor in tensors])
+    inputs = [Value(f"i{i}", list(t.shape), str(t.dtype).removeprefix("torch.")) for i, t in enumerate(tensors)]
+    names = [f"r{i}" for i in range(len(expected))]
+    traced = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+    program = Program(
+        format=FORMAT, group="g", tasks=[], batch_size=1, input_shape=[1], targets={}, layout=Layout([]),
+        methods={"m": method_of(traced, inputs, names)},
+    )  # fmt: skip
+    feeds = {value.name: tensor.numpy() for value, tensor in zip(inputs, tensors, strict=True)}
+    got = OnnxEngine().load(load(dump(emit(program)))).run("m", feeds)
+    return {name: _relative(got[name], tensor.numpy()) for name, tensor in zip(names, expected, strict=True)}
+
+
+def _relative(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    assert got.shape == expected.shape
+    assert got.dtype == expected.dtype
+    difference = np.abs(got.astype(np.float64) - expected).max(initial=0)
+    return float(difference / max(np.abs(expected).max(initial=0), 1e-3))
+
+
+def require_same(function: Function, *tensors: Tensor) -> None:
+    found = differences(function, *tensors)
+    assert max(found.values()) <= TOLERANCE, found
+
+
+def require_module_same(module: nn.Module, x: Tensor) -> None:
+    """Output, and gradients of the input and of every parameter."""
+    names = [name for name, _ in module.named_parameters()]
+
+    def run(x: Tensor, *parameters: Tensor) -> Tensor:
+        buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        output: Tensor = functional_call(module, dict(zip(names, parameters, strict=True)) | buffers, (x,))
+        return output
+
+    require_same(run, x, *[parameter.detach() for parameter in module.parameters()])
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
