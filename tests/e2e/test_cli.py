@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from device_runtime.edge.mqtt import Arrived
 from mas_edge.cli import main
 from mas_edge.orchestrator.broker import EmbeddedBroker
-from mas_edge.orchestrator.broker.supervisor import free_port
+from mas_edge.orchestrator.broker.supervisor import answers, free_port
 from mas_edge.protocol.messages import Ack, Plan
 from tests.conftest import Connect
 from tests.e2e.fleet import PATIENCE_S, Fleet, job_text, until, write_folder
@@ -169,6 +170,22 @@ def test_serve_says_that_the_broker_is_not_there_and_ctrl_c_does_not_wait_for_it
         assert last.startswith(f"error: cannot connect to the broker at {url}")
         assert "start the broker, or correct host and port" in last
         assert "Traceback" not in fleet.log("serve.log") + fleet.log("two.log")
+
+
+@pytest.mark.parametrize("broker", [pytest.param("managed", marks=pytest.mark.mosquitto), "embedded"])
+def test_ctrl_c_ends_the_broker_that_serve_started_too(
+    tmp_path: Path, broker: str, request: pytest.FixtureRequest
+) -> None:
+    if broker == "managed":
+        request.getfixturevalue("mosquitto_is_here")
+    with Fleet(broker, tmp_path, job_text()) as fleet:
+        process = fleet.serve()
+        until(lambda: "waiting for devices: 0 of 3 are there" in fleet.log("serve.log"), "the orchestrator's readiness")
+        ports = re.findall(r"connected to mqtt://127\.0\.0\.1:(\d+)", fleet.log("serve.log"))
+        assert answers("127.0.0.1", int(ports[0]))
+        assert interrupt(process) == 130
+        assert not answers("127.0.0.1", int(ports[0]))
+        assert "Traceback" not in fleet.log("serve.log")
 
 
 # ---------------------------------------------------------------------- the device
