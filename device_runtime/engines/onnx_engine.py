@@ -8,7 +8,8 @@ that a device is ready before it has prepared what it does last.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -85,17 +86,18 @@ def _session(method: Method, where: str) -> onnxruntime.InferenceSession:
     except Exception as error:  # as above
         message = f"{where} is no model that ONNX Runtime {onnxruntime.__version__} can run: {_first_line(error)}"
         raise ProgramError(message) from None
-    declared = [*method.inputs, *(Value(graph_output(v.name), v.shape, v.dtype) for v in method.outputs)]
-    for value, found in zip(declared, [*session.get_inputs(), *session.get_outputs()], strict=False):
-        got = Value(found.name, found.shape, TYPES.get(found.type, found.type))
-        if got != value:
-            message = f"{where} declares {value}, its model has {got}"
-            raise ProgramError(message)
-    counts = (len(method.inputs), len(method.outputs)), (len(session.get_inputs()), len(session.get_outputs()))
-    if counts[0] != counts[1]:
-        message = f"{where} declares {counts[0]} inputs and outputs, its model has {counts[1]}"
-        raise ProgramError(message)
+    _check_values(method.inputs, session.get_inputs(), f"{where}: inputs")
+    outputs = [Value(graph_output(value.name), value.shape, value.dtype) for value in method.outputs]
+    _check_values(outputs, session.get_outputs(), f"{where}: outputs")
     return session
+
+
+def _check_values(declared: Sequence[Value], found: Sequence[Any], where: str) -> None:
+    got = [Value(value.name, value.shape, TYPES.get(value.type, value.type)) for value in found]
+    for expected, value in zip_longest(declared, got):
+        if expected != value:
+            message = f"{where} of the program and of its model differ: {expected} is declared, the model has {value}"
+            raise ProgramError(message)
 
 
 def _threads() -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mas_edge.export.graph import method_of
 from mas_edge.job import Job, Task
@@ -86,7 +87,7 @@ def _trace(objective: Objective, method: str, inputs: list[Value]) -> Method:
         names.extend(results)
         return tuple(results.values())
 
-    with _labelled(objective.network) as path:
+    with portable_operators(), _labelled(objective.network) as path:
         try:
             traced = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*examples)
         except EdgeError:
@@ -96,6 +97,23 @@ def _trace(objective: Objective, method: str, inputs: list[Value]) -> Method:
             message = f"tracing {method!r} failed {where}: {type(error).__name__}: {_short(error)}"
             raise JobError(message) from error
     return method_of(traced, inputs, names)
+
+
+@contextmanager
+def portable_operators() -> Iterator[None]:
+    """While it holds, attention and recurrent layers are recorded as the plain operators that every engine has.
+
+    Otherwise a kernel of the processor that traces would be written into the program.
+    """
+    fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)  # the public ``backends.mkldnn.flags`` warns of a graphics card
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(fused)
 
 
 def _short(error: Exception) -> str:
@@ -114,7 +132,7 @@ def _labelled(network: nn.Module) -> Iterator[list[str]]:
     def label() -> None:
         mode = get_proxy_mode()
         graph: fx.Graph | None = getattr(getattr(mode, "tracer", None), "graph", None)
-        for node in reversed(graph.nodes if graph is not None else []):
+        for node in reversed(graph.nodes) if graph is not None else ():
             if "module" in node.meta:
                 break
             node.meta["module"] = path[-1]

@@ -7,6 +7,8 @@ wrong gradients have been found in released runtimes.)
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +86,8 @@ def _check(
     for name, array in got.items():
         yield _compare(method, name, array, expected[name], _tolerance(program, name, expected[name]))
     if method == "train_step":
-        yield _train_on(runner, eager, program, feeds, got, seed)
+        found = _train_on(runner, eager, program, feeds, got, seed)
+        yield _allow_for_rounding(found, program, network, job, seed)
 
 
 def _tolerance(program: Program, output: str, expected: NDArray[Any]) -> float:
@@ -106,6 +109,25 @@ def _train_on(runner: Runner, eager: Reference, program: Program, feeds: Arrays,
         torch.manual_seed(seed + step)
         expected = eager.run("train_step", feeds)
     return _compare("train_step", f"weights after {STEPS} steps", got["weights"], expected["weights"], DRIFT_TOLERANCE)
+
+
+def _allow_for_rounding(found: Comparison, program: Program, network: Network, job: Job, seed: int) -> Comparison:
+    """The comparison after STEPS steps, allowed as far off as eager itself is from the same training in float64.
+
+    Where a network amplifies rounding (batch norm over a few places, ReLU at its corner) float32 has no better answer:
+    a ResNet-18 on 4x4 places drifts by 6e-3 in ten steps. An engine that rounds as eager does needs no allowance.
+    """
+    if program.engine == "torch" or found.max_rel <= DRIFT_TOLERANCE:
+        return found
+    single, double = (Reference(each, job, *HYPER) for each in (network, copy.deepcopy(network).double()))
+    feeds = _feeds(program, "train_step", network, job, seed)
+    for step in range(STEPS):
+        if step:
+            feeds = feeds | _samples(program, np.random.default_rng([seed, step]))
+        exact = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in feeds.items()}
+        ours, best = single.run("train_step", feeds)["weights"], double.run("train_step", exact)["weights"]
+    own = float(np.abs(ours - best).max() / np.abs(best).max())
+    return dataclasses.replace(found, tolerance=max(DRIFT_TOLERANCE, own))
 
 
 def _require_close(program: Program, found: list[Comparison]) -> None:

@@ -72,9 +72,9 @@ def train_step(objective: Objective, feeds: Tensors) -> dict[str, Tensor]:
     al. 2020, arXiv 1812.06127); m = momentum*m + d; w = w - lr*m. Buffers come back updated inside ``weights``.
     """
     trained, kept = _halves(objective, feeds["weights"])
-    leaves, buffers = _leaves(objective, trained), kept.clone()  # buffers are updated in place
+    leaves, buffers = _leaves(objective, trained), _copies(kept, objective.kept)
     objective.network.train()
-    outputs = _forward(objective, [*leaves, *_views(buffers, objective.kept)], feeds["x"])
+    outputs = _forward(objective, [*leaves, *buffers], feeds["x"])
     losses = _apply(objective, objective.losses, outputs, _labels(objective, feeds))
     gradient = _gradient(torch.dot(feeds["task_weights"], losses), leaves)
     gradient = _clipped(_scaled(objective, gradient), objective.optimizer.clip_norm)
@@ -85,7 +85,7 @@ def train_step(objective: Objective, feeds: Tensors) -> dict[str, Tensor]:
     velocity = momentum * feeds["momentum"] + change
     weights = trained - rate * velocity
     return {
-        "weights": torch.cat([weights, buffers]) if objective.kept else weights,
+        "weights": torch.cat([weights, *(buffer.reshape(-1) for buffer in buffers)]) if buffers else weights,
         "momentum": velocity,
         "losses": losses.detach(),
     }
@@ -96,7 +96,7 @@ def evaluate(objective: Objective, feeds: Tensors) -> dict[str, Tensor]:
     with torch.no_grad():
         objective.network.eval()
         trained, kept = _halves(objective, feeds["weights"])
-        state = [*_views(trained, objective.trained), *_views(kept.clone(), objective.kept)]
+        state = [*_views(trained, objective.trained), *_copies(kept, objective.kept)]
         outputs, labels = _forward(objective, state, feeds["x"]), _labels(objective, feeds)
         return {
             "losses": _apply(objective, objective.losses, outputs, labels),
@@ -118,7 +118,7 @@ def affinity(objective: Objective, feeds: Tensors) -> dict[str, Tensor]:
     encoder, heads = leaves[: len(parts)], leaves[len(parts) :]
 
     def losses(moving: Sequence[Tensor]) -> Tensor:
-        state = [*moving, *heads, *_views(kept.clone(), objective.kept)]
+        state = [*moving, *heads, *_copies(kept, objective.kept)]
         return _apply(objective, objective.losses, _forward(objective, state, feeds["x"]), labels)
 
     objective.network.train()
@@ -164,6 +164,14 @@ def _views(vector: Tensor, entries: Sequence[Entry]) -> list[Tensor]:
         return []
     pieces = torch.split(vector, [entry.size for entry in entries])
     return [piece.view(entry.shape) for piece, entry in zip(pieces, entries, strict=True)]
+
+
+def _copies(vector: Tensor, entries: Sequence[Entry]) -> list[Tensor]:
+    """The tensors of ``entries``, each in memory of its own: buffers are updated in place.
+
+    In one memory every update would be one of all of them to an engine that has no updates in place.
+    """
+    return [view.clone() for view in _views(vector, entries)]
 
 
 def _leaves(objective: Objective, trained: Tensor) -> list[Tensor]:

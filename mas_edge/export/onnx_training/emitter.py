@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
@@ -24,7 +26,7 @@ from mas_edge.export.onnx_training import (
 from mas_edge.export.onnx_training.functional import RANDOM, functional
 from mas_edge.export.onnx_training.writer import TYPES, Converter, Operand, Writer
 from mas_edge.protocol.errors import JobError
-from mas_edge.protocol.program import Method, Program, graph_output
+from mas_edge.protocol.program import Constant, Method, Program, graph_output
 
 ROOMS = (convolution, indexing, losses, norms, pointwise, pooling, reductions, resampling, views)
 CONVERTERS: dict[str, Converter] = {name: convert for room in ROOMS for name, convert in room.CONVERTERS.items()}
@@ -51,15 +53,20 @@ def emit(program: Program) -> Program:
 def _emit_method(method: Method, name: str, group: str) -> Method:
     graph = functional(method, f"method {name!r} of program {group!r}", CONVERTERS)
     writer = Writer(method.inputs)
-    values: dict[fx.Node, Any] = dict(zip(graph.find_nodes(op="placeholder"), writer.inputs.values(), strict=True))
+    given = [*writer.inputs.values(), *(writer.constant(_array(constant)) for constant in method.constants)]
+    values: dict[fx.Node, Any] = dict(zip(graph.find_nodes(op="placeholder"), given, strict=True))
     for node in graph.nodes:
-        if node.op == "get_attr":
-            values[node] = writer.constant(node.meta["constant"].numpy())
+        if node.op == "get_attr":  # a number that a definition made into a tensor
+            values[node] = writer.constant(getattr(graph.owning_module, str(node.target)).numpy())
         elif node.op == "call_function":
             values[node] = _emit_node(writer, node, values)
     results: Sequence[fx.Node] = graph.output_node().args[0]  # type: ignore[assignment]
     named = [(graph_output(value.name), values[result]) for value, result in zip(method.outputs, results, strict=True)]
     return Method(method.inputs, method.outputs, [], [], [], writer.model(named))
+
+
+def _array(constant: Constant) -> NDArray[Any]:
+    return np.frombuffer(constant.data, constant.dtype).reshape(constant.shape)
 
 
 def _emit_node(w: Writer, node: fx.Node, values: dict[fx.Node, Any]) -> Any:

@@ -18,7 +18,7 @@ from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from device_runtime.engines.torch_engine import DTYPES, graph_module
-from mas_edge.protocol.program import Method
+from mas_edge.protocol.program import Constant, Method, Value
 
 ATEN = torch.ops.aten
 # Random numbers: definitions would hide what they are behind ``rand``, and the emitter refuses them by their name.
@@ -31,7 +31,8 @@ RANDOM = {
 def functional(method: Method, where: str, kept: Collection[str]) -> fx.Graph:
     """Return ``method`` as a graph of pure operators, those in ``kept`` as they are.
 
-    ``node.meta["val"]`` holds shapes and dtypes, ``node.meta["module"]`` the module that a call came from.
+    Its placeholders are the inputs, then the constants: functionalize has to know both, as a clone of a constant may be
+    changed in place. ``node.meta["val"]`` holds shapes and dtypes, ``node.meta["module"]`` the module of a call.
     """
     module = graph_module(where, method)
     calls = [node for node in module.graph.nodes if node.op == "call_function"]
@@ -41,7 +42,12 @@ def functional(method: Method, where: str, kept: Collection[str]) -> fx.Graph:
             named = node.args[3] is not None
             node.target = ATEN._native_batch_norm_legit.default if named else ATEN._native_batch_norm_legit.no_stats
             node.args = node.args if named else (*node.args[:3], *node.args[5:])
-    examples = [torch.zeros(value.shape, dtype=DTYPES[value.dtype]) for value in method.inputs]
+    for node in module.graph.find_nodes(op="get_attr"):
+        with module.graph.inserting_before(node):
+            node.replace_all_uses_with(module.graph.placeholder(str(node.target)))
+        module.graph.erase_node(node)
+    values: list[Value | Constant] = [*method.inputs, *method.constants]
+    examples = [torch.zeros(value.shape, dtype=DTYPES[value.dtype]) for value in values]
 
     def run(*arguments: Tensor) -> Any:
         return fx.Interpreter(module).run(*arguments)
@@ -55,8 +61,6 @@ def functional(method: Method, where: str, kept: Collection[str]) -> fx.Graph:
     graph.eliminate_dead_code()
     for node in graph.nodes:
         node.meta["module"] = node.meta.get("custom", {}).get("module", "")
-        if node.op == "get_attr":
-            node.meta["constant"] = getattr(traced, str(node.target))
     return graph
 
 

@@ -121,6 +121,12 @@ def threshold_backward(w: Writer, _out: Operand, gradient: Operand, a: Operand, 
     return w.where(w.pointwise("Greater", a, w.scalar(threshold, a.dtype)), gradient, w.scalar(0, gradient.dtype))
 
 
+def shrink_backward(w: Writer, _out: Operand, gradient: Operand, a: Operand, limit: Number) -> Operand:
+    """The gradient where ``a`` is further than ``limit`` from 0, else 0."""
+    outside = w.pointwise("Greater", w.pointwise("Abs", a), w.scalar(limit, a.dtype))
+    return w.where(outside, gradient, w.scalar(0, gradient.dtype))
+
+
 def gelu(w: Writer, _out: Operand, a: Operand, approximate: str) -> Operand:
     """a * Phi(a), or its approximation by tanh (Hendrycks and Gimpel 2016, arXiv 1606.08415)."""
     one, half = w.scalar(1, a.dtype), w.scalar(0.5, a.dtype)
@@ -203,5 +209,6 @@ CONVERTERS: dict[str, Converter] = {
     "aten.detach.default": same, "aten.lift_fresh_copy.default": same,
     "aten.threshold_backward.default": threshold_backward, "aten.gelu.default": gelu,
     "aten.leaky_relu.default": leaky_relu, "aten.hardtanh.default": hardtanh, "aten.elu.default": elu,
+    "aten.hardshrink_backward.default": shrink_backward, "aten.softshrink_backward.default": shrink_backward,
     "aten.rsqrt.default": rsqrt, "aten.log1p.default": log1p, "aten.expm1.default": expm1,
 }  # fmt: skip
