@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import platform
@@ -11,6 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from device_runtime import session
 from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, Start, Tell
@@ -21,7 +23,7 @@ from device_runtime.engines import available
 from device_runtime.pending import PendingOffers
 from device_runtime.work import Bench, Outcome
 from mas_edge.protocol.artifact import encode_chunk
-from mas_edge.protocol.errors import EdgeError, ProtocolError
+from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError
 from mas_edge.protocol.messages import Birth, Plan, Status, decode_from_orchestrator, encode
 from mas_edge.protocol.topics import Topics
 
@@ -59,7 +61,6 @@ class Runtime:
         self._settings = settings
         self._topics = Topics(settings.fleet)
         self._events: queue.SimpleQueue[Event | _Finished] = queue.SimpleQueue()
-        self._bulk_events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._plans: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
         self._interrupted: set[int] = set()
         self._leaving = False
@@ -78,7 +79,15 @@ class Runtime:
         self._outbox: queue.SimpleQueue[Tell | SendChunks | None] = queue.SimpleQueue()
 
     def run(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set; then leave the fleet politely."""
+        """Serve until ``stop`` is set; then leave the fleet politely.
+
+        Raises:
+            DeviceError: the state directory cannot be used, or another device runtime works in it.
+        """
+        with _lock(self._settings.state):
+            self._serve(stop)
+
+    def _serve(self, stop: threading.Event) -> None:
         name = self._settings.name
         self._control.subscribe(self._topics.command(name))
         self._control.subscribe(self._topics.command_all)
@@ -221,3 +230,20 @@ class Runtime:
             engine=chosen if chosen in engines else "", engines=engines,
             input_shape=list(self._data.input_shape), tasks=self._data.counts(),
         )  # fmt: skip
+
+
+def _lock(state: Path) -> IO[str]:
+    """Keep a state directory to this process; the lock goes with it, however it ends."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / "lock").open("w")
+    except OSError as error:
+        message = f"state directory {state} cannot be used: {error.strerror}; choose another --state"
+        raise DeviceError(message) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        message = f"another device runtime works in {state}; stop it, or give this one a --state of its own"
+        raise DeviceError(message) from None
+    return lock

@@ -72,9 +72,9 @@ class Bench:
 
     def _load(self, artifact: str) -> tuple[Program, Runner]:
         if artifact not in self._loaded:
+            program = program_format.load(self._store.read(artifact))
             if self._engine is None:
                 self._engine = open_engine(self._engine_name)
-            program = program_format.load(self._store.read(artifact))
             self._data.fits(program)
             while len(self._loaded) >= MAX_LOADED:
                 del self._loaded[next(iter(self._loaded))]

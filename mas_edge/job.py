@@ -22,6 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+ENGINES = ("torch", "onnxruntime")
 Kind = Literal["class", "dense_class", "value", "direction"]
 DEFAULT_LOSS: dict[str, str] = {
     "class": "cross_entropy", "dense_class": "cross_entropy", "value": "l1", "direction": "cosine",
@@ -127,6 +128,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     affinity: Affinity = Affinity()
     fleet: str = "fleet"
     seed: int = 0
+    # A program is exported for each; a device runs one of them.
+    engines: list[str] = msgspec.field(default_factory=lambda: list(ENGINES))
 
     def task(self, name: str) -> Task:
         """The task called ``name``."""
@@ -181,6 +184,7 @@ def _job_rules(job: Job) -> list[_Rule]:
         ("name", job.name, "1 to 64 letters, digits, '.', '_', '-'", _is_name(job.name)),
         ("fleet", job.fleet, "1 to 64 letters, digits, '.', '_', '-'", _is_name(job.fleet)),
         ("seed", job.seed, "0 or more", job.seed >= 0),
+        ("engines", job.engines, f"one or more of {', '.join(ENGINES)}, each once", _are_engines(job.engines)),
         ("data.input_shape", job.data.input_shape, "1 to 4 sizes of at least 1", _is_shape(job.data.input_shape, 1)),
         ("network.encoder", job.network.encoder, "package:function", _is_function(job.network.encoder)),
         ("tasks", names, "at least one task", n >= 1),
@@ -244,6 +248,10 @@ def _is_name(name: str) -> bool:
 
 def _is_task(name: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name)) and name not in RESERVED_TASKS
+
+
+def _are_engines(engines: list[str]) -> bool:
+    return bool(engines) and len(set(engines)) == len(engines) and set(engines) <= set(ENGINES)
 
 
 def _is_function(name: str) -> bool:

@@ -28,6 +28,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--broker", default="auto", metavar="URL|managed|embedded|auto",
         help="an MQTT broker's URL, or one to be started here (default: mosquitto if installed, else the embedded one)",
     )  # fmt: skip
+    parser.add_argument(
+        "--listen", default="", metavar="HOST[:PORT]",
+        help="with the managed broker: let devices of a network in, by a password (default: this machine only)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON at the end")
     parser.add_argument("--quiet", action="store_true", help="only warnings")
     parser.set_defaults(run=run)
@@ -40,13 +44,13 @@ def run(args: argparse.Namespace) -> int:
     )
     job = load_job(args.job)
     sys.path.insert(0, str(args.job.resolve().parent))  # where a user keeps the modules that the job names
-    result = _serve(job, args.state, args.broker)
+    result = _serve(job, args.state, args.broker, args.listen)
     if args.json:
         print(json.dumps(result, indent=2))
     return 0 if result["done"] else INTERRUPTED
 
 
-def _serve(job: Job, state: Path, broker: str) -> dict[str, Any]:
+def _serve(job: Job, state: Path, broker: str, listen: str) -> dict[str, Any]:
     # The whole service with torch: not for other verbs, nor before the job file is known to be fine.
     from mas_edge.orchestrator.broker import open_broker
     from mas_edge.orchestrator.service import run_job
@@ -54,7 +58,9 @@ def _serve(job: Job, state: Path, broker: str) -> dict[str, Any]:
 
     Store(state).close()  # another orchestrator there is a clearer word than its broker's port being taken
     stop = threading.Event()
-    with open_broker(broker, state) as there:
+    with open_broker(broker, state, listen) as there:
+        elsewhere = " (from elsewhere: this machine's address instead)" if listen else ""
+        print(f"devices connect to {there.url}{elsewhere}", file=sys.stderr)
         # Until here Ctrl-C ended us at once; from here on it asks the loop to leave in order.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

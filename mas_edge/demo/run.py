@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from itertools import cycle
 from pathlib import Path
 
 from rich.console import Console
@@ -50,8 +51,9 @@ def run_demo(out: Path, target: Path, broker_spec: str, job_file: Path | None, *
             console.print(f"broker: {broker.mode} at {broker.url}; logs: {out / 'logs'}")
             with LocalFleet(out / "logs") as fleet:
                 fleet.start_orchestrator(job_file, state, broker.url)
-                for folder in folders:
-                    fleet.start_device(folder.name, job.fleet, folder, out / "devices" / folder.name, broker.url)
+                for folder, engine in zip(folders, cycle(job.engines)):  # a mixed fleet
+                    state_of_device = out / "devices" / folder.name
+                    fleet.start_device(folder.name, job.fleet, folder, state_of_device, broker.url, engine)
                 _watch(console, fleet, state)
     except KeyboardInterrupt:
         console.print(f"\ninterrupted; the same command goes on, or: mas-edge serve {job_file} --state {state}")

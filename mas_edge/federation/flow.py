@@ -34,7 +34,7 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     tasks: list[str]
-    program: Manifest
+    programs: dict[str, Manifest]  # by engine
     weights: Manifest
     next_round: int
     end_round: int
@@ -58,6 +58,9 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
         """The group called ``name``; ``merged`` is the all-in-one network."""
         everything = ([self.merged] if self.merged else []) + self.groups
         return next(group for group in everything if group.name == name)
+
+
+SplitGroup = tuple[str, Sequence[str], dict[str, Manifest], Manifest]  # name, tasks, programs by engine, weights
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -107,10 +110,10 @@ def _round(state: JobState, kind: PlanKind, group: str, phase: Phase) -> RoundWo
     return RoundWork(f"{name}.{attempt}" if attempt else name, kind, group, index, name)
 
 
-def prepared(state: JobState, job: Job, program: Manifest, weights: Manifest) -> JobState:
-    """The all-in-one program is traced and its first weights are drawn."""
+def prepared(state: JobState, job: Job, programs: dict[str, Manifest], weights: Manifest) -> JobState:
+    """The all-in-one programs are exported and its first weights are drawn."""
     merged = GroupState(
-        name=MERGED, tasks=[task.name for task in job.tasks], program=program, weights=weights,
+        name=MERGED, tasks=[task.name for task in job.tasks], programs=programs, weights=weights,
         next_round=0, end_round=job.federation.merge_rounds,
     )  # fmt: skip
     return _next_phase(msgspec.structs.replace(state, merged=merged))
@@ -134,17 +137,17 @@ def evaluated(state: JobState, work: RoundWork) -> JobState:
     return state if due(state) else _next_phase(state)
 
 
-def split(state: JobState, job: Job, groups: Sequence[tuple[str, Sequence[str], Manifest, Manifest]]) -> JobState:
-    """The split is decided and exported: (name, tasks, program, first weights) of each group."""
+def split(state: JobState, job: Job, groups: Sequence[SplitGroup]) -> JobState:
+    """The split is decided and exported: each group with its programs and first weights."""
     if state.merged is None:
         message = "a split before the merge"
         raise ValueError(message)
     made = [
         GroupState(
-            name=name, tasks=list(tasks), program=program, weights=weights, derive_from=state.merged.weights.artifact,
+            name=name, tasks=list(tasks), programs=programs, weights=weights, derive_from=state.merged.weights.artifact,
             next_round=job.federation.merge_rounds, end_round=job.federation.rounds,
         )
-        for name, tasks, program, weights in groups
+        for name, tasks, programs, weights in groups
     ]  # fmt: skip
     state = _next_phase(msgspec.structs.replace(state, groups=made))
     return state if due(state) else _next_phase(state)  # R0 = R: nothing left to train

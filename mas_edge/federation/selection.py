@@ -23,8 +23,8 @@ def why_not(birth: Birth, job: Job, tasks: Collection[str]) -> str:
     """Why this device cannot serve these tasks, in words for the operator; empty if it can."""
     if birth.input_shape != job.data.input_shape:
         return f"its input has shape {birth.input_shape}, the job's {job.data.input_shape}"
-    if not birth.engine:
-        return "it has no engine installed"
+    if birth.engine not in job.engines:
+        return f"its engine is {birth.engine or 'not installed'}, the job's are {', '.join(job.engines)}"
     if not any(task in birth.tasks and birth.tasks[task].train > 0 for task in tasks):
         return f"it has no training labels for {', '.join(sorted(tasks))}; it has them for: {sorted(birth.tasks)}"
     return ""

@@ -34,12 +34,21 @@ class ActiveRound:
     machine: Round
     group: GroupState
     phase: str
-    plan: Plan
+    plans: dict[str, Plan]  # by engine
     layout: Layout
     accumulator: Accumulator | None
     reports: dict[str, Report] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
     began: float = field(default_factory=time.monotonic)
+
+    def plan_for(self, device: str) -> Plan:
+        """What this device is told."""
+        return self.plans[self.machine.spec.engines[device]]
+
+    @property
+    def _learning_rate(self) -> float:
+        plan = next(iter(self.plans.values()))
+        return plan.training.learning_rate if plan.training else 0.0
 
     @property
     def max_update_bytes(self) -> int:
@@ -109,7 +118,7 @@ class ActiveRound:
             round_id=self.work.round_id, kind=self.work.kind, group=self.group.name, phase=self.phase,
             index=self.work.index, tasks=self.group.tasks, outcome=outcome, weights=weights,
             selected=list(self.machine.spec.selected),
-            learning_rate=self.plan.training.learning_rate if self.plan.training else 0.0,
+            learning_rate=self._learning_rate,
             wall_seconds=time.monotonic() - self.began,
             losses=weighted_losses([(report.losses, report.samples) for report in reports.values()]),
             metrics=weighted_losses([(report.metrics, report.samples) for report in reports.values()]),

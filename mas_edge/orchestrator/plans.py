@@ -20,8 +20,8 @@ HEALTH_TOLERANCE = 1e-3
 SEEDS_PER_ROUND = 1000
 
 
-def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, sender: dict[str, Any]) -> Plan:
-    """The plan of one round, the same for every selected device.
+def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, engine: str, sender: dict[str, Any]) -> Plan:
+    """The plan of one round, the same for every selected device with this engine.
 
     Raises:
         ServerError: the group has nothing to deploy.
@@ -38,7 +38,7 @@ def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, sender:
         return Plan(**base, program=group.model, health=health)
     weights = Weights(manifest=group.weights, derive_from=group.derive_from)
     training = _training(job, work) if work.kind == "train" else None
-    return Plan(**base, program=group.program, weights=weights, training=training)
+    return Plan(**base, program=group.programs[engine], weights=weights, training=training)
 
 
 def artifacts_of(plan: Plan) -> list[tuple[ArtifactKind, Manifest]]:

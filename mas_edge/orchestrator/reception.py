@@ -15,7 +15,7 @@ from mas_edge.orchestrator.records import DeviceRecord
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import decode_chunk
-from mas_edge.protocol.errors import MessageError, ProtocolError, TransferError
+from mas_edge.protocol.errors import DeviceError, MessageError, ProtocolError, TransferError
 from mas_edge.protocol.messages import (
     Ack,
     Birth,
@@ -208,7 +208,7 @@ class Reception:
             if birth := self.registry.births.get(offer.sender):
                 check_counts(offer.report, active.work.kind, birth)
             active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
-        except ProtocolError as error:
+        except (DeviceError, ProtocolError) as error:  # a DeviceError: the disk damaged what had just arrived
             self._refuse(active, offer, "invalid", str(error))
             return
         self._store.accept(offer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
@@ -20,11 +21,11 @@ from mas_edge.orchestrator.active import ActiveRound
 from mas_edge.orchestrator.distribution import Distribution
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
 from mas_edge.orchestrator.post import Post
-from mas_edge.orchestrator.records import RoundRecord
+from mas_edge.orchestrator.records import ArtifactKind, RoundRecord
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, ProtocolError
-from mas_edge.protocol.messages import AnyMessage, Cancel, Manifest, Offer
+from mas_edge.protocol.messages import AnyMessage, Birth, Cancel, Manifest, Offer, Plan
 from mas_edge.protocol.weights import Layout, gather, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -87,14 +88,15 @@ class RoundsDesk:
                 continue
             selected = self._select(work, registry)
             if selected:
-                self._open(work, selected)
+                self._open(work, selected, registry.births)
 
-    def _open(self, work: RoundWork, selected: list[str]) -> None:
+    def _open(self, work: RoundWork, selected: list[str], births: Mapping[str, Birth]) -> None:
         federation = self.job.federation
         min_reports = federation.min_reports if work.kind == "train" else 1
         spec = RoundSpec(
-            work.round_id, work.kind, work.group, work.index, tuple(selected), federation.deadline_s, min_reports
-        )
+            work.round_id, work.kind, work.group, work.index, tuple(selected), federation.deadline_s, min_reports,
+            {device: births[device].engine for device in selected},
+        )  # fmt: skip
         self._store.open_round(spec, self.state.phase)
         self._activate(work, spec, self.state.phase)
         if work.kind == "train":
@@ -127,19 +129,23 @@ class RoundsDesk:
 
     def _activate(self, work: RoundWork, spec: RoundSpec, phase: str) -> ActiveRound:
         group = self.state.group(work.group)
-        plan = make_plan(self.job, self.state.run_id, work, group, self._post.sender())
+        plans = {
+            engine: make_plan(self.job, self.state.run_id, work, group, engine, self._post.sender())
+            for engine in sorted(set(spec.engines.values()))
+        }
         layout = self._layout(group)
         accumulator = Accumulator(layout) if work.kind == "train" else None
         machine = Round(spec, time.monotonic())
-        active = ActiveRound(work, machine, group, phase, plan, layout, accumulator)
+        active = ActiveRound(work, machine, group, phase, plans, layout, accumulator)
         self.active[work.round_id] = active
-        for kind, manifest in artifacts_of(plan):
-            self.distribution.offer(work.round_id, kind, manifest, frozenset(spec.selected))
+        for manifest, (kind, audience) in _audiences(plans, spec).items():
+            self.distribution.offer(work.round_id, kind, manifest, frozenset(audience))
         return active
 
     def _layout(self, group: GroupState) -> Layout:
         if group.name not in self._layouts:
-            self._layouts[group.name] = program_format.load(self._artifacts.read(group.program.artifact)).layout
+            program = next(iter(group.programs.values()))  # every engine's has the same
+            self._layouts[group.name] = program_format.load(self._artifacts.read(program.artifact)).layout
         return self._layouts[group.name]
 
     # ------------------------------------------------------------------ running
@@ -156,7 +162,7 @@ class RoundsDesk:
             self._post.ship(shipment)
         for active in list(self.active.values()):
             for device in active.machine.poll(now):
-                plan = msgspec.structs.replace(active.plan, **self._post.sender())
+                plan = msgspec.structs.replace(active.plan_for(device), **self._post.sender())
                 self.tell(device, plan, active.work.round_id)
             if outcome := active.machine.outcome(now):
                 self._close(active, outcome, now)
@@ -216,7 +222,7 @@ class RoundsDesk:
         if self.active:
             return  # an open round's updates are still needed to rebuild it after a crash
         groups = ([self.state.merged] if self.state.merged else []) + self.state.groups
-        kept = {m.artifact for g in groups for m in (g.program, g.weights, g.model, g.golden) if m}
+        kept = {m.artifact for g in groups for m in (*g.programs.values(), g.weights, g.model, g.golden) if m}
         kept |= {g.derive_from for g in groups}
         kept |= {record.weights for record in [r for r in self._store.records() if r.weights][-KEPT_ROUNDS:]}
         self._artifacts.keep(kept - {""})
@@ -225,3 +231,13 @@ class RoundsDesk:
         """Say it in the process's log, and keep it for ``mas-edge status``."""
         log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", text)
         self._store.log(level, text)
+
+
+def _audiences(plans: Mapping[str, Plan], spec: RoundSpec) -> dict[Manifest, tuple[ArtifactKind, set[str]]]:
+    """The artifacts of a round and who may need them: the weights are everybody's, a program its engine's."""
+    found: dict[Manifest, tuple[ArtifactKind, set[str]]] = {}
+    for engine, plan in plans.items():
+        devices = {device for device, runs in spec.engines.items() if runs == engine}
+        for kind, manifest in artifacts_of(plan):
+            found.setdefault(manifest, (kind, set()))[1].update(devices)
+    return found

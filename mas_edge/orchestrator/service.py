@@ -31,7 +31,7 @@ from mas_edge.orchestrator.result import result_of
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.steps import Steps
 from mas_edge.orchestrator.store import Store
-from mas_edge.protocol.errors import EdgeError, ProtocolError, ServerError
+from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError, ServerError
 from mas_edge.protocol.messages import OrchestratorState, Rebirth
 from mas_edge.protocol.topics import Topics
 
@@ -92,6 +92,8 @@ class Orchestrator:
                 self._step()
                 if self._failure is not None:
                     raise self._failure
+        except DeviceError as error:  # this machine's disk: the artifact store is the devices' own
+            raise ServerError(str(error)) from None
         finally:
             self._show(online=False)
             self._post.stop()

@@ -10,7 +10,7 @@ import numpy as np
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
 from mas_edge.federation.aggregate import affinity_over_rounds
-from mas_edge.federation.flow import JobState, Local
+from mas_edge.federation.flow import JobState, Local, SplitGroup
 from mas_edge.job import Job
 from mas_edge.mas.affinity import AffinityMatrix
 from mas_edge.mas.merge import MERGED, all_in_one, groups_of, inheritance
@@ -45,9 +45,9 @@ class Steps:
     def _prepare(self, state: JobState) -> JobState:
         workshop = _workshop()
         merged = all_in_one([task.name for task in self._job.tasks])
-        program = self._artifacts.put(workshop.make_program(self._job, merged.name, merged.tasks))
+        programs = self._put_all(workshop.make_programs(self._job, merged.name, merged.tasks))
         weights = self._artifacts.put(workshop.first_weights(self._job, merged.tasks))
-        return flow.prepared(state, self._job, program, weights)
+        return flow.prepared(state, self._job, programs, weights)
 
     def _split(self, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord]:
         workshop = _workshop()
@@ -58,16 +58,19 @@ class Steps:
         groups = groups_of(best)
         parts = inheritance(all_in_one(state.merged.tasks), groups)
         trained = self._artifacts.read(state.merged.weights.artifact)
-        made: list[tuple[str, tuple[str, ...], Manifest, Manifest]] = []
+        made: list[SplitGroup] = []
         for group in groups:
-            program = workshop.make_program(self._job, group.name, group.tasks)
-            layout = program_format.load(program).layout
+            programs = workshop.make_programs(self._job, group.name, group.tasks)
+            layout = program_format.load(next(iter(programs.values()))).layout
             if {entry.part for entry in layout.entries} != set(parts[group.name]):
                 message = f"the program of {group.name} does not hold exactly the parts {parts[group.name]}"
                 raise ServerError(message)
             inherited = self._artifacts.put(derive(trained, layout))
-            made.append((group.name, group.tasks, self._artifacts.put(program), inherited))
+            made.append((group.name, group.tasks, self._put_all(programs), inherited))
         return flow.split(state, self._job, made), record
+
+    def _put_all(self, programs: dict[str, bytes]) -> dict[str, Manifest]:
+        return {engine: self._artifacts.put(program) for engine, program in programs.items()}
 
     def _export(self, state: JobState) -> JobState:
         workshop = _workshop()

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mas_edge.export.inference import export_inference, golden_of
+from mas_edge.export.onnx_training import emit
 from mas_edge.export.trace import trace_program
 from mas_edge.export.verify import verify
 from mas_edge.job import Job
 from mas_edge.learning.network import build, layout_of, vector_of
 from mas_edge.mas.merge import MERGED
 from mas_edge.protocol import program as program_format
+from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import gather, pack, unpack
 
 
-def make_program(job: Job, group: str, tasks: Sequence[str]) -> bytes:
-    """Trace the group's program and hold it against eager; a program that does not match raises ServerError."""
+def make_programs(job: Job, group: str, tasks: Sequence[str]) -> dict[str, bytes]:
+    """Trace the group's program once, emit it for every engine of the job, and hold each against eager.
+
+    Raises:
+        JobError: the network cannot be traced, or holds an operator that an engine of the job cannot run.
+        ServerError: a program does not do what the network does.
+    """
     # After the split nobody asks how tasks help each other: a smaller program to push and to load.
     methods = ("train_step", "evaluate", "affinity") if group == MERGED else ("train_step", "evaluate")
     program = trace_program(job, group, tasks, methods)
-    verify(program, build(job, tasks), job)
-    return program_format.dump(program)
+    emitters: dict[str, Callable[[Program], Program]] = {"torch": lambda traced: traced, "onnxruntime": emit}
+    programs = {engine: emitters[engine](program) for engine in job.engines}
+    for made in programs.values():
+        verify(made, build(job, tasks), job)
+    return {engine: program_format.dump(made) for engine, made in programs.items()}
 
 
 def first_weights(job: Job, tasks: Sequence[str]) -> bytes:

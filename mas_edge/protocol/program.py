@@ -3,7 +3,8 @@
 A program is a set of methods (``train_step``, ``evaluate``, ``affinity``). Each is a list of ATen operator calls in
 order: data, not code. An engine that reads it runs only operators of the ``aten`` namespace, so that a program from the
 wire can compute and nothing else. For the engine ``onnxruntime`` a method holds an ONNX model instead (``graph``; its
-inputs are named as declared, its outputs ``out.<name>``: in ONNX one name cannot be both). On the wire: 8 bytes of magic, then the zlib-compressed JSON of ``Program``.
+inputs are named as declared, its outputs ``out.<name>``: in ONNX one name cannot be both). On the wire: 8 bytes of
+magic, then the zlib-compressed JSON of ``Program``.
 
 Arguments are JSON: numbers, strings, booleans, null and lists stand for themselves; everything else is an object with
 one key: ``{"ref": "name"}`` a value computed before, ``{"dtype": "float32"}``, ``{"device": "any"}`` (the device the

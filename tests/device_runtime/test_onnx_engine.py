@@ -103,7 +103,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "another type": (
         model(inputs=[A, helper.make_tensor_value_info("i", FLOAT, [2])]).SerializeToString(), "the model has Value",
     ),
-    "a missing input": (model(inputs=[A]).SerializeToString(), "inputs of the program and of its model differ: .* the model has None"),
+    "a missing input": (
+        model(inputs=[A]).SerializeToString(), "inputs of the program and of its model differ: .* the model has None",
+    ),
     "another output": (
         model(
             helper.make_node("Add", ["a", "c"], ["sum"]), outputs=[helper.make_tensor_value_info("sum", FLOAT, [2])]

@@ -240,11 +240,11 @@ class Fleet:
         data = open_data(self.data(name, tasks))
         return self._act(lambda stop: Runtime(settings, data).run(stop), name)
 
-    def device_process(self, name: str, train: int = 32) -> subprocess.Popen[bytes]:
+    def device_process(self, name: str, train: int = 32, engine: str = "auto") -> subprocess.Popen[bytes]:
         """Run a device as a process, as on a real board; its log is ``NAME.log``."""
         arguments = ["run", "--verbose", "--threads", "1", "--broker", self.url, "--name", name]
         arguments += ["--fleet", self.job.fleet, "--data", str(self.data(name, train=train))]
-        arguments += ["--state", str(self.device_state(name))]
+        arguments += ["--state", str(self.device_state(name)), "--engine", engine]
         return self.start("device_runtime", arguments, f"{name}.log")
 
     # ------------------------------------------------------------------ processes

@@ -133,7 +133,7 @@ class Puppet:
 
     def _birth(self) -> Birth:
         return Birth(
-            **self.sender(), runtime="0", python="3", machine="puppet", cores=1, memory_bytes=1, engine="strings",
-            engines=["strings"], input_shape=self._shape,
+            **self.sender(), runtime="0", python="3", machine="puppet", cores=1, memory_bytes=1, engine="torch",
+            engines=["torch"], input_shape=self._shape,
             tasks={task: SampleCount(train=32, test=12) for task in TASKS},
         )  # fmt: skip

@@ -193,7 +193,11 @@ def test_ctrl_c_ends_the_broker_that_serve_started_too(
 WRONG: dict[str, tuple[dict[str, str], int, str]] = {
     "no data folder": ({"--data": "nowhere"}, 4, "nowhere"),
     "a malformed URL": ({"--broker": "http://example.org"}, 5, "expected mqtt://host:port"),
-    "an engine nobody knows": ({"--engine": "steam"}, 7, "engine 'steam' is not installed here; allowed: auto, torch"),
+    "an engine nobody knows": (
+        {"--engine": "steam"},
+        7,
+        "engine 'steam' is not installed here; allowed: auto, torch, onnxruntime",
+    ),
 }
 
 

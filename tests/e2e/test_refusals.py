@@ -223,7 +223,7 @@ def _problem(scene: Scene, device: Puppet) -> str:
 def _spoofed(scene: Scene) -> bytes:
     sender = {**scene.mallory.sender(), "sender": "ada"}
     return encode(
-        Birth(**sender, runtime="", python="", machine="", cores=1, memory_bytes=1, engine="x", engines=["x"],
+        Birth(**sender, runtime="", python="", machine="", cores=1, memory_bytes=1, engine="torch", engines=["torch"],
               input_shape=[1], tasks={"sign": SampleCount(train=1, test=1)})
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ def job(running_broker: ManagedBroker | EmbeddedBroker, tmp_path_factory: pytest
     text = job_text(per_round=PER_ROUND, min_devices=len(devices))
     directory = tmp_path_factory.mktemp(running_broker.mode)
     with Fleet(running_broker.url, directory, text) as fleet, Tap(running_broker.url, fleet.job.fleet) as tap:
-        fleet.device_process(devices[0])
+        fleet.device_process(devices[0], engine="onnxruntime")
         for name in devices[1:]:
             fleet.device(name, TASKS[:2] if name == UNLABELLED else TASKS)
         assert fleet.orchestrate().join() is True
@@ -105,6 +105,11 @@ def test_each_group_starts_from_the_merged_weights_bit_for_bit(job: Finished) ->
 def test_the_split_push_carries_graphs_and_no_weights(job: Finished) -> None:
     assert job.result["split_push"]["weights_bytes"] == 0
     assert job.result["split_push"]["program_bytes"] > 0
+
+
+def test_devices_of_two_engines_train_the_same_network(job: Finished) -> None:
+    trained = [record for record in job.snapshot.rounds if record.kind == "train"]
+    assert {report.engine for record in trained for report in record.reports.values()} == {"torch", "onnxruntime"}
 
 
 def test_traffic_and_seconds_of_the_rounds_add_up_to_the_phases(job: Finished) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mas_edge.federation import flow
 from mas_edge.federation.flow import JobState, Local, RoundWork
-from mas_edge.job import Data, Federation, Job, Task
+from mas_edge.job import ENGINES, Data, Federation, Job, Task
 from mas_edge.mas.merge import MERGED
 from mas_edge.protocol.artifact import describe
 from mas_edge.protocol.messages import Manifest
@@ -29,14 +29,18 @@ def thing(name: str) -> Manifest:
     return describe(name.encode())
 
 
-def split_of(groups: int) -> list[tuple[str, list[str], Manifest, Manifest]]:
+def programs(name: str) -> dict[str, Manifest]:
+    return {engine: thing(f"{name} for {engine}") for engine in ENGINES}
+
+
+def split_of(groups: int) -> list[flow.SplitGroup]:
     parts = [TASKS[i::groups] for i in range(groups)]
-    return [(f"group-{i}", part, thing(f"p{i}"), thing(f"w{i}")) for i, part in enumerate(parts)]
+    return [(f"group-{i}", part, programs(f"p{i}"), thing(f"w{i}")) for i, part in enumerate(parts)]
 
 
 def local(state: JobState, job: Job, step: str) -> JobState:
     if step == "prepare":
-        return flow.prepared(state, job, thing("program"), thing("weights"))
+        return flow.prepared(state, job, programs("program"), thing("weights"))
     if step == "split":
         return flow.split(state, job, split_of(job.federation.groups))
     return flow.exported(state, {g.name: (thing(f"m {g.name}"), thing(f"g {g.name}")) for g in state.groups})

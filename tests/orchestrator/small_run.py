@@ -36,14 +36,18 @@ def thing(name: str) -> Manifest:
 
 def group_state(name: str = "merged", **changes: Any) -> GroupState:
     fields: dict[str, Any] = {
-        "name": name, "tasks": ["a", "b"], "program": thing("program"), "weights": thing("weights"),
+        "name": name, "tasks": ["a", "b"],
+        "programs": {"torch": thing("program"), "onnxruntime": thing("onnx")},
+        "weights": thing("weights"),
         "next_round": 0, "end_round": 2,
     }  # fmt: skip
     return GroupState(**{**fields, **changes})
 
 
 def spec(round_id: str = "merged-0000", *selected: str) -> RoundSpec:
-    return RoundSpec(round_id, "train", "merged", 0, selected or ("pi-1", "pi-2"), 60.0, 1)
+    return RoundSpec(
+        round_id, "train", "merged", 0, selected or ("pi-1", "pi-2"), 60.0, 1, {"pi-1": "torch", "pi-2": "onnxruntime"}
+    )
 
 
 def work(kind: Any = "train", group: str = "merged", index: int = 0) -> RoundWork:

@@ -200,3 +200,23 @@ def test_what_is_not_installed_is_named_with_what_to_do(tmp_path: Path, monkeypa
 def test_an_unknown_broker_is_named_with_what_is_allowed(tmp_path: Path) -> None:
     with pytest.raises(BrokerError, match="'rabbit' is not known: expected managed, embedded, auto or a URL"):
         open_broker("rabbit", tmp_path)
+
+
+@pytest.mark.mosquitto
+def test_the_managed_broker_listens_where_it_is_asked_to(mosquitto_is_here: None, tmp_path: Path) -> None:
+    broker = open_broker("managed", tmp_path, "0.0.0.0:18999")
+    assert re.fullmatch(r"mqtt://fleet:[\w-]+@127\.0\.0\.1:18999", broker.url)
+    assert open_broker("managed", tmp_path, "[::1]").url.startswith("mqtt://[::1]:")
+
+
+@pytest.mark.parametrize(
+    ("spec", "listen", "reason"),
+    [
+        ("embedded", "0.0.0.0", "for the managed broker"),
+        ("managed", "1:2:3", "expected HOST"),
+        ("managed", "h:99999", "expected"),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_refused(tmp_path: Path, spec: str, listen: str, reason: str) -> None:
+    with pytest.raises(BrokerError, match=reason):
+        open_broker(spec, tmp_path, listen)

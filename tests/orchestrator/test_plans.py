@@ -14,7 +14,7 @@ GROUP = group_state("group-0", tasks=["a"], derive_from="ab" * 32, model=thing("
 
 def a_plan(kind: PlanKind, group: str = "merged", index: int = 0) -> Plan:
     state = group_state() if group == "merged" else GROUP
-    return make_plan(JOB, "j-1", work(kind, group, index), state, SENDER)
+    return make_plan(JOB, "j-1", work(kind, group, index), state, "torch", SENDER)
 
 
 def test_a_training_round_says_everything_a_device_needs() -> None:
@@ -68,4 +68,4 @@ def test_a_plan_names_the_artifacts_of_its_kind(kind: PlanKind) -> None:
 def test_a_group_without_a_model_cannot_be_deployed() -> None:
     for lacking in (replace(GROUP, model=None), replace(GROUP, golden=None)):
         with pytest.raises(ServerError, match="group-0 has no inference model"):
-            make_plan(JOB, "j-1", work("deploy", "group-0"), lacking, SENDER)
+            make_plan(JOB, "j-1", work("deploy", "group-0"), lacking, "torch", SENDER)

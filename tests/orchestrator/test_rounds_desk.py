@@ -13,11 +13,11 @@ from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.messages import Offer
+from mas_edge.protocol.messages import Manifest, Offer
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.topics import Topics
 from mas_edge.protocol.weights import pack
-from tests.orchestrator.small_run import JOB, LAYOUT, group_state, numbers, offer, spec
+from tests.orchestrator.small_run import JOB, LAYOUT, group_state, numbers, offer, spec, thing
 
 PROGRAM = Program(
     format=1, group="merged", tasks=["a", "b"], batch_size=2, input_shape=[3], targets={}, layout=LAYOUT, methods={}
@@ -27,6 +27,10 @@ PROGRAM = Program(
 def accepted(artifacts: ArtifactStore, device: str, seed: int) -> Offer:
     """A device's accepted offer, its update on the disk."""
     return offer(device, manifest=artifacts.put(pack(LAYOUT, numbers(seed=seed))))
+
+
+def programs_in(artifacts: ArtifactStore) -> dict[str, Manifest]:
+    return {"torch": artifacts.put(program_format.dump(PROGRAM)), "onnxruntime": thing("onnx")}
 
 
 def desk_in(directory: Path, store: Store, artifacts: ArtifactStore, state: JobState) -> RoundsDesk:
@@ -48,7 +52,8 @@ def test_a_round_goes_on_with_the_updates_that_the_disk_still_holds(
 ) -> None:
     artifacts = ArtifactStore(tmp_path / "artifacts")
     merged = group_state(
-        program=artifacts.put(program_format.dump(PROGRAM)), weights=artifacts.put(pack(LAYOUT, numbers()))
+        programs=programs_in(artifacts),
+        weights=artifacts.put(pack(LAYOUT, numbers())),
     )
     state = store.begin(JOB, JobState(run_id="j-1", phase="merge", merged=merged))
     store.open_round(spec(), "merge")
@@ -73,7 +78,7 @@ def test_a_round_goes_on_with_the_updates_that_the_disk_still_holds(
 
 def test_a_round_that_is_no_longer_due_stays_closed(tmp_path: Path, store: Store) -> None:
     artifacts = ArtifactStore(tmp_path / "artifacts")
-    merged = group_state(program=artifacts.put(program_format.dump(PROGRAM)), next_round=1)
+    merged = group_state(programs=programs_in(artifacts), next_round=1)
     state = store.begin(JOB, replace(JobState(run_id="j-1", phase="merge"), merged=merged))
     store.open_round(spec(), "merge")  # of index 0: the state has moved on
     assert desk_in(tmp_path, store, artifacts, state).active == {}

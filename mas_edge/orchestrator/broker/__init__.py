@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -48,27 +49,41 @@ class Broker(Protocol):
         """Stop it."""
 
 
-def open_broker(spec: str, state: Path) -> Broker:
+def open_broker(spec: str, state: Path, listen: str = "") -> Broker:
     """Return the broker that ``spec`` asks for, not yet started; its files go below ``state``.
 
     Args:
         spec: "managed", "embedded", "auto" (managed if mosquitto is installed, else embedded) or the URL of a broker.
         state: the orchestrator's state directory.
+        listen: HOST or HOST:PORT for the managed broker, which is for this machine only unless this asks for more.
 
     Raises:
-        BrokerError: it is not installed, or ``spec`` is none of these.
+        BrokerError: it is not installed, ``spec`` is none of these, or ``listen`` does not fit it.
     """
     if spec == "auto":
         spec = _best_installed()
         log.info("broker: %s", spec)
+    if listen and spec != "managed":
+        message = f"an address to listen on is for the managed broker (mosquitto), not for {spec!r}"
+        raise BrokerError(message)
     if spec == "managed":
-        return ManagedBroker(state)
+        host, port = _address(listen) if listen else ("127.0.0.1", 0)
+        return ManagedBroker(state, host, port, allow_network=bool(listen))
     if spec == "embedded":
         return EmbeddedBroker(state)
     if "://" in spec:
         return ExternalBroker(spec)
     message = f"broker {spec!r} is not known: expected managed, embedded, auto or a URL such as mqtt://host:1883"
     raise BrokerError(message)
+
+
+def _address(listen: str) -> tuple[str, int]:
+    """HOST or HOST:PORT, an IPv6 host in brackets; port 0 = a free one that is kept."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(\d{1,5}))?", listen)
+    if match is None or int(match[2] or 0) > 65535:
+        message = f"cannot listen on {listen!r}: expected HOST or HOST:PORT, such as 0.0.0.0:1883 or [::]:1883"
+        raise BrokerError(message)
+    return match[1].strip("[]"), int(match[2] or 0)
 
 
 def _best_installed() -> str:
