@@ -55,7 +55,7 @@ def default_of(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "required"
     made = field.default_factory() if callable(field.default_factory) else field.default
-    return f"`{json.dumps(made)}`"
+    return f"`{json.dumps(made.decode() if isinstance(made, bytes) else made)}`"
 
 
 def fields_of(cls: type[msgspec.Struct]) -> list[list[str]]:
