@@ -147,9 +147,9 @@ def _fit(w: Writer, x: Operand, padding: Sequence[int], sizes: Sequence[int]) ->
 def _phases(w: Writer, x: Operand, stride: Sequence[int], q: Sequence[int]) -> Operand:
     """[N, C, *(q*stride)] to [N, C, phases * places]: what lies ``stride`` apart lies together."""
     if any(step > 1 for step in stride):
-        cells = w.reshape(x, [*x.shape[:2], *itertools.chain(*zip(q, stride, strict=True))])
-        inner, outer = range(3, cells.rank, 2), range(2, cells.rank, 2)
-        x = w.transpose(cells, [0, 1, *inner, *outer])
+        x = w.reshape(x, [*x.shape[:2], *itertools.chain(*zip(q, stride, strict=True))])
+        for i in range(len(q)):  # the phase of axis i goes in front of all places
+            x = w.swap(x, 2 + i, 3 + 2 * i, 4 + 2 * i)
     return w.reshape(x, [*x.shape[:2], math.prod(q) * math.prod(stride)])
 
 

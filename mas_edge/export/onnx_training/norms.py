@@ -25,15 +25,9 @@ def group_norm(
     sets = w.reshape(x, [n * groups, size])
     shapes = [((n * groups, size), "float32"), ((n * groups, 1), "float32"), ((n * groups, 1), "float32")]
     y, mean, rstd = w.call("LayerNormalization", [sets, unit], shapes, axis=1, epsilon=float(eps))
-    y = _affine(w, w.reshape(y, [n, c, places]), weight, bias)
+    if weight and bias:
+        y = fused(w, w.reshape(y, [n, c, places]), weight, bias)
     return [w.reshape(y, out[0].shape), w.reshape(mean, [n, groups]), w.reshape(rstd, [n, groups])]
-
-
-def _affine(w: Writer, x: Operand, weight: Operand | None, bias: Operand | None) -> Operand:
-    """x [N, C, places] times ``weight`` [C] plus ``bias`` [C]."""
-    if weight:
-        x = w.mul(x, w.reshape(weight, [weight.size, 1]))
-    return w.add(x, w.reshape(bias, [bias.size, 1])) if bias else x
 
 
 def group_norm_backward(
@@ -47,10 +41,12 @@ def group_norm_backward(
     mean, rstd = w.reshape(mean, [n, groups, 1]), w.reshape(rstd, [n, groups, 1])
     of_x = of_weight = of_bias = None
     if wanted[0]:
-        scale = w.reshape(weight, [groups, c // groups]) if weight else None
-        factor = w.mul(rstd, scale) if scale else w.expand(rstd, by_group)
-        sums = [w.reduce("ReduceSum", w.mul(part, scale) if scale else part, [2], keep=True) for part in (s, t)]
-        of_x = _input_gradient(w, g, x, factor, sums, mean, rstd, c // groups * places, [n, c, places])
+        scale = w.reshape(weight, [groups, c // groups]) if weight else w.full([groups, c // groups], 1, "float32")
+        factor = w.reshape(w.mul(rstd, scale), [n, c, 1])
+        scaled = w.mul(w.reshape(g, [n, c, places]), factor)
+        total, product = (w.reduce("ReduceSum", w.mul(part, scale), [2], keep=True) for part in (s, t))
+        sets = w.reshape(x, [1, n * groups, c // groups * places])
+        of_x = w.reshape(_input_gradient(w, scaled, sets, total, product, mean, rstd), x.shape)
     if wanted[1]:
         of_weight = w.reshape(w.reduce("ReduceSum", w.mul(w.sub(t, w.mul(s, mean)), rstd), [0]), [c])
     if wanted[2]:
@@ -65,25 +61,24 @@ def _channel_sums(w: Writer, g: Operand, x: Operand, n: int, c: int, places: int
 
 
 def _input_gradient(
-    w: Writer, g: Operand, x: Operand, factor: Operand, sums: Sequence[Operand], mean: Operand, rstd: Operand,
-    size: int, shape: Sequence[int],
-) -> Operand:  # fmt: skip
-    """dx = g*factor + x*u + v, u = (S*mean - T) * rstd^3 / size, v = -u*mean - S*rstd / size; S, T weighted sums.
+    w: Writer, scaled: Operand, x: Operand, total: Operand, product: Operand, mean: Operand, rstd: Operand
+) -> Operand:
+    """dx = scaled + x*u + v, u = (S*mean - T) * rstd^3 / size, v = -u*mean - S*rstd / size.
 
-    ``factor`` is [N, G, C/G] (or [G, C/G]); ``sums``, ``mean`` and ``rstd`` broadcast against it.
+    ``scaled`` is g*weight*rstd; ``x`` [A, sets, B] with one column a normalised set; S and T are summed over a set,
+    weighted, and have one element a set, as ``mean`` and ``rstd`` have.
     """
-    total, product = sums
+    size = x.size // mean.size
     cubed = w.mul(w.mul(rstd, rstd), rstd)
     u = w.times(w.mul(w.sub(w.mul(total, mean), product), cubed), 1 / size)
     v = w.sub(w.times(w.mul(total, rstd), -1 / size), w.mul(u, mean))
-    channels = factor.shape[-1]
-    grouped = [shape[0], shape[1] // channels, channels, shape[2]]
+    return w.add(w.reshape(scaled, x.shape), fused(w, x, w.reshape(u, [u.size]), w.reshape(v, [v.size])))
 
-    def column(a: Operand) -> Operand:
-        return w.reshape(a, [*a.shape, 1])
 
-    terms = w.mul(w.reshape(g, grouped), column(factor)), w.mul(w.reshape(x, grouped), column(u))
-    return w.reshape(w.add(w.add(*terms), column(v)), x.shape)
+def fused(w: Writer, x: Operand, scale: Operand, shift: Operand) -> Operand:
+    """x [N, C, ...] * scale [C] + shift [C] in one pass: that is a batch normalisation with mean 0 and variance 1."""
+    zero, one = (w.constant(np.full(scale.size, value, np.float32)) for value in (0, 1))
+    return w.one("BatchNormalization", x, scale, shift, zero, one, shape=x.shape, epsilon=0.0)
 
 
 def layer_norm(
@@ -146,10 +141,11 @@ def batch_norm_backward(
     factor = w.mul(rstd, weight) if weight else rstd
     of_x = None
     if wanted[0]:
-        sums = [w.mul(part, weight) if weight else part for part in (s, t)]
+        total, product = (w.mul(part, weight) if weight else part for part in (s, t))
         of_x = _by_channel(w, g, factor, None)
         if training:
-            of_x = _input_gradient(w, g, x, factor, sums, mean, rstd, n * places, [n, c, places])
+            sets = w.reshape(x, [n, c, places])
+            of_x = w.reshape(_input_gradient(w, of_x, sets, total, product, mean, rstd), x.shape)
     of_weight = w.mul(w.sub(t, w.mul(s, mean)), rstd) if wanted[1] else None
     return [of_x, of_weight, s if wanted[2] else None]
 
@@ -168,9 +164,9 @@ def _folded(
 
 
 def _by_channel(w: Writer, x: Operand, scale: Operand, shift: Operand | None) -> Operand:
-    column = [scale.size, *[1] * (x.rank - 2)]
-    scaled = w.mul(x, w.reshape(scale, column))
-    return w.add(scaled, w.reshape(shift, column)) if shift else scaled
+    flat = w.reshape(x, [*x.shape[:2], math.prod(x.shape[2:])])
+    scaled = fused(w, flat, scale, shift) if shift else w.mul(flat, w.reshape(scale, [scale.size, 1]))
+    return w.reshape(scaled, x.shape)
 
 
 CONVERTERS: dict[str, Converter] = {

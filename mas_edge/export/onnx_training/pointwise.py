@@ -117,8 +117,9 @@ def same(_w: Writer, _out: Operand, a: Operand, *_options: object) -> Operand:
 
 
 def threshold_backward(w: Writer, _out: Operand, gradient: Operand, a: Operand, threshold: Number) -> Operand:
-    """The gradient where ``a`` is above the threshold (ReLU), else 0."""
-    return w.where(w.pointwise("Greater", a, w.scalar(threshold, a.dtype)), gradient, w.scalar(0, gradient.dtype))
+    """The gradient where ``a`` is above the threshold (ReLU), else 0: a product, as ``Where`` takes twice the time."""
+    above = w.pointwise("Greater", a, w.scalar(threshold, a.dtype))
+    return w.mul(gradient, w.cast(above, gradient.dtype))
 
 
 def shrink_backward(w: Writer, _out: Operand, gradient: Operand, a: Operand, limit: Number) -> Operand:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 
 from mas_edge.export.onnx_training.separable import Matrix, apply_along, matrix_of
@@ -19,9 +20,14 @@ def nearest(w: Writer, out: Operand, x: Operand, _size: object, *scales: float |
     """The nearest place's value; whole factors repeat places, others pick them."""
     if not _whole(out.shape, x.shape, scales):
         return apply_along(w, x, _nearest_matrices(x.shape, out.shape, scales))
-    cells = [*x.shape[:2], *itertools.chain(*((size, 1) for size in x.shape[2:]))]
-    wide = _cells(x.shape, out.shape)
-    return w.reshape(w.expand(w.reshape(x, cells), wide), out.shape)
+    factors = [large // small for small, large in zip(x.shape, out.shape, strict=True)]
+    scales_operand = w.constant(np.array(factors, np.float32))
+    options: dict[str, Any] = {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    }
+    return w.one("Resize", x, None, scales_operand, shape=out.shape, **options)
 
 
 def nearest_backward(
@@ -30,14 +36,9 @@ def nearest_backward(
     """The sum over the places that took the value."""
     if not _whole(g.shape, out.shape, scales):
         return apply_along(w, g, [matrix.T for matrix in _nearest_matrices(out.shape, g.shape, scales)])
-    wide = _cells(out.shape, g.shape)
-    return w.reshape(w.reduce("ReduceSum", w.reshape(g, wide), range(3, len(wide), 2)), out.shape)
-
-
-def _cells(small: Sequence[int], large: Sequence[int]) -> list[int]:
-    """The large side's shape with every axis cut into (small size, repeats)."""
-    pairs = zip(small[2:], large[2:], strict=True)
-    return [*small[:2], *itertools.chain(*((size, result // size) for size, result in pairs))]
+    window = [large // small for small, large in zip(out.shape[2:], g.shape[2:], strict=True)]
+    mean = w.one("AveragePool", g, shape=out.shape, kernel_shape=window, strides=window)
+    return w.times(mean, math.prod(window))
 
 
 def _whole(large: Sequence[int], small: Sequence[int], scales: Sequence[float | None]) -> bool:

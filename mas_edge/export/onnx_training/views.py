@@ -164,14 +164,14 @@ def pixel_shuffle(w: Writer, out: Operand, a: Operand, factor: int) -> Operand:
     """Channels become pixels: [..., C*r*r, H, W] to [..., C, H*r, W*r] (Shi et al. 2016, arXiv 1609.05158)."""
     *batch, channels, height, width = a.shape
     cells = w.reshape(a, [math.prod(batch), channels // factor**2, factor, factor, height, width])
-    return w.reshape(w.transpose(cells, [0, 1, 4, 2, 5, 3]), out.shape)
+    return w.reshape(w.swap(w.swap(cells, 3, 4, 6), 2, 3, 4), out.shape)
 
 
 def pixel_unshuffle(w: Writer, out: Operand, a: Operand, factor: int) -> Operand:
     """Pixels become channels: the inverse of ``pixel_shuffle``."""
     *batch, channels, height, width = a.shape
     cells = w.reshape(a, [math.prod(batch), channels, height // factor, factor, width // factor, factor])
-    return w.reshape(w.transpose(cells, [0, 1, 3, 5, 2, 4]), out.shape)
+    return w.reshape(w.swap(w.swap(cells, 2, 3, 4), 3, 5, 6), out.shape)
 
 
 CONVERTERS: dict[str, Converter] = {
