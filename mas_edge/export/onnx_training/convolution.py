@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.operand import Converter, Operand
+from mas_edge.export.onnx_training.writer import Writer
 
 
 @dataclass(frozen=True)

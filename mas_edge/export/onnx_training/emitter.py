@@ -24,7 +24,8 @@ from mas_edge.export.onnx_training import (
     views,
 )
 from mas_edge.export.onnx_training.functional import RANDOM, functional
-from mas_edge.export.onnx_training.writer import TYPES, Converter, Operand, Writer
+from mas_edge.export.onnx_training.operand import TYPES, Converter, Operand
+from mas_edge.export.onnx_training.writer import Writer
 from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.program import Constant, Method, Program, graph_output
 

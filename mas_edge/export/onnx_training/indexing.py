@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mas_edge.export.onnx_training.operand import Converter, Operand
 from mas_edge.export.onnx_training.pointwise import operand
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.writer import Writer
 from mas_edge.protocol.errors import JobError
 
 Number = float | int | bool

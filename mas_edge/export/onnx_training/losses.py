@@ -6,7 +6,8 @@ Cross-entropy picks the target's logarithm with a gather; its gradient is a one-
 
 from __future__ import annotations
 
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.operand import Converter, Operand
+from mas_edge.export.onnx_training.writer import Writer
 
 
 def softmax(w: Writer, out: Operand, a: Operand, dim: int, *_half: object) -> Operand:

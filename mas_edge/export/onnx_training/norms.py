@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.operand import Converter, Operand
+from mas_edge.export.onnx_training.writer import Writer
 
 
 def group_norm(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.operand import Converter, Operand
+from mas_edge.export.onnx_training.writer import Writer
 
 Number = float | int | bool
 Arg = Operand | Number
@@ -69,13 +70,31 @@ def power(w: Writer, out: Operand, a: Operand, exponent: Number) -> Operand:
 
 def rounded_division(w: Writer, out: Operand, a: Arg, b: Arg, rounding_mode: str | None = None) -> Operand:
     """a / b, rounded down or towards zero."""
-    quotient = w.div(operand(w, a, "float32"), operand(w, b, "float32"))
+    a, b = operand(w, a, out.dtype), operand(w, b, out.dtype)
+    if "float" not in out.dtype:  # ONNX divides whole numbers towards zero; without the rest there is nothing to round
+        return w.div(w.sub(a, remainder(w, out, a, b)) if rounding_mode == "floor" else a, b)
+    quotient = w.div(a, b)
     if rounding_mode == "floor":
-        quotient = w.pointwise("Floor", quotient)
-    elif rounding_mode == "trunc":
-        size = w.pointwise("Floor", w.pointwise("Abs", quotient))
-        quotient = w.mul(w.pointwise("Sign", quotient), size)
-    return w.cast(quotient, out.dtype)
+        return w.pointwise("Floor", quotient)
+    return truncated(w, out, quotient) if rounding_mode == "trunc" else quotient
+
+
+def truncated(w: Writer, _out: Operand, a: Operand) -> Operand:
+    """``a`` rounded towards zero."""
+    return w.mul(w.pointwise("Sign", a), w.pointwise("Floor", w.pointwise("Abs", a)))
+
+
+def remainder(w: Writer, out: Operand, a: Arg, b: Arg) -> Operand:
+    """What is left of a / b rounded down: it has the sign of b."""
+    a, b = operand(w, a, out.dtype), operand(w, b, out.dtype)
+    if "float" not in out.dtype:
+        return w.pointwise("Mod", a, b)
+    return w.sub(a, w.mul(w.pointwise("Floor", w.div(a, b)), b))
+
+
+def truncated_remainder(w: Writer, out: Operand, a: Arg, b: Arg) -> Operand:
+    """What is left of a / b rounded towards zero: it has the sign of a."""
+    return w.one("Mod", operand(w, a, out.dtype), operand(w, b, out.dtype), shape=out.shape, fmod=1)
 
 
 def not_equal(w: Writer, _out: Operand, a: Arg, b: Arg) -> Operand:
@@ -202,6 +221,8 @@ CONVERTERS: dict[str, Converter] = {
     "aten.add.Tensor": add, "aten.add.Scalar": add, "aten.sub.Tensor": sub, "aten.sub.Scalar": sub,
     "aten.rsub.Scalar": rsub, "aten.rsub.Tensor": rsub, "aten.pow.Tensor_Scalar": power,
     "aten.div.Tensor_mode": rounded_division, "aten.div.Scalar_mode": rounded_division,
+    "aten.trunc.default": truncated, "aten.remainder.Scalar": remainder, "aten.remainder.Tensor": remainder,
+    "aten.fmod.Scalar": truncated_remainder, "aten.fmod.Tensor": truncated_remainder,
     "aten.ne.Tensor": not_equal, "aten.ne.Scalar": not_equal, "aten.bitwise_and.Tensor": _arithmetic("And"),
     "aten.bitwise_or.Tensor": _arithmetic("Or"), "aten.bitwise_not.default": _unary("Not"),
     "aten.where.self": where, "aten.clamp.default": clamp, "aten.clamp.Tensor": clamp, "aten.clamp_min.default": clamp,

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from mas_edge.export.onnx_training.operand import Converter, Operand
 from mas_edge.export.onnx_training.separable import Matrix, apply_along, matrix_of
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.writer import Writer
 from mas_edge.protocol.errors import JobError
 
 

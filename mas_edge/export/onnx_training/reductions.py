@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.operand import Converter, Operand
+from mas_edge.export.onnx_training.writer import Writer
 
 Number = float | int | bool
 Axes = int | Sequence[int] | None
@@ -72,6 +73,16 @@ def _truth(reduction: str) -> Converter:
         return w.cast(w.reduce(reduction, flags, axes_of(a, dim), keep), "bool")
 
     return convert
+
+
+def product(w: Writer, out: Operand, a: Operand, dim: Axes = None, keep: bool = False, *_dtype: object) -> Operand:
+    """The product over ``dim``."""
+    return w.reduce("ReduceProd", w.cast(a, out.dtype), axes_of(a, dim), keep)
+
+
+def product_of_all(w: Writer, out: Operand, a: Operand, *_dtype: object) -> Operand:
+    """The product over everything."""
+    return product(w, out, a)
 
 
 def variance(
@@ -145,6 +156,7 @@ CONVERTERS: dict[str, Converter] = {
     "aten.max.dim": _extreme("ReduceMax", "ArgMax"), "aten.min.dim": _extreme("ReduceMin", "ArgMin"),
     "aten.any.default": _truth("ReduceMax"), "aten.any.dim": _truth("ReduceMax"), "aten.any.dims": _truth("ReduceMax"),
     "aten.all.default": _truth("ReduceMin"), "aten.all.dim": _truth("ReduceMin"), "aten.var.correction": variance,
+    "aten.prod.default": product_of_all, "aten.prod.dim_int": product,
     "aten.linalg_vector_norm.default": vector_norm, "aten.cumsum.default": cumulative_sum,
     "aten.mm.default": matrix_product, "aten.bmm.default": matrix_product, "aten.dot.default": matrix_product,
     "aten.mv.default": matrix_vector, "aten.addmm.default": add_product,

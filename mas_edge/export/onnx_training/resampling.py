@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from mas_edge.export.onnx_training.operand import Converter, Operand
 from mas_edge.export.onnx_training.separable import Matrix, apply_along, matrix_of
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.writer import Writer
 
 ATEN = torch.ops.aten
 

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mas_edge.export.onnx_training.writer import Operand, Writer
+from mas_edge.export.onnx_training.operand import Operand
+from mas_edge.export.onnx_training.writer import Writer
 
 Matrix = NDArray[Any]
 

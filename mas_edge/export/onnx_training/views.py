@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mas_edge.export.onnx_training.writer import Converter, Operand, Writer
+from mas_edge.export.onnx_training.operand import Converter, Operand
+from mas_edge.export.onnx_training.writer import Writer
 
 Number = float | int | bool
 
@@ -140,6 +141,11 @@ def new_filled(w: Writer, out: Operand, _like: Operand, _size: object, value: Nu
     return w.full(out.shape, value, out.dtype)
 
 
+def copied(w: Writer, out: Operand, _into: Operand, source: Operand, *_options: object) -> Operand:
+    """What is written over a whole tensor."""
+    return w.expand(w.cast(source, out.dtype), out.shape)
+
+
 def zeros(w: Writer, out: Operand, *_options: object) -> Operand:
     """0 everywhere; also for memory that is not set yet."""
     return w.full(out.shape, 0, out.dtype)
@@ -183,7 +189,8 @@ CONVERTERS: dict[str, Converter] = {
     "aten.unbind.int": unbind, "aten.cat.default": concat, "aten.stack.default": stack,
     "aten.slice_scatter.default": slice_scatter, "aten.select_scatter.default": select_scatter,
     "aten.constant_pad_nd.default": pad, "aten.flip.default": flip, "aten.repeat.default": repeat,
-    "aten.full.default": filled, "aten.full_like.default": filled, "aten.new_full.default": new_filled,
+    "aten.copy.default": copied, "aten.full.default": filled, "aten.full_like.default": filled,
+    "aten.new_full.default": new_filled, "aten.new_empty_strided.default": zeros,
     "aten.zeros.default": zeros, "aten.zeros_like.default": zeros,
     "aten.new_zeros.default": zeros, "aten.empty.memory_format": zeros, "aten.new_empty.default": zeros,
     "aten.empty_like.default": zeros, "aten.ones.default": ones, "aten.ones_like.default": ones,

@@ -7,8 +7,7 @@ call on the same operands is written once. What no output needs is left out at t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,39 +15,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from mas_edge.export.onnx_training.operand import TYPES, Operand
 from mas_edge.protocol.program import Value
 
 OPSET, IR = 18, 9  # understood by every ONNX Runtime since 1.15
-TYPES = {
-    "float32": onnx.TensorProto.FLOAT, "float64": onnx.TensorProto.DOUBLE, "int64": onnx.TensorProto.INT64,
-    "int32": onnx.TensorProto.INT32, "uint8": onnx.TensorProto.UINT8, "int8": onnx.TensorProto.INT8,
-    "bool": onnx.TensorProto.BOOL,
-}  # fmt: skip
 COMPARISONS = {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"}
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor of the graph."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def rank(self) -> int:
-        """The number of axes."""
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
-
-
-# Called with the writer, what PyTorch says of the result (an operand without a name, or a list of them), and every
-# argument of the operator's schema in order, tensors as operands. Returns the result; None where nobody asks for one.
-Converter = Callable[..., "Operand | Sequence[Operand | None]"]
 
 
 class Writer:
