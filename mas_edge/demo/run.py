@@ -23,6 +23,7 @@ from mas_edge.job import Job, load_job
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.broker import open_broker
 from mas_edge.orchestrator.result import result_of
+from mas_edge.orchestrator.store import MAX_EVENTS
 from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.errors import ServerError
 
@@ -74,15 +75,21 @@ def _clear_finished(state: Path, *, fresh: bool) -> None:
 
 
 def _watch(console: Console, fleet: LocalFleet, state: Path) -> None:
+    told = 0
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while not fleet.orchestrator_ended():
             fleet.check_devices()
             time.sleep(REFRESH_S)
             try:
-                snapshot = view.read(state)
+                snapshot = view.read(state, last_events=MAX_EVENTS)
             except ServerError:
                 continue  # the orchestrator has not begun to write yet
-            live.update(picture_of(snapshot))
+            if console.is_terminal:
+                live.update(picture_of(snapshot))
+            else:  # into a file or a pipe: a line for each thing that happened
+                for event in snapshot.events[told:]:
+                    console.print(f"{event.level}: {event.text}", markup=False, soft_wrap=True)
+                told = len(snapshot.events)
             _check_progress(snapshot)
 
 
