@@ -30,6 +30,7 @@ from mas_edge.protocol.program import Program, TargetSpec, dump, load
 TOLERANCE = 1e-5  # of one call in float32
 DRIFT_TOLERANCE = 1e-3  # of the weights after STEPS steps: rounding differences grow as training goes on
 STEPS = 10
+ATTEMPTS = 3  # batches on which an engine that does not round as eager does may agree
 EPSILON = float(np.finfo(np.float32).eps)
 HYPER = (0.01, 0.9, 1e-2)  # learning rate, momentum, weight decay: each shows, and no network runs away in STEPS steps
 
@@ -58,7 +59,7 @@ def verify(program: Program, network: Network, job: Job, seed: int = 0) -> list[
     program = load(dump(program))
     with _one_thread(), torch.random.fork_rng(devices=[]):
         runner = open_engine(program.engine).load(program)
-        found = [found for method in program.methods for found in _check(runner, program, method, network, job, seed)]
+        found = [each for method in program.methods for each in _attempts(runner, program, method, network, job, seed)]
     _require_close(program, found)
     return found
 
@@ -72,6 +73,19 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _attempts(runner: Runner, program: Program, method: str, network: Network, job: Job, seed: int) -> list[Comparison]:
+    """The comparisons on the first batch that agrees, else on the last.
+
+    An engine that rounds otherwise may meet a sample where the last bit decides (a ReLU at its corner, the angle of a
+    vector of almost no length): a matter of one batch, while a wrong operator is wrong on every one.
+    """
+    for attempt in range(1 if program.engine == "torch" else ATTEMPTS):
+        found = list(_check(runner, program, method, network, job, seed + attempt))
+        if all(each.max_rel <= each.tolerance for each in found):
+            break
+    return found
 
 
 def _check(

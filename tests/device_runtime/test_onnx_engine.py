@@ -15,9 +15,15 @@ from device_runtime.engines import open_engine
 from device_runtime.engines.base import Arrays
 from device_runtime.engines.onnx_engine import OnnxEngine
 from device_runtime.engines.torch_engine import TorchEngine
+from device_runtime.session import evaluate, train
+from mas_edge.export.onnx_training import emit
+from mas_edge.export.trace import trace_program
+from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import DeviceError, ProgramError
+from mas_edge.protocol.messages import Training
 from mas_edge.protocol.program import FORMAT, Method, Node, Program, Value, dump, load
 from mas_edge.protocol.weights import Layout
+from tests.device_runtime.tiny_job import TASKS, tiny_data, tiny_job
 
 FLOAT, INT = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
 A = helper.make_tensor_value_info("a", FLOAT, [2])
@@ -184,3 +190,22 @@ print(runner.run("train_step", dict(a=np.ones(2, np.float32), i=np.zeros(2, np.i
 def test_auto_takes_onnxruntime_where_there_is_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("device_runtime.engines.find_spec", lambda name: object() if name == "onnxruntime" else None)
     assert open_engine().name == "onnxruntime"
+
+
+def test_a_session_ends_where_it_ends_on_torch(tmp_path: Path) -> None:
+    traced = trace_program(tiny_job(), "merged", TASKS)
+    data, weights = tiny_data(tmp_path), vector_of(build(tiny_job(), TASKS))
+    training = Training(
+        learning_rate=0.05, momentum=0.9, weight_decay=0.01, local_epochs=2, seed=7,
+        task_weights=dict.fromkeys(TASKS, 1.0), affinity_period=2,
+    )  # fmt: skip
+    ends = []
+    for made in (traced, emit(traced)):
+        runner = open_engine(made.engine).load(made)
+        trained, report = train(runner, made, weights, data, training, stop=lambda: False)
+        ends.append((trained, report, evaluate(runner, made, trained, data)))
+    np.testing.assert_allclose(ends[1][0], ends[0][0], rtol=1e-4, atol=1e-5)
+    for one, other in zip(ends[0][1:], ends[1][1:], strict=True):
+        assert (one.steps, one.losses.keys()) == (other.steps, other.losses.keys())
+        for task, loss in one.losses.items():
+            assert other.losses[task] == pytest.approx(loss, rel=1e-4)

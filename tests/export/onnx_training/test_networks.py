@@ -9,7 +9,7 @@ from mas_edge.export.trace import trace_program
 from mas_edge.export.verify import verify
 from mas_edge.job import Job, Network, Optimizer, Task
 from mas_edge.learning import build
-from mas_edge.protocol.errors import JobError
+from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.program import Program
 from tests.learning.jobs import KINDS, OWN, image_job, job, own_job, series_job
 
@@ -74,3 +74,12 @@ def test_only_the_graphs_and_the_engine_change() -> None:
 def test_what_cannot_be_emitted_is_refused_with_its_module_and_a_way_out(encoder: str, reason: str) -> None:
     with pytest.raises(JobError, match=reason):
         emitted(of(encoder, 4), ("train_step",))
+
+
+def test_an_emitted_program_of_another_network_is_not_released() -> None:
+    made = series_job(KINDS[:2])
+    program = emitted(made, ("train_step", "evaluate"))
+    other = build(made, program.tasks)
+    other.encoder[0][1].eps = 0.5  # type: ignore[index]
+    with pytest.raises(ServerError, match="program 'g' does not do what its network does"):
+        verify(program, other, made)
