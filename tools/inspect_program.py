@@ -38,7 +38,7 @@ def page(program: Program, data: bytes) -> list[str]:
         numbers[entry.part] += entry.size
     parts = ", ".join(f"{part} {count}" for part, count in numbers.items())
     lines = [
-        f"program  {program.group}, format {program.format}, {len(data)} bytes",
+        f"program  {program.group} for {program.engine}, format {program.format}, {len(data)} bytes",
         f"sha256   {digest_of(data)}",
         f"tasks    {', '.join(program.tasks)}",
         f"batch    {program.batch_size} samples of shape {program.input_shape}",
@@ -49,11 +49,23 @@ def page(program: Program, data: bytes) -> list[str]:
     return lines
 
 
+def _of_calls(method: Method) -> tuple[Counter[str], int]:
+    """The operators of a method that is a list of calls, and the bytes of its constants."""
+    return Counter(node.op for node in method.nodes), sum(len(constant.data) for constant in method.constants)
+
+
+def _of_model(method: Method) -> tuple[Counter[str], int]:
+    """The same of a method that is an ONNX model."""
+    import onnx  # on the server; a device has no need of it
+
+    graph = onnx.load_model_from_string(method.graph).graph
+    return Counter(node.op_type for node in graph.node), sum(len(tensor.raw_data) for tensor in graph.initializer)
+
+
 def _about(name: str, method: Method) -> list[str]:
-    operators = Counter(node.op for node in method.nodes)
-    constants = sum(len(constant.data) for constant in method.constants)
+    operators, constants = _of_model(method) if method.graph else _of_calls(method)
     return [
-        f"{name}: {len(method.nodes)} calls of {len(operators)} operators, {constants} bytes of constants",
+        f"{name}: {operators.total()} calls of {len(operators)} operators, {constants} bytes of constants",
         *(f"  in   {_tensor(value)}" for value in method.inputs),
         *(f"  out  {_tensor(value)}" for value in method.outputs),
         *(f"  {count:4} {op}" for op, count in operators.most_common()),

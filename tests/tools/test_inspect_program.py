@@ -4,7 +4,10 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+from msgspec.structs import replace
+from onnx import TensorProto, helper, numpy_helper
 
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.artifact import digest_of
@@ -48,7 +51,7 @@ def test_a_program_is_printed_with_everything_a_person_asks_about(
     (tmp_path / "program").write_bytes(data)
     assert tool.main([str(tmp_path / "program")]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"program  group-0, format 1, {len(data)} bytes",
+        f"program  group-0 for torch, format 1, {len(data)} bytes",
         f"sha256   {digest_of(data)}",
         "tasks    a",
         "batch    16 samples of shape [6, 64]",
@@ -60,6 +63,19 @@ def test_a_program_is_printed_with_everything_a_person_asks_about(
         "     2 aten.mul.Tensor",
         "     1 aten.sum.dim_IntList",
     ]
+
+
+def test_a_program_for_onnxruntime_is_printed_with_the_operators_of_its_models(tool: ModuleType) -> None:
+    double = helper.make_node("Add", ["weights", "c"], ["out.losses"])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [9]) for name in ("weights", "out.losses")]
+    constant = numpy_helper.from_array(np.ones(9, np.float32), "c")
+    model = helper.make_model(helper.make_graph([double], "g", values[:1], values[1:], [constant]))
+    method = Method(METHOD.inputs, METHOD.outputs, [], [], [], model.SerializeToString())
+    program = replace(PROGRAM, methods={"evaluate": method}, engine="onnxruntime")
+    lines = tool.page(program, b"")
+    assert lines[0] == "program  group-0 for onnxruntime, format 1, 0 bytes"
+    assert lines[6] == "evaluate: 1 calls of 1 operators, 36 bytes of constants"
+    assert lines[-1] == "     1 Add"
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"PK\x03\x04", "not a program file"), (None, "No such file")])
