@@ -38,6 +38,7 @@ class ActiveRound:
     layout: Layout
     accumulator: Accumulator | None
     reports: dict[str, Report] = field(default_factory=dict)
+    updates: dict[str, str] = field(default_factory=dict)  # by device, the artifact it offers: kept until the close
     traffic: Traffic = field(default_factory=Traffic)
     began: float = field(default_factory=time.monotonic)
 

@@ -168,6 +168,8 @@ class Reception:
         except ProtocolError as error:
             self._refuse(active, offer, "invalid", str(error))
             return
+        if manifest is not None:
+            active.updates[offer.sender] = manifest.artifact
         if whole:
             self._accept(active, offer)
 

@@ -68,6 +68,8 @@ class RoundsDesk:
             self.log("info", f"{spec.round_id}: taken up again with {reports}")
 
     def _fold_again(self, active: ActiveRound, offer: Offer) -> None:
+        if offer.manifest:
+            active.updates[offer.sender] = offer.manifest.artifact
         try:
             active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
         except (DeviceError, ProtocolError) as error:  # the disk lost it: its device is told once more
@@ -218,12 +220,11 @@ class RoundsDesk:
         self._prune()
 
     def _prune(self) -> None:
-        """Keep what is in use and the weights of the last rounds."""
-        if self.active:
-            return  # an open round's updates are still needed to rebuild it after a crash
+        """Keep what is in use, the updates of open rounds, and the weights of the last rounds."""
         groups = ([self.state.merged] if self.state.merged else []) + self.state.groups
         kept = {m.artifact for g in groups for m in (*g.programs.values(), g.weights, g.model, g.golden) if m}
         kept |= {g.derive_from for g in groups}
+        kept |= {update for active in self.active.values() for update in active.updates.values()}
         kept |= {record.weights for record in [r for r in self._store.records() if r.weights][-KEPT_ROUNDS:]}
         self._artifacts.keep(kept - {""})
 

@@ -83,3 +83,23 @@ def test_a_round_that_is_no_longer_due_stays_closed(tmp_path: Path, store: Store
     store.open_round(spec(), "merge")  # of index 0: the state has moved on
     assert desk_in(tmp_path, store, artifacts, state).active == {}
     store.close()
+
+
+def test_what_an_open_round_needs_stays_when_old_weights_go(tmp_path: Path, store: Store) -> None:
+    artifacts = ArtifactStore(tmp_path / "artifacts")
+    merged = group_state(programs=programs_in(artifacts), weights=artifacts.put(pack(LAYOUT, numbers())))
+    state = store.begin(JOB, JobState(run_id="j-1", phase="merge", merged=merged))
+    store.open_round(spec(), "merge")
+    update = accepted(artifacts, "pi-1", seed=1)
+    store.accept(update)
+    old = artifacts.put(pack(LAYOUT, numbers(seed=3)))
+    desk = desk_in(tmp_path, store, artifacts, state)
+
+    desk.move(state)  # another group's round closed: a moment to make room
+
+    assert update.manifest is not None
+    assert artifacts.has(update.manifest.artifact)
+    assert artifacts.has(merged.weights.artifact)
+    assert artifacts.has(merged.programs["torch"].artifact)
+    assert not artifacts.has(old.artifact)
+    store.close()
