@@ -131,7 +131,7 @@ class Agent:
     _errands: dict[str, _Errand] = field(default_factory=dict)
     _downloads: dict[str, _Download] = field(default_factory=dict)
     _pending: dict[str, _Pending] = field(default_factory=dict)
-    _accepted: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_ERRANDS))
+    _accepted: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=MAX_ERRANDS))
 
     def __post_init__(self) -> None:
         for finished in self.offers.load():
@@ -157,7 +157,7 @@ class Agent:
             case Receipt():
                 self._forget(message.job, message.round_id)
                 if message.verdict in ("accepted", "duplicate"):
-                    self._accepted.append((message.job, message.round_id))
+                    self._accepted.append((message.boot_id, message.job, message.round_id))
             case Cancel():
                 self._forget(message.job, message.round_id)
                 return [*self._cancel(message), *self._next_work()]
@@ -234,8 +234,8 @@ class Agent:
     # ------------------------------------------------------------------ plans
 
     def _on_plan(self, plan: Plan, now: float) -> list[Effect]:
-        if (plan.job, plan.round_id) in self._accepted:
-            return []  # a broker may deliver a plan late: its work counted already
+        if (plan.boot_id, plan.job, plan.round_id) in self._accepted:
+            return []  # a broker may deliver a plan late: its work counted already in this life of the orchestrator
         if plan.round_id in self._pending and self._pending[plan.round_id].finished.job == plan.job:
             return self._offer(self._pending[plan.round_id], now)
         if plan.round_id in self._errands and self._errands[plan.round_id].plan.job == plan.job:

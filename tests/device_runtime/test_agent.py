@@ -137,6 +137,15 @@ def test_a_plan_that_has_everything_does_not_wait_for_one_that_is_still_fetching
     assert device.started() == ["r-2", "r-1"]
 
 
+def test_accepted_work_is_done_again_only_for_an_orchestrator_that_lost_it(device: OneDevice) -> None:
+    device.receive(plan())
+    device.wait(10.0)
+    device.receive(plan())  # delivered late by the broker
+    assert device.started() == ["merged-0000"]
+    device.receive(replace(plan(), boot_id="a new life"))
+    assert device.started() == ["merged-0000", "merged-0000"]
+
+
 def test_a_restart_with_a_finished_round_offers_it_again_and_does_not_train_again(device: OneDevice) -> None:
     device.losing["offer"] = 1
     device.receive(plan())
