@@ -12,6 +12,7 @@ from mas_edge.job import Job
 from mas_edge.learning.network import build, layout_of, vector_of
 from mas_edge.mas.merge import MERGED
 from mas_edge.protocol import program as program_format
+from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import gather, pack, unpack
 
@@ -26,11 +27,19 @@ def make_programs(job: Job, group: str, tasks: Sequence[str]) -> dict[str, bytes
     # After the split nobody asks how tasks help each other: a smaller program to push and to load.
     methods = ("train_step", "evaluate", "affinity") if group == MERGED else ("train_step", "evaluate")
     program = trace_program(job, group, tasks, methods)
-    emitters: dict[str, Callable[[Program], Program]] = {"torch": lambda traced: traced, "onnxruntime": emit}
-    programs = {engine: emitters[engine](program) for engine in job.engines}
+    programs = {engine: _emitted(program, engine) for engine in job.engines}
     for made in programs.values():
         verify(made, build(job, tasks), job)
     return {engine: program_format.dump(made) for engine, made in programs.items()}
+
+
+def _emitted(program: Program, engine: str) -> Program:
+    emitters: dict[str, Callable[[Program], Program]] = {"torch": lambda traced: traced, "onnxruntime": emit}
+    try:
+        return emitters[engine](program)
+    except JobError as error:
+        message = f"{error}; or leave {engine!r} out of `engines` in the job file, if no device needs it"
+        raise JobError(message) from None
 
 
 def first_weights(job: Job, tasks: Sequence[str]) -> bytes:
