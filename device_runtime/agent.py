@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
 from device_runtime.pending import Finished, PendingOffers
@@ -402,14 +402,7 @@ class Agent:
     def _offer(self, pending: _Pending, now: float) -> list[Effect]:
         pending.next_send = now + pending.repeat
         pending.repeat = min(2 * pending.repeat, OFFER_REPEAT_MAX_S)
-        done = pending.finished
-        what: dict[str, Any] = {
-            "job": done.job,
-            "round_id": done.round_id,
-            "report": done.report,
-            "manifest": done.manifest,
-        }
-        return [Tell(Offer(**self._sender(), **what))]
+        return [Tell(Offer(**self._sender(), **asdict(pending.finished)))]
 
     def _on_want(self, want: Want, now: float) -> list[Effect]:
         effects: list[Effect] = []

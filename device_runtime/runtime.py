@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import platform
@@ -12,12 +11,13 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 from device_runtime import session
 from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, Start, Tell
 from device_runtime.data import DataFolder
 from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.lock import lock_directory
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Link, Will
 from device_runtime.engines import available
 from device_runtime.pending import PendingOffers
@@ -232,18 +232,13 @@ class Runtime:
         )  # fmt: skip
 
 
-def _lock(state: Path) -> IO[str]:
-    """Keep a state directory to this process; the lock goes with it, however it ends."""
+def _lock(state: Path) -> TextIO:
+    """Keep a state directory to this process."""
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / "lock").open("w")
+        return lock_directory(state)
+    except BlockingIOError:
+        message = f"another device runtime works in {state}; stop it, or give this one a --state of its own"
+        raise DeviceError(message) from None
     except OSError as error:
         message = f"state directory {state} cannot be used: {error.strerror}; choose another --state"
         raise DeviceError(message) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        message = f"another device runtime works in {state}; stop it, or give this one a --state of its own"
-        raise DeviceError(message) from None
-    return lock

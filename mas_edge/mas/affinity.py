@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from mas_edge.protocol.errors import JobError, MessageError
+from mas_edge.protocol.errors import JobError
 
 Floats = NDArray[np.float64]
 
@@ -75,46 +75,6 @@ def self_affinities(matrix: AffinityMatrix) -> Floats:
     values = matrix.off_diagonal
     both_ways: Floats = values.sum(axis=0) + values.sum(axis=1)
     return both_ways / (2 * (n - 1))
-
-
-def mean_over(matrices: Sequence[AffinityMatrix], weights: Sequence[float] | None = None) -> AffinityMatrix:
-    """Return the mean of matrices of the same tasks: over the devices of a round, or over rounds.
-
-    Without ``weights`` the mean is uniform, as in MAS; with them it is sum_k w_k S_k / sum_k w_k.
-
-    Raises:
-        JobError: there is no matrix, the tasks differ, or the weights are not as many non-negative finite numbers with
-            a positive sum.
-    """
-    if not matrices:
-        message = "mean affinity: expected at least one matrix, got none"
-        raise JobError(message)
-    tasks = matrices[0].tasks
-    for matrix in matrices:
-        if matrix.tasks != tasks:
-            message = f"mean affinity: expected every matrix to have the tasks {tasks}, got {matrix.tasks}"
-            raise JobError(message)
-    shares = np.ones(len(matrices)) if weights is None else np.array(weights, dtype=np.float64)
-    total = shares.sum()
-    if shares.shape != (len(matrices),) or not (shares >= 0).all() or not 0 < total < np.inf:
-        message = f"mean affinity: expected {len(matrices)} weights >= 0 with a positive sum, got {shares.tolist()}"
-        raise JobError(message)
-    values = np.tensordot(shares / total, np.stack([matrix.values for matrix in matrices]), axes=1)
-    return AffinityMatrix(tasks, values)
-
-
-def from_report(tasks: Sequence[str], rows: ArrayLike) -> AffinityMatrix:
-    """Return the matrix that a device reported: one row a source, in the order of the plan's tasks.
-
-    Raises:
-        MessageError: the rows are not a square of finite numbers of the tasks' number.
-    """
-    try:
-        return AffinityMatrix(tuple(tasks), np.array(rows, dtype=np.float64))
-    except (JobError, TypeError, ValueError) as error:
-        cause = error if isinstance(error, JobError) else "rows of different lengths, or not numbers"
-        message = f"reported affinity cannot be used: {cause}"
-        raise MessageError(message) from None
 
 
 def to_csv(matrix: AffinityMatrix) -> str:

@@ -225,7 +225,7 @@ class RoundsDesk:
         kept = {m.artifact for g in groups for m in (*g.programs.values(), g.weights, g.model, g.golden) if m}
         kept |= {g.derive_from for g in groups}
         kept |= {update for active in self.active.values() for update in active.updates.values()}
-        kept |= {record.weights for record in [r for r in self._store.records() if r.weights][-KEPT_ROUNDS:]}
+        kept |= self._store.latest_weights(KEPT_ROUNDS)
         self._artifacts.keep(kept - {""})
 
     def log(self, level: str, text: str) -> None:

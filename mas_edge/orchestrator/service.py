@@ -121,12 +121,13 @@ class Orchestrator:
     def _start_due(self) -> None:
         if self._busy:
             return
+        rounds: list[RoundWork] = []
         for work in flow.due(self.state):
             if isinstance(work, Local):
                 self._busy = True
                 self._workshop.submit(self._make, work, self.state, self._store.records())
                 return
-        rounds = [work for work in flow.due(self.state) if isinstance(work, RoundWork)]
+            rounds.append(work)
         self._desk.open(rounds, self._reception.registry, time.monotonic())
 
     def _make(self, work: Local, state: JobState, records: list[RoundRecord]) -> None:

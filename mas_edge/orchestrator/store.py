@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from device_runtime.edge.lock import lock_directory
 from mas_edge.federation.flow import JobState
 from mas_edge.federation.rounds import RoundSpec
 from mas_edge.job import Job
@@ -45,8 +45,10 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(directory)
+            self._lock = lock_directory(directory)
+        except BlockingIOError:
+            message = f"another orchestrator works in {directory}; stop it, or choose another --state"
+            raise ServerError(message) from None
         except OSError as error:
             message = f"state directory {directory} cannot be used: {error}"
             raise ServerError(message) from None
@@ -71,7 +73,7 @@ class Store:
             message = f"state in {self.directory} could not be written: {error}; free the disk and start again"
             raise ServerError(message) from None
 
-    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+    def _rows(self, query: str, *values: str | int) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
@@ -159,6 +161,14 @@ class Store:
         """Every closed round, oldest first."""
         return [decode(row[0], RoundRecord) for row in self._rows(_RECORDS)]
 
+    def latest_weights(self, count: int) -> set[str]:
+        """The artifacts that came out of the last ``count`` training rounds, without decoding a whole run's records."""
+        query = (
+            "SELECT json_extract(CAST(record AS TEXT), '$.weights') AS weights FROM rounds"
+            " WHERE record IS NOT NULL AND weights <> '' ORDER BY number DESC LIMIT ?"
+        )
+        return {weights for (weights,) in self._rows(query, count)}
+
     # ------------------------------------------------------------------ devices and events
 
     def save_device(self, record: DeviceRecord) -> None:
@@ -176,17 +186,6 @@ class Store:
 def _write_state(db: sqlite3.Connection, state: JobState) -> None:
     finished = time.time() if state.phase == "done" else None
     db.execute("UPDATE job SET state = ?, finished = ?", (msgspec.json.encode(state), finished))
-
-
-def _locked(directory: Path) -> TextIO:
-    lock = (directory / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        message = f"another orchestrator works in {directory}; stop it, or choose another --state"
-        raise ServerError(message) from None
-    return lock
 
 
 def open_database(directory: Path, *, create: bool = False) -> sqlite3.Connection:

@@ -11,12 +11,10 @@ from hypothesis.extra.numpy import arrays
 from mas_edge.mas.affinity import (
     AffinityMatrix,
     from_csv,
-    from_report,
-    mean_over,
     self_affinities,
     to_csv,
 )
-from mas_edge.protocol.errors import JobError, MessageError
+from mas_edge.protocol.errors import JobError
 from tests.mas.matrices import TAG, matrices, named
 
 LETTERS = st.characters(exclude_categories=("C", "Z")) | st.sampled_from(' ,"')
@@ -43,36 +41,6 @@ def test_self_affinities_average_to_the_mean_of_the_off_diagonal(matrix: Affinit
     n = len(matrix.tasks)
     mean = matrix.off_diagonal.sum() / (n * (n - 1))
     assert self_affinities(matrix).mean() == pytest.approx(mean, abs=1e-10)
-
-
-def test_the_mean_is_uniform_unless_weights_are_given() -> None:
-    one, three = named(np.full((2, 2), 1.0)), named(np.full((2, 2), 3.0))
-    assert mean_over([one, three]).values.tolist() == [[2.0, 2.0], [2.0, 2.0]]
-    assert mean_over([one, three], weights=[3, 1]).values.tolist() == [[1.5, 1.5], [1.5, 1.5]]
-    assert mean_over([one, three], weights=[0, 1]).values.tolist() == three.values.tolist()
-
-
-@given(st.lists(arrays(np.float64, (3, 3), elements=st.floats(-100, 100)), min_size=1, max_size=5), st.data())
-def test_the_weighted_mean_lies_between_its_matrices(
-    values: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]], data: st.DataObject
-) -> None:
-    weights = data.draw(st.lists(st.floats(0.1, 10), min_size=len(values), max_size=len(values)))
-    mean = mean_over([named(v) for v in values], weights).values
-    assert (mean <= np.max(values, axis=0) + 1e-9).all()
-    assert (mean >= np.min(values, axis=0) - 1e-9).all()
-
-
-@pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]])
-def test_weights_that_make_no_mean_are_refused(weights: list[float]) -> None:
-    with pytest.raises(JobError, match="expected 2 weights"):
-        mean_over([TAG, TAG], weights)
-
-
-def test_a_mean_needs_matrices_of_the_same_tasks() -> None:
-    with pytest.raises(JobError, match="at least one matrix"):
-        mean_over([])
-    with pytest.raises(JobError, match="to have the tasks"):
-        mean_over([TAG, named(TAG.values)])
 
 
 @pytest.mark.parametrize(
@@ -104,17 +72,6 @@ def test_a_matrix_cannot_be_changed_from_outside() -> None:
     assert matrix.values[0, 1] == 0.0
     with pytest.raises(ValueError, match="read-only"):
         matrix.values[0, 1] = 9.0
-
-
-def test_a_report_keeps_row_as_source_and_column_as_recipient() -> None:
-    matrix = from_report(["a", "b"], [[0.0, 0.25], [-0.5, 0.0]])
-    assert matrix.values[matrix.tasks.index("a"), matrix.tasks.index("b")] == 0.25
-
-
-@pytest.mark.parametrize("rows", [[[1.0, 2.0]], [[1.0, 2.0], [3.0]], [[1.0, float("nan")], [0.0, 0.0]], [["x"]], []])
-def test_a_report_that_is_no_matrix_is_the_senders_fault(rows: list[list[float]]) -> None:
-    with pytest.raises(MessageError, match="reported affinity cannot be used"):
-        from_report(["a", "b"], rows)
 
 
 @given(any_named())

@@ -158,6 +158,15 @@ def test_open_rounds_come_back_and_closed_ones_as_their_records(store: Store, re
     assert not store.is_known("merged-0002")
 
 
+def test_the_latest_weights_are_those_of_the_last_rounds_that_trained(store: Store) -> None:
+    assert store.latest_weights(2) == set()
+    for number, weights in enumerate(["w0", "w1", "", "w3"]):
+        store.open_round(spec(f"r-{number}"), "merge")
+        store.close_round(record(f"r-{number}", weights=weights), STATE)
+    store.open_round(spec("r-4"), "merge")
+    assert store.latest_weights(2) == {"w1", "w3"}
+
+
 def test_a_round_has_a_name_of_its_own(store: Store) -> None:
     store.open_round(spec(), "merge")
     with pytest.raises(ServerError, match="could not be written"):
