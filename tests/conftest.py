@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from device_runtime.edge.mqtt import Link, Will
+from device_runtime.edge.mqtt import Arrived, Event, Link, Will
 from mas_edge.orchestrator.broker import EmbeddedBroker, ManagedBroker
 from mas_edge.orchestrator.broker.managed import find_mosquitto
 from tests.inbox import PATIENCE_S, Inbox
@@ -66,20 +67,36 @@ def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manag
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Connect a Link to a URL; returns it with the Inbox of its events. It is stopped after the test."""
+    """Connect a Link to a URL; returns it, subscribed, with the Inbox of its events. It is stopped after the test."""
     links: list[Link] = []
 
     def make(
         url: str, name: str = "", *, subscribe: str = "", will: Will | None = None, wait: bool = True
     ) -> tuple[Link, Inbox]:
         inbox = Inbox()
-        link = Link(url, name or f"test-{secrets.token_hex(4)}", inbox.put, will=will)
+        probe = f"probe/{secrets.token_hex(6)}"
+        settled = threading.Event()
+
+        def put(event: Event) -> None:
+            if isinstance(event, Arrived) and event.topic == probe:
+                settled.set()
+            else:
+                inbox.put(event)
+
+        link = Link(url, name or f"test-{secrets.token_hex(4)}", put, will=will)
         links.append(link)
         if subscribe:
             link.subscribe(subscribe)
         link.start()
         if wait:
             link.wait_connected(PATIENCE_S)
+        if wait and subscribe:
+            # A broker serves one connection's packets in order: with this message back, it has acted on the
+            # subscription, and what others publish from now on arrives.
+            link.subscribe(probe)
+            link.publish(probe, b"")
+            assert settled.wait(PATIENCE_S), "the subscription was not acted on"
+            link.unsubscribe(probe)
         return link, inbox
 
     yield make
