@@ -22,7 +22,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ENGINES = ("torch", "onnxruntime")
+ENGINES = ("torch", "onnxruntime", "executorch", "litert")
+DEFAULT_ENGINES = ("torch", "onnxruntime")
 Kind = Literal["class", "dense_class", "value", "direction"]
 DEFAULT_LOSS: dict[str, str] = {
     "class": "cross_entropy", "dense_class": "cross_entropy", "value": "l1", "direction": "cosine",
@@ -129,7 +130,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     fleet: str = "fleet"
     seed: int = 0
     # A program is exported for each; a device runs one of them.
-    engines: list[str] = msgspec.field(default_factory=lambda: list(ENGINES))
+    engines: list[str] = msgspec.field(default_factory=lambda: list(DEFAULT_ENGINES))
 
     def task(self, name: str) -> Task:
         """The task called ``name``."""

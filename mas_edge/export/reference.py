@@ -38,7 +38,12 @@ class Reference:
 
     def run(self, method: str, feeds: Arrays) -> Arrays:
         """Do what ``method`` of a program does with ``feeds``, from this network's own state; inputs by their names."""
-        methods = {"train_step": self._train_step, "evaluate": self._evaluate, "affinity": self._affinity}
+        methods = {
+            "train_step": self._train_step,
+            "evaluate": self._evaluate,
+            "affinity": self._affinity,
+            "infer": self._infer,
+        }
         results = methods[method]({name: torch.tensor(array) for name, array in feeds.items()})
         return {name: tensor.detach().numpy() for name, tensor in results.items()}
 
@@ -87,6 +92,11 @@ class Reference:
         with torch.no_grad():
             losses, metrics = self._measure(self._losses, feeds), self._measure(self._metrics, feeds)
         return {"losses": torch.stack(losses), "metrics": torch.stack(metrics)}
+
+    def _infer(self, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._network.eval()
+        with torch.no_grad():
+            return {f"out.{task}": output for task, output in self._network(feeds["x"]).items()}
 
     def _affinity(self, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
         self._network.train()

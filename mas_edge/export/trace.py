@@ -11,6 +11,7 @@ methods:
   train_step (all of them)                        -> weights [P], momentum [T], losses [n]
   evaluate (weights, x, y.*, mask.*)              -> losses [n], metrics [n]
   affinity (weights, x, y.*, mask.*, hyper)       -> losses [n], affinity [n, n]
+  infer (weights, x)                              -> out.<task> [B, ...] for every task
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
 def trace_program(job: Job, group: str, tasks: Sequence[str], methods: Sequence[str] = tuple(METHODS)) -> Program:
-    """Return the program of the group called ``group`` with ``tasks``; affinity may be left out after the split.
+    """Return the program of the group called ``group`` with ``tasks``; a method that nobody will call may be left out.
 
     Raises:
         JobError: the network, a loss or a metric cannot be built or traced, or needs an operator outside ATen.
@@ -66,6 +67,8 @@ def inputs_of(program: Program, method: str, job: Job) -> list[Value]:
         if job.optimizer.proximal_mu > 0:
             values.append(Value("anchor", trained, "float32"))
     values.append(Value("x", [batch, *program.input_shape], "float32"))
+    if method == "infer":
+        return values
     for task, target in program.targets.items():
         values.append(Value(f"y.{task}", [batch, *target.shape], target.dtype))
     for task, target in program.targets.items():

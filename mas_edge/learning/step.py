@@ -135,8 +135,17 @@ def affinity(objective: Objective, feeds: Tensors) -> dict[str, Tensor]:
     return {"losses": before, "affinity": torch.stack(rows)}
 
 
+def infer(objective: Objective, feeds: Tensors) -> dict[str, Tensor]:
+    """What the network says of one batch in evaluation mode: ``out.<task>`` [B, ...], as its heads give it."""
+    with torch.no_grad():
+        objective.network.eval()
+        trained, kept = _halves(objective, feeds["weights"])
+        state = [*_views(trained, objective.trained), *_copies(kept, objective.kept)]
+        return {f"out.{task}": output for task, output in _forward(objective, state, feeds["x"]).items()}
+
+
 METHODS: dict[str, Callable[[Objective, Tensors], dict[str, Tensor]]] = {
-    "train_step": train_step, "evaluate": evaluate, "affinity": affinity,
+    "train_step": train_step, "evaluate": evaluate, "affinity": affinity, "infer": infer,
 }  # fmt: skip
 
 

@@ -1,10 +1,15 @@
 """The program format: the exported graphs of one group, with no weights and no code in it.
 
-A program is a set of methods (``train_step``, ``evaluate``, ``affinity``). Each is a list of ATen operator calls in
-order: data, not code. An engine that reads it runs only operators of the ``aten`` namespace, so that a program from the
-wire can compute and nothing else. For the engine ``onnxruntime`` a method holds an ONNX model instead (``graph``; its
-inputs are named as declared, its outputs ``out.<name>``: in ONNX one name cannot be both). On the wire: 8 bytes of
-magic, then the zlib-compressed JSON of ``Program``.
+A program is a set of methods (``train_step``, ``evaluate``, ``affinity``, ``infer``). For the engine ``torch`` each is
+a list of ATen operator calls in order: data, not code. An engine that reads it runs only operators of the ``aten``
+namespace, so that a program from the wire can compute and nothing else. The other engines have formats of their own:
+
+* ``onnxruntime``: a method holds an ONNX model (``graph``; its inputs are named as declared, its outputs
+  ``out.<name>``: in ONNX one name cannot be both);
+* ``executorch``: the program holds one ``.pte`` with all methods (``file``), inputs and outputs in the declared order;
+* ``litert``: the program holds one ``.tflite`` (``file``) with a signature for each method, tensors named as declared.
+
+On the wire: 8 bytes of magic, then the zlib-compressed JSON of ``Program``.
 
 Arguments are JSON: numbers, strings, booleans, null and lists stand for themselves; everything else is an object with
 one key: ``{"ref": "name"}`` a value computed before, ``{"dtype": "float32"}``, ``{"device": "any"}`` (the device the
@@ -85,7 +90,8 @@ class Program(msgspec.Struct, frozen=True):
     targets: dict[str, TargetSpec]
     layout: Layout
     methods: dict[str, Method]
-    engine: str = "torch"  # what runs it: "torch" or "onnxruntime"
+    engine: str = "torch"  # what runs it: "torch", "onnxruntime", "executorch" or "litert"
+    file: bytes = b""  # the .pte or .tflite with all methods; their own nodes and graphs are empty then
 
 
 def graph_output(name: str) -> str:

@@ -32,6 +32,7 @@ def test_inputs_and_outputs_are_those_of_the_contract(program: Program) -> None:
         ),
         "evaluate": (["weights", *samples], ["losses", "metrics"]),
         "affinity": (["weights", *samples, "hyper"], ["losses", "affinity"]),
+        "infer": (["weights", "x"], [f"out.{task}" for task in program.tasks]),
     }  # fmt: skip
     assert {name: (names(m.inputs), names(m.outputs)) for name, m in program.methods.items()} == expected
     n, layout = len(program.tasks), program.layout

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
+from mas_edge.export.functional import RANDOM, functional
 from mas_edge.export.onnx_training import (
     convolution,
     indexing,
@@ -23,7 +24,6 @@ from mas_edge.export.onnx_training import (
     resampling,
     views,
 )
-from mas_edge.export.onnx_training.functional import RANDOM, functional
 from mas_edge.export.onnx_training.operand import TYPES, Converter, Operand
 from mas_edge.export.onnx_training.writer import Writer
 from mas_edge.protocol.errors import JobError

@@ -7,9 +7,9 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F  # noqa: N812
 
+from mas_edge.export.functional import functional
 from mas_edge.export.graph import method_of
 from mas_edge.export.onnx_training.emitter import CONVERTERS
-from mas_edge.export.onnx_training.functional import functional
 from mas_edge.export.trace import trace_program
 from mas_edge.protocol.program import Value
 from tests.learning.jobs import KINDS, series_job

@@ -1,13 +1,13 @@
-"""First pass: a method's calls without changes in place, with shapes, and without operators the emitter lacks.
+"""The pass before every emitter: a method's calls without changes in place, with shapes, in an engine's operators.
 
 The nodes are run once more on fake tensors under ``functionalize``: what is changed in place comes out as a new value,
 in views too. Operators for which there is no converter are replaced by their definition in terms of simpler ones, where
-PyTorch has one (``torch._decomp``, the core ATen set).
+PyTorch has one (``torch._decomp``, the core ATen set), or by the engine's own definition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -28,8 +28,11 @@ RANDOM = {
 }  # fmt: skip
 
 
-def functional(method: Method, where: str, kept: Collection[str]) -> fx.Graph:
-    """Return ``method`` as a graph of pure operators, those in ``kept`` as they are.
+Definitions = Mapping[OpOverload, Callable[..., Any]]
+
+
+def functional(method: Method, where: str, kept: Collection[str], own: Definitions | None = None) -> fx.Graph:
+    """Return ``method`` as a graph of pure operators: those in ``kept`` as they are, those in ``own`` as defined there.
 
     Its placeholders are the inputs, then the constants: functionalize has to know both, as a clone of a constant may be
     changed in place. ``node.meta["val"]`` holds shapes and dtypes, ``node.meta["module"]`` the module of a call.
@@ -54,7 +57,7 @@ def functional(method: Method, where: str, kept: Collection[str]) -> fx.Graph:
 
     with fx.traceback.preserve_node_meta():
         traced = make_fx(
-            functionalize(run), decomposition_table=_definitions(kept), tracing_mode="fake",
+            functionalize(run), decomposition_table=_definitions(kept, own or {}), tracing_mode="fake",
             _allow_non_fake_inputs=True,
         )(*examples)  # fmt: skip
     graph: fx.Graph = traced.graph
@@ -64,6 +67,6 @@ def functional(method: Method, where: str, kept: Collection[str]) -> fx.Graph:
     return graph
 
 
-def _definitions(kept: Collection[str]) -> dict[OpOverload, Callable[..., Any]]:
+def _definitions(kept: Collection[str], own: Definitions) -> dict[OpOverload, Callable[..., Any]]:
     known = core_aten_decompositions()
-    return {op: known[op] for op in known if str(op) not in kept and str(op) not in RANDOM}
+    return {op: known[op] for op in known if str(op) not in kept and str(op) not in RANDOM} | dict(own)
