@@ -23,12 +23,17 @@ from mas_edge.protocol.weights import derive
 
 
 class Steps:
-    """Steps that need torch and time, but no broker; ``models`` is where a person finds the final models."""
+    """Steps that need torch and time, but no broker.
 
-    def __init__(self, job: Job, artifacts: ArtifactStore, models: Path) -> None:
+    In ``directory``, that of the run, ``models`` is where a person finds the final models, and ``exports`` keeps what
+    was verified, for an orchestrator that is killed between exporting and going on.
+    """
+
+    def __init__(self, job: Job, artifacts: ArtifactStore, directory: Path) -> None:
         self._job = job
         self._artifacts = artifacts
-        self._models = models
+        self._models = directory / "models"
+        self._exports = directory / "exports"
 
     def take(self, work: Local, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord | None]:
         """Do one step; returns the state after it, and the split if this step decided it.
@@ -45,7 +50,7 @@ class Steps:
     def _prepare(self, state: JobState) -> JobState:
         workshop = _workshop()
         merged = all_in_one([task.name for task in self._job.tasks])
-        programs = self._put_all(workshop.make_programs(self._job, merged.name, merged.tasks))
+        programs = self._put_all(workshop.make_programs(self._job, merged.name, merged.tasks, self._exports))
         weights = self._artifacts.put(workshop.first_weights(self._job, merged.tasks))
         return flow.prepared(state, self._job, programs, weights)
 
@@ -60,7 +65,7 @@ class Steps:
         trained = self._artifacts.read(state.merged.weights.artifact)
         made: list[SplitGroup] = []
         for group in groups:
-            programs = workshop.make_programs(self._job, group.name, group.tasks)
+            programs = workshop.make_programs(self._job, group.name, group.tasks, self._exports)
             layout = program_format.load(next(iter(programs.values()))).layout
             if {entry.part for entry in layout.entries} != set(parts[group.name]):
                 message = f"the program of {group.name} does not hold exactly the parts {parts[group.name]}"

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
+from mas_edge.export.cache import ExportCache
+from mas_edge.export.gate import released
 from mas_edge.export.inference import export_inference, golden_of
-from mas_edge.export.onnx_training import emit
 from mas_edge.export.trace import trace_program
-from mas_edge.export.verify import verify
 from mas_edge.job import Job
 from mas_edge.learning.network import build, layout_of, vector_of
 from mas_edge.mas.merge import MERGED
-from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import gather, pack, unpack
 
 
-def make_programs(job: Job, group: str, tasks: Sequence[str]) -> dict[str, bytes]:
+def make_programs(job: Job, group: str, tasks: Sequence[str], kept: Path | None = None) -> dict[str, bytes]:
     """Trace the group's program once, emit it for every engine of the job, and hold each against eager.
+
+    What the folder ``kept`` holds of the same graph was verified before, and is neither emitted nor verified again.
 
     Raises:
         JobError: the network cannot be traced, or holds an operator that an engine of the job cannot run.
@@ -27,16 +29,13 @@ def make_programs(job: Job, group: str, tasks: Sequence[str]) -> dict[str, bytes
     # After the split nobody asks how tasks help each other: a smaller program to push and to load.
     methods = ("train_step", "evaluate", "affinity") if group == MERGED else ("train_step", "evaluate")
     program = trace_program(job, group, tasks, methods)
-    programs = {engine: _emitted(program, engine) for engine in job.engines}
-    for made in programs.values():
-        verify(made, build(job, tasks), job)
-    return {engine: program_format.dump(made) for engine, made in programs.items()}
+    cache = None if kept is None else ExportCache(kept)
+    return {engine: _released(program, engine, job, cache) for engine in job.engines}
 
 
-def _emitted(program: Program, engine: str) -> Program:
-    emitters: dict[str, Callable[[Program], Program]] = {"torch": lambda traced: traced, "onnxruntime": emit}
+def _released(program: Program, engine: str, job: Job, cache: ExportCache | None) -> bytes:
     try:
-        return emitters[engine](program)
+        return released(program, engine, job, cache).program
     except JobError as error:
         message = f"{error}; or leave {engine!r} out of `engines` in the job file, if no device needs it"
         raise JobError(message) from None

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
 import pytest
 from msgspec.structs import replace
 from torch import nn
 
+from mas_edge.export import verify
+from mas_edge.export.onnx_training import emitter
 from mas_edge.job import Data, Federation, Job, Network, Task
 from mas_edge.orchestrator.workshop import make_programs
 from mas_edge.protocol import program as program_format
@@ -30,6 +39,23 @@ JOB = Job(
 )
 
 
+@contextmanager
+def counting() -> Iterator[Counter[str]]:
+    """Count the calls of the emitter and of the verification, both real: the interpreter says when one begins."""
+    calls: Counter[str] = Counter()
+    watched = {emitter.emit.__code__: "emit", verify.verify.__code__: "verify"}
+
+    def look(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code in watched:
+            calls[watched[frame.f_code]] += 1
+
+    sys.setprofile(look)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
 def test_a_network_that_one_engine_cannot_train_is_refused_with_the_way_out() -> None:
     with pytest.raises(JobError, match=r"encoder\.1.*dropout.*leave 'onnxruntime' out of `engines` in the job file"):
         make_programs(JOB, "merged", ["a"])
@@ -43,3 +69,33 @@ def test_a_program_is_made_for_each_engine_of_the_job_and_no_other() -> None:
         "torch": "torch", "onnxruntime": "onnxruntime",
     }  # fmt: skip
     assert list(make_programs(replace(job, engines=["onnxruntime"]), "merged", ["a"])) == ["onnxruntime"]
+
+
+def test_what_was_exported_before_is_neither_emitted_nor_verified_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = replace(JOB, network=Network(family="series"), tasks=[replace(JOB.tasks[0], head="")])
+    job = replace(job, data=Data(input_shape=[3, 16]))
+    with counting() as calls:
+        first = make_programs(job, "group-0", ["a"], tmp_path)
+        assert calls == {"emit": 1, "verify": 2}
+        assert make_programs(job, "group-0", ["a"], tmp_path) == first
+        assert calls == {"emit": 1, "verify": 2}
+        make_programs(replace(job, federation=replace(job.federation, batch_size=8)), "group-0", ["a"], tmp_path)
+        assert calls == {"emit": 2, "verify": 4}
+        for entry in tmp_path.iterdir():
+            entry.write_bytes(b"damaged")
+        assert make_programs(job, "group-0", ["a"], tmp_path) == first
+        assert calls == {"emit": 3, "verify": 6}
+    assert "damaged" in caplog.text
+
+
+def test_a_kept_program_serves_the_same_tasks_under_another_group_name(tmp_path: Path) -> None:
+    job = replace(JOB, network=Network(family="series"), tasks=[replace(JOB.tasks[0], head="")])
+    job = replace(job, data=Data(input_shape=[3, 16]))
+    make_programs(job, "group-0", ["a"], tmp_path)
+    with counting() as calls:
+        again = make_programs(job, "group-1", ["a"], tmp_path)
+    assert calls == {}
+    assert {program_format.load(data).group for data in again.values()} == {"group-1"}
+    assert again == make_programs(job, "group-1", ["a"])
