@@ -6,7 +6,6 @@ back as ``healthy=False`` with a reason for people, and the slot that held the l
 
 from __future__ import annotations
 
-import importlib
 import statistics
 import time
 from dataclasses import dataclass
@@ -18,12 +17,12 @@ from numpy.typing import NDArray
 
 from device_runtime.data import DataFolder
 from device_runtime.data_check import TEST
+from device_runtime.inference import INPUT, Model, open_model
 from mas_edge.protocol.errors import EdgeError
+from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.weights import unpack
 
-INPUT = "x"
-OUTPUT_PREFIX = "out."  # a golden file holds ``x`` and ``out.<task>``
-THREADS = 2  # leaves the other cores of a four-core board to whatever else the device is for
+OUTPUT_PREFIX = "out."  # a golden file holds ``x`` and ``out.<task>``, the tasks in the group's order
 OWN_SAMPLES, OWN_BATCH = 256, 16  # enough to meet an odd sample; bounded, as a check must not become a benchmark
 LATENCY_RUNS = 5  # the median of five ignores one or two runs that the system interrupted
 
@@ -39,6 +38,7 @@ class Health:
     latency_s: float = 0.0  # median of single-sample runs; 0 if it never ran
     max_difference: float = 0.0
     samples: int = 0  # of the device's own test split that went through it
+    engine: str = ""  # what ran it; empty if it was never loaded
 
 
 class _Unhealthy(Exception):  # noqa: N818 - carries a reason out of the checks below, never leaves this module
@@ -48,7 +48,7 @@ class _Unhealthy(Exception):  # noqa: N818 - carries a reason out of the checks 
 def check_health(
     model_path: Path, golden: bytes, tolerance: float, max_latency_s: float, data: DataFolder | None = None
 ) -> Health:
-    """Load the ONNX model, run the golden inputs, measure the latency, and run the device's own test samples.
+    """Load the model, run the golden inputs, measure the latency, and run the device's own test samples.
 
     Healthy means: |output - golden| <= ``tolerance`` * max(1, |golden|) everywhere, the median latency of a single
     sample is at most ``max_latency_s``, and every output on the device's own samples is finite.
@@ -56,18 +56,22 @@ def check_health(
     found: dict[str, Any] = {}
     try:
         expected = _golden(golden)
-        session = _session(model_path)
-        _check_signature(session, expected)
-        found["max_difference"] = difference = _difference(_run(session, expected[INPUT]), expected)
-        found["latency_s"] = latency = _latency(session, expected[INPUT][:1])
+        model = open_model(model_path, _tasks(expected))
+        found["engine"] = model.engine
+        suffix = model_path.suffix[1:]
+        _require(ENGINE_OF.get(suffix) == model.engine, f"the model is for {model.engine} and was sent as {suffix}")
+        found["max_difference"] = difference = _difference(_run(model, expected[INPUT]), expected)
+        found["latency_s"] = latency = _latency(model, expected[INPUT][:1])
         _require(
             difference <= tolerance, f"outputs differ from the golden ones by {difference:.2g}, allowed {tolerance:g}"
         )
         _require(latency <= max_latency_s, f"one sample takes {latency:.3g} s, allowed {max_latency_s:g} s")
         if data is not None:
-            found["samples"] = _own_samples(session, data, expected)
-    except _Unhealthy as problem:
+            found["samples"] = _own_samples(model, data, expected)
+    except (_Unhealthy, EdgeError) as problem:
         return Health(healthy=False, reason=str(problem), **found)
+    except MemoryError:
+        return Health(healthy=False, reason="there is not enough memory on this device to run the model", **found)
     return Health(healthy=True, reason="", **found)
 
 
@@ -88,53 +92,20 @@ def _golden(data: bytes) -> Tensors:
     return tensors
 
 
-def _session(path: Path) -> Any:
-    try:
-        onnxruntime: Any = importlib.import_module("onnxruntime")  # only now: a device that trains need not have it
-    except ImportError:
-        message = "onnxruntime is not installed on this device: pip install 'mas-edge[onnx]'"
-        raise _Unhealthy(message) from None
-    if not path.is_file():
-        message = f"there is no model file {path.name}"
-        raise _Unhealthy(message)
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal only: what goes wrong is in the reason
-    options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base class
-        message = f"onnxruntime cannot load the model file of {path.stat().st_size} bytes: {_first_line(error)}"
-        raise _Unhealthy(message) from None
+def _tasks(golden: Tensors) -> list[str]:
+    return [name.removeprefix(OUTPUT_PREFIX) for name in golden if name != INPUT]
 
 
-def _check_signature(session: Any, expected: Tensors) -> None:
-    inputs = {value.name: list(value.shape[1:]) for value in session.get_inputs()}
-    wanted = {INPUT: list(expected[INPUT].shape[1:])}
-    if inputs != wanted:
-        message = f"the model takes {inputs} (name: shape of one sample), the golden samples are {wanted}"
-        raise _Unhealthy(message)
-    outputs = {OUTPUT_PREFIX + value.name for value in session.get_outputs()}
-    if outputs != expected.keys() - {INPUT}:
-        message = f"the model gives {sorted(outputs)}, the golden samples have {sorted(expected.keys() - {INPUT})}"
-        raise _Unhealthy(message)
-
-
-def _run(session: Any, x: NDArray[np.float32]) -> Tensors:
-    names = [value.name for value in session.get_outputs()]
-    try:
-        outputs = session.run(names, {INPUT: x})
-    except Exception as error:  # onnxruntime's errors share no base class
-        message = f"the model does not run on an input of shape {x.shape}: {_first_line(error)}"
-        raise _Unhealthy(message) from None
-    for name, output in zip(names, outputs, strict=True):
+def _run(model: Model, x: NDArray[np.float32]) -> Tensors:
+    outputs = model.run(x)
+    for task, output in outputs.items():
         if not np.isfinite(output).all():
-            message = f"the model's output {name!r} is not finite (NaN or infinity) on an input of shape {x.shape}"
+            message = f"the model's output {task!r} is not finite (NaN or infinity) on an input of shape {x.shape}"
             raise _Unhealthy(message)
-    return {OUTPUT_PREFIX + name: output for name, output in zip(names, outputs, strict=True)}
+    return {OUTPUT_PREFIX + task: output for task, output in outputs.items()}
 
 
-def _own_samples(session: Any, data: DataFolder, expected: Tensors) -> int:
+def _own_samples(model: Model, data: DataFolder, expected: Tensors) -> int:
     """Run the first test samples of this device, whose outputs must be finite; return how many ran."""
     _require(
         data.input_shape == list(expected[INPUT].shape[1:]),
@@ -142,15 +113,14 @@ def _own_samples(session: Any, data: DataFolder, expected: Tensors) -> int:
     )
     rows = np.flatnonzero(data.arrays["split"] == TEST)[:OWN_SAMPLES]
     for start in range(0, len(rows), OWN_BATCH):
-        _run(session, np.asarray(data.arrays["x"][rows[start : start + OWN_BATCH]], np.float32))
+        _run(model, np.asarray(data.arrays["x"][rows[start : start + OWN_BATCH]], np.float32))
     return len(rows)
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
 def _difference(outputs: Tensors, expected: Tensors) -> float:
+    if outputs.keys() != expected.keys() - {INPUT}:
+        message = f"the model gives {sorted(outputs)}, the golden samples have {sorted(expected.keys() - {INPUT})}"
+        raise _Unhealthy(message)
     worst = 0.0
     for name, got in outputs.items():
         golden = expected[name]
@@ -161,11 +131,11 @@ def _difference(outputs: Tensors, expected: Tensors) -> float:
     return worst
 
 
-def _latency(session: Any, x: NDArray[np.float32]) -> float:
+def _latency(model: Model, x: NDArray[np.float32]) -> float:
     """The median wall seconds of running one sample; the golden run before was the warm-up."""
     seconds = []
     for _ in range(LATENCY_RUNS):
         start = time.perf_counter()
-        _run(session, x)
+        _run(model, x)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)

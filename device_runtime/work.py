@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +16,13 @@ from device_runtime.deployed import check_health
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines import open_engine
 from device_runtime.engines.base import Engine, Runner
+from device_runtime.slots import Slots
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError
 from mas_edge.protocol.messages import Plan, Report
+from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.program import Program
+from mas_edge.protocol.topics import check_name
 from mas_edge.protocol.weights import Layout, gather, pack, require_finite, sent_layout, unpack
 
 # Programs kept ready to run. A device serves at most a few groups; each loaded one costs a few MB.
@@ -90,20 +91,26 @@ class Bench:
         if plan.health is None:
             message = f"plan {plan.round_id} deploys without a health check"
             raise DeviceError(message)
+        if plan.format not in ENGINE_OF:
+            known = ", ".join(ENGINE_OF)
+            message = f"plan {plan.round_id} deploys a model of format {plan.format[:40]!r}; known here: {known}"
+            raise DeviceError(message)
         began, cpu = time.monotonic(), time.thread_time()
-        slot = self._deployed / plan.group
-        slot.mkdir(parents=True, exist_ok=True)
-        trial, active = slot / "trial.onnx", slot / "active.onnx"
-        shutil.copyfile(self._store.path(plan.program.artifact), trial)
+        slots = Slots(self._deployed / check_name(plan.group, "group"))
         golden = self._store.read(plan.health.golden.artifact)
-        health = check_health(trial, golden, plan.health.tolerance, plan.health.max_latency_s, self._data)
-        if health.healthy:
-            _replace_durably(trial, active)
-        else:
-            trial.unlink()
+        try:
+            trial = slots.put_on_trial(self._store.path(plan.program.artifact), plan.format)
+            health = check_health(trial, golden, plan.health.tolerance, plan.health.max_latency_s, self._data)
+            if health.healthy:
+                slots.activate(trial)
+            else:
+                trial.unlink()
+        except OSError as error:
+            message = f"the model of {plan.group} cannot be put in its place: {error}; free the disk of this device"
+            raise DeviceError(message) from None
         return Report(
             samples={}, losses={}, healthy=health.healthy, health_reason=health.reason, latency_s=health.latency_s,
-            engine="onnxruntime", seconds={"check": time.monotonic() - began}, cpu_seconds=time.thread_time() - cpu,
+            engine=health.engine, seconds={"check": time.monotonic() - began}, cpu_seconds=time.thread_time() - cpu,
         )  # fmt: skip
 
 
@@ -113,15 +120,3 @@ def _update(layout: Layout, trained: np.ndarray, report: Report) -> bytes:
     sent = sent_layout(layout, report.samples)
     flat = np.concatenate([tensors[entry.name] for entry in sent.entries])
     return pack(sent, flat.astype(np.float32, copy=False))
-
-
-def _replace_durably(source: Path, target: Path) -> None:
-    """Rename so that after a power cut either the old or the new file is there, whole."""
-    with source.open("rb") as file:
-        os.fsync(file.fileno())
-    source.replace(target)
-    directory = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -40,7 +40,7 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     end_round: int
     derive_from: str = ""  # the artifact its first weights can be taken out of
     evaluated: bool = False
-    model: Manifest | None = None
+    models: dict[str, Manifest] = {}  # by format; see ``mas_edge.protocol.models``
     golden: Manifest | None = None
     deployed: bool = False
 
@@ -61,6 +61,13 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SplitGroup = tuple[str, Sequence[str], dict[str, Manifest], Manifest]  # name, tasks, programs by engine, weights
+
+
+class Provided(msgspec.Struct, frozen=True):
+    """What was made for a group because a device needs it."""
+
+    group: str
+    models: dict[str, Manifest] = {}
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -153,11 +160,17 @@ def split(state: JobState, job: Job, groups: Sequence[SplitGroup]) -> JobState:
     return state if due(state) else _next_phase(state)  # R0 = R: nothing left to train
 
 
-def exported(state: JobState, models: dict[str, tuple[Manifest, Manifest]]) -> JobState:
-    """The inference models and their golden outputs are made: group -> (model, golden)."""
-    for name, (model, golden) in models.items():
-        state = _with(state, msgspec.structs.replace(state.group(name), model=model, golden=golden))
+def exported(state: JobState, models: dict[str, tuple[dict[str, Manifest], Manifest]]) -> JobState:
+    """The inference models and their golden outputs are made: group -> (models by format, golden)."""
+    for name, (made, golden) in models.items():
+        state = _with(state, msgspec.structs.replace(state.group(name), models=made, golden=golden))
     return _next_phase(state)
+
+
+def provided(state: JobState, made: Provided) -> JobState:
+    """Something that devices wanted beside what every group has is made."""
+    group = state.group(made.group)
+    return _with(state, msgspec.structs.replace(group, models={**group.models, **made.models}))
 
 
 def deployed(state: JobState, work: RoundWork) -> JobState:

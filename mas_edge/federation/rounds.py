@@ -43,7 +43,7 @@ class RoundSpec:
     selected: tuple[str, ...]
     deadline_s: float
     min_reports: int
-    engines: dict[str, str] = field(default_factory=dict)  # of the selected devices: each gets its program
+    supplies: dict[str, str] = field(default_factory=dict)  # of the selected devices: the program or model each gets
 
 
 @dataclass

@@ -34,7 +34,7 @@ class ActiveRound:
     machine: Round
     group: GroupState
     phase: str
-    plans: dict[str, Plan]  # by engine
+    plans: dict[str, Plan]  # by what the device gets: a program or a model
     layout: Layout
     accumulator: Accumulator | None
     reports: dict[str, Report] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class ActiveRound:
 
     def plan_for(self, device: str) -> Plan:
         """What this device is told."""
-        return self.plans[self.machine.spec.engines[device]]
+        return self.plans[self.machine.spec.supplies[device]]
 
     @property
     def _learning_rate(self) -> float:

@@ -20,8 +20,8 @@ HEALTH_TOLERANCE = 1e-3
 SEEDS_PER_ROUND = 1000
 
 
-def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, engine: str, sender: dict[str, Any]) -> Plan:
-    """The plan of one round, the same for every selected device with this engine.
+def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, supply: str, sender: dict[str, Any]) -> Plan:
+    """The plan of one round, the same for every selected device that gets this program, or a model of this format.
 
     Raises:
         ServerError: the group has nothing to deploy.
@@ -31,14 +31,14 @@ def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, engine:
         "tasks": group.tasks, "deadline_s": job.federation.deadline_s,
     }  # fmt: skip
     if work.kind == "deploy":
-        if group.model is None or group.golden is None:
-            message = f"group {group.name} has no inference model to deploy"
+        if supply not in group.models or group.golden is None:
+            message = f"group {group.name} has no inference model of format {supply} to deploy"
             raise ServerError(message)
         health = HealthCheck(golden=group.golden, tolerance=HEALTH_TOLERANCE, max_latency_s=MAX_LATENCY_S)
-        return Plan(**base, program=group.model, health=health)
+        return Plan(**base, program=group.models[supply], health=health, format=supply)
     weights = Weights(manifest=group.weights, derive_from=group.derive_from)
     training = _training(job, work) if work.kind == "train" else None
-    return Plan(**base, program=group.programs[engine], weights=weights, training=training)
+    return Plan(**base, program=group.programs[supply], weights=weights, training=training)
 
 
 def artifacts_of(plan: Plan) -> list[tuple[ArtifactKind, Manifest]]:

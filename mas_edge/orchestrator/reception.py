@@ -56,6 +56,11 @@ class Reception:
         elif payload:  # an empty payload clears a retained message: the device was removed from the broker
             self._on_message(device, payload, len(topic), retained, now)
 
+    def review(self) -> None:
+        """What can be made for devices has changed: write down what each is told."""
+        for birth in self.registry.births.values():
+            self._save_device(birth)
+
     def poll(self, now: float) -> None:
         """Ask for what is missing of the uploads."""
         self._collection.keep_rounds(set(self._desk.active))
@@ -121,6 +126,8 @@ class Reception:
         problem = why_not(birth, self._desk.job, self._tasks)
         if problem:
             self._desk.log("warning", f"{birth.sender} cannot serve this job: {problem}")
+        elif no_model := self._why_no_model(birth):
+            self._desk.log("warning", f"{birth.sender} will get no model: {no_model}")
         for active in self._desk.active.values():
             active.machine.on_back(birth.sender, now)
 
@@ -142,8 +149,12 @@ class Reception:
                 runtime=birth.runtime, last_seen=time.time(),
                 tasks={task: count.train for task, count in birth.tasks.items()},
                 problem=why_not(birth, self._desk.job, self._tasks),
+                no_model=self._why_no_model(birth),
             )
         )  # fmt: skip
+
+    def _why_no_model(self, birth: Birth) -> str:
+        return self._desk.supply.why_no_model(birth, [group.name for group in self._desk.state.groups])
 
     def _on_want(self, want: Want, now: float) -> None:
         distribution = self._desk.distribution

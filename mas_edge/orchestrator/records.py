@@ -75,6 +75,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: float = 0.0  # seconds since the epoch
     tasks: dict[str, int] = {}  # labelled train samples
     problem: str = ""  # why it cannot serve this job
+    no_model: str = ""  # why it will get no model of this job
 
 
 class SplitRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,7 +120,7 @@ def deployment_of(snapshot: Snapshot, records: list[RoundRecord]) -> dict[str, A
                 reasons[device] = report.health_reason if report else record.refused.get(device, "it did not answer")
     for known in snapshot.devices:
         if not known.problem and known.name not in healthy:
-            healthy[known.name], reasons[known.name] = False, "it was not there"
+            healthy[known.name], reasons[known.name] = False, known.no_model or "it was not there"
     share = sum(healthy.values()) / len(healthy) if healthy else 0.0
     latencies = {r.group: sorted(report.latency_s for report in r.reports.values()) for r in rounds if r.reports}
     return {

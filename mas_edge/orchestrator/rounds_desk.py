@@ -15,7 +15,8 @@ from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.flow import GroupState, JobState, RoundWork
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
-from mas_edge.federation.selection import deployable, eligible, select
+from mas_edge.federation.selection import select
+from mas_edge.federation.supply import Supply, Wanted
 from mas_edge.job import Job
 from mas_edge.orchestrator.active import ActiveRound
 from mas_edge.orchestrator.distribution import Distribution
@@ -25,7 +26,7 @@ from mas_edge.orchestrator.records import ArtifactKind, RoundRecord
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, ProtocolError
-from mas_edge.protocol.messages import AnyMessage, Birth, Cancel, Manifest, Offer, Plan
+from mas_edge.protocol.messages import AnyMessage, Cancel, Manifest, Offer, Plan
 from mas_edge.protocol.weights import Layout, gather, pack, unpack
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class RoundsDesk:
         self.active: dict[str, ActiveRound] = {}
         self.distribution = Distribution()
         self.served: Counter[str] = Counter()
+        self.supply = Supply(job)
         self._store = store
         self._artifacts = artifacts
         self._post = post
@@ -80,37 +82,46 @@ class RoundsDesk:
 
     # ------------------------------------------------------------------ opening
 
+    def lacking(self, due: list[RoundWork], registry: Registry) -> list[Wanted]:
+        """What has to be made before the rounds that are due can open for the devices that are there."""
+        births = registry.online()
+        return [
+            wanted for work in self._closed(due)
+            for wanted in self.supply.lacking(work, self.state.group(work.group), births)
+        ]  # fmt: skip
+
     def open(self, due: list[RoundWork], registry: Registry, now: float) -> None:
         """Open the rounds that are due and find their devices."""
         if now < self._pause_until:
             return
-        tags = {active.work.tag for active in self.active.values()}
-        for work in sorted(due, key=lambda w: w.index):
-            if work.tag in tags:
-                continue
-            selected = self._select(work, registry)
+        for work in self._closed(due):
+            there = self.supply.served(work, self.state.group(work.group), registry.online())
+            selected = self._select(work, sorted(there))
             if selected:
-                self._open(work, selected, registry.births)
+                self._open(work, {device: there[device] for device in selected})
 
-    def _open(self, work: RoundWork, selected: list[str], births: Mapping[str, Birth]) -> None:
+    def _closed(self, due: list[RoundWork]) -> list[RoundWork]:
+        """What is due and not open yet, the group that is behind first."""
+        tags = {active.work.tag for active in self.active.values()}
+        return sorted((work for work in due if work.tag not in tags), key=lambda work: work.index)
+
+    def _open(self, work: RoundWork, supplies: dict[str, str]) -> None:
         federation = self.job.federation
         min_reports = federation.min_reports if work.kind == "train" else 1
         spec = RoundSpec(
-            work.round_id, work.kind, work.group, work.index, tuple(selected), federation.deadline_s, min_reports,
-            {device: births[device].engine for device in selected},
+            work.round_id, work.kind, work.group, work.index, tuple(supplies), federation.deadline_s, min_reports,
+            supplies,
         )  # fmt: skip
         self._store.open_round(spec, self.state.phase)
         self._activate(work, spec, self.state.phase)
         if work.kind == "train":
-            self.served.update(selected)
+            self.served.update(supplies)
         self._waiting_for = ""
-        self.log("info", f"{work.round_id}: {work.kind} on {', '.join(selected)}")
+        self.log("info", f"{work.round_id}: {work.kind} on {', '.join(supplies)}")
 
-    def _select(self, work: RoundWork, registry: Registry) -> list[str]:
-        """The devices of a round; empty while there are not enough."""
-        group, federation = self.state.group(work.group), self.job.federation
-        births = registry.online()
-        there = deployable(births, self.job) if work.kind == "deploy" else eligible(births, self.job, group.tasks)
+    def _select(self, work: RoundWork, there: list[str]) -> list[str]:
+        """The devices of a round, of those that can serve; empty while there are not enough."""
+        federation = self.job.federation
         if self.state.phase == "initial_evaluation" and len(there) < federation.min_devices:
             return self._wait(f"waiting for devices: {len(there)} of {federation.min_devices} are there")
         if work.kind != "train":
@@ -132,8 +143,8 @@ class RoundsDesk:
     def _activate(self, work: RoundWork, spec: RoundSpec, phase: str) -> ActiveRound:
         group = self.state.group(work.group)
         plans = {
-            engine: make_plan(self.job, self.state.run_id, work, group, engine, self._post.sender())
-            for engine in sorted(set(spec.engines.values()))
+            supply: make_plan(self.job, self.state.run_id, work, group, supply, self._post.sender())
+            for supply in sorted(set(spec.supplies.values()))
         }
         layout = self._layout(group)
         accumulator = Accumulator(layout) if work.kind == "train" else None
@@ -222,7 +233,9 @@ class RoundsDesk:
     def _prune(self) -> None:
         """Keep what is in use, the updates of open rounds, and the weights of the last rounds."""
         groups = ([self.state.merged] if self.state.merged else []) + self.state.groups
-        kept = {m.artifact for g in groups for m in (*g.programs.values(), g.weights, g.model, g.golden) if m}
+        kept = {
+            m.artifact for g in groups for m in (*g.programs.values(), g.weights, *g.models.values(), g.golden) if m
+        }
         kept |= {g.derive_from for g in groups}
         kept |= {update for active in self.active.values() for update in active.updates.values()}
         kept |= self._store.latest_weights(KEPT_ROUNDS)
@@ -235,10 +248,10 @@ class RoundsDesk:
 
 
 def _audiences(plans: Mapping[str, Plan], spec: RoundSpec) -> dict[Manifest, tuple[ArtifactKind, set[str]]]:
-    """The artifacts of a round and who may need them: the weights are everybody's, a program its engine's."""
+    """The artifacts of a round and who may need them: the weights are everybody's, a program is for some."""
     found: dict[Manifest, tuple[ArtifactKind, set[str]]] = {}
-    for engine, plan in plans.items():
-        devices = {device for device, runs in spec.engines.items() if runs == engine}
+    for supply, plan in plans.items():
+        devices = {device for device, gets in spec.supplies.items() if gets == supply}
         for kind, manifest in artifacts_of(plan):
             found.setdefault(manifest, (kind, set()))[1].update(devices)
     return found

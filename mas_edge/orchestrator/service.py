@@ -19,7 +19,8 @@ from typing import Any
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event
 from mas_edge.federation import flow
-from mas_edge.federation.flow import JobState, Local, RoundWork
+from mas_edge.federation.flow import JobState, Local, Provided, RoundWork
+from mas_edge.federation.supply import Wanted
 from mas_edge.job import Job, check
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.broker import open_broker
@@ -50,6 +51,15 @@ class _Made:
     error: EdgeError | None = None
 
 
+@dataclass(frozen=True)
+class _Supplied:
+    """The workshop made what a device needs, or cannot."""
+
+    wanted: Wanted
+    made: Provided | None
+    reason: str = ""
+
+
 class Orchestrator:
     """One job on one fleet; the state directory remembers where it stands.
 
@@ -60,7 +70,7 @@ class Orchestrator:
 
     def __init__(self, job: Job, state_dir: Path, broker_url: str) -> None:
         check(job)
-        self._events: queue.SimpleQueue[Event | _Made] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | _Made | _Supplied] = queue.SimpleQueue()
         self._store = Store(state_dir)
         artifacts = ArtifactStore(state_dir / "artifacts")
         state = self._store.begin(job, JobState(run_id=f"{job.name}-{uuid.uuid4().hex[:8]}"))
@@ -128,6 +138,10 @@ class Orchestrator:
                 self._workshop.submit(self._make, work, self.state, self._store.records())
                 return
             rounds.append(work)
+        if lacking := self._desk.lacking(rounds, self._reception.registry):
+            self._busy = True
+            self._workshop.submit(self._provide, lacking[0], self.state)
+            return
         self._desk.open(rounds, self._reception.registry, time.monotonic())
 
     def _make(self, work: Local, state: JobState, records: list[RoundRecord]) -> None:
@@ -141,7 +155,30 @@ class Orchestrator:
             made = _Made(None, error=ServerError(f"step {work.step} failed: {type(error).__name__}: {error}"))
         self._events.put(made)
 
-    def _react(self, event: Event | _Made) -> None:
+    def _provide(self, wanted: Wanted, state: JobState) -> None:
+        """In the workshop's thread: what a device needs beside what every group has. Other rounds go on meanwhile."""
+        try:
+            event = _Supplied(wanted, self._steps.provide(wanted, state))
+        except EdgeError as error:
+            event = _Supplied(wanted, None, str(error))
+        except Exception as error:  # an exporter's packages raise what they like: the loop must hear of it
+            log.exception("making %s failed", wanted)
+            event = _Supplied(wanted, None, f"{type(error).__name__}: {error}")
+        self._events.put(event)
+
+    def _on_supplied(self, event: _Supplied) -> None:
+        self._busy = False
+        if event.made is None:
+            self._desk.supply.refuse(event.wanted, event.reason)
+            what = " ".join(event.wanted)
+            self._desk.log("warning", f"cannot be made, its devices are left out: {what}: {event.reason}")
+        else:
+            state = flow.provided(self.state, event.made)
+            self._store.save(state)
+            self._desk.move(state)
+        self._reception.review()
+
+    def _react(self, event: Event | _Made | _Supplied) -> None:
         match event:
             case Connected():
                 self._show(online=True)
@@ -152,6 +189,8 @@ class Orchestrator:
                 self._reception.on_arrived(topic, payload, retained=retained, now=time.monotonic())
             case _Made(_, _, EdgeError() as error):
                 self._failure = error
+            case _Supplied():
+                self._on_supplied(event)
             case _Made(JobState() as state, split, _):
                 self._busy = False
                 self._store.save(state, split)

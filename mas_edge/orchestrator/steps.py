@@ -10,7 +10,8 @@ import numpy as np
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
 from mas_edge.federation.aggregate import affinity_over_rounds
-from mas_edge.federation.flow import JobState, Local, SplitGroup
+from mas_edge.federation.flow import GroupState, JobState, Local, Provided, SplitGroup
+from mas_edge.federation.supply import Wanted
 from mas_edge.job import Job
 from mas_edge.mas.affinity import AffinityMatrix
 from mas_edge.mas.merge import MERGED, all_in_one, groups_of, inheritance
@@ -20,6 +21,8 @@ from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.messages import Manifest
 from mas_edge.protocol.weights import derive
+
+FIRST_FORMAT = "onnx"  # made for every group: what a person opens first, whatever the fleet runs
 
 
 class Steps:
@@ -83,11 +86,24 @@ class Steps:
         models = {}
         for group in state.groups:
             weights = self._artifacts.read(group.weights.artifact)
-            model, golden = workshop.make_inference(self._job, group.tasks, weights)
-            models[group.name] = (self._artifacts.put(model), self._artifacts.put(golden))
-            (self._models / f"{group.name}.onnx").write_bytes(model)
+            golden = self._artifacts.put(workshop.make_golden(self._job, group.tasks, weights))
+            models[group.name] = ({FIRST_FORMAT: self._make_model(group, FIRST_FORMAT)}, golden)
             (self._models / f"{group.name}.safetensors").write_bytes(weights)
         return flow.exported(state, models)
+
+    def provide(self, wanted: Wanted, state: JobState) -> Provided:
+        """Make what a device needs beside what every group has.
+
+        Raises:
+            JobError, ServerError: it cannot be made.
+        """
+        group = state.group(wanted.group)
+        return Provided(group.name, models={wanted.name: self._make_model(group, wanted.name)})
+
+    def _make_model(self, group: GroupState, suffix: str) -> Manifest:
+        model = _workshop().make_model(self._job, group.tasks, self._artifacts.read(group.weights.artifact), suffix)
+        (self._models / f"{group.name}.{suffix}").write_bytes(model)
+        return self._artifacts.put(model)
 
 
 def _workshop() -> ModuleType:

@@ -19,7 +19,7 @@ from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
 from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.messages import Offer
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE job (id INTEGER PRIMARY KEY CHECK (id = 1), job BLOB NOT NULL, state BLOB NOT NULL, split BLOB,
                   started REAL NOT NULL, finished REAL);
@@ -226,7 +226,8 @@ def _prepare(db: sqlite3.Connection, path: Path, *, create: bool) -> None:
         raise ServerError(message)
     elif version != SCHEMA_VERSION:
         message = (
-            f"{path} was written by version {version} of the store, this is version {SCHEMA_VERSION}: update mas-edge"
+            f"{path} was written by version {version} of the store, this is version {SCHEMA_VERSION}: go on with the "
+            "mas-edge that wrote it, or choose another --state"
         )
         raise ServerError(message)
     db.execute("PRAGMA synchronous = FULL")  # of the connection, not of the file

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from mas_edge.export.cache import ExportCache
 from mas_edge.export.gate import released
-from mas_edge.export.inference import export_inference, golden_of
+from mas_edge.export.inference import golden_of
+from mas_edge.export.targets import FP32, TARGETS, exporter_of, require_installed
 from mas_edge.export.trace import trace_program
 from mas_edge.job import Job
 from mas_edge.learning.network import build, layout_of, vector_of
 from mas_edge.mas.merge import MERGED
 from mas_edge.protocol.errors import JobError
+from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import gather, pack, unpack
 
@@ -47,7 +49,20 @@ def first_weights(job: Job, tasks: Sequence[str]) -> bytes:
     return pack(layout_of(network), vector_of(network))
 
 
-def make_inference(job: Job, tasks: Sequence[str], weights: bytes) -> tuple[bytes, bytes]:
-    """The ONNX model of a trained group, and golden inputs with the outputs it must give."""
+def make_model(job: Job, tasks: Sequence[str], weights: bytes, suffix: str) -> bytes:
+    """The model of a trained group in the format ``suffix``, verified against eager.
+
+    Raises:
+        JobError: the network cannot be written in that format.
+        ServerError: the model does not do what the network does, or the packages that make it are not installed.
+    """
+    target = next(each for each in TARGETS.values() if each.engine == ENGINE_OF[suffix] and FP32 in each.precisions)
+    require_installed(target)
     vector = gather(layout_of(build(job, tasks)), unpack(weights))
-    return export_inference(job, tasks, vector), golden_of(job, tasks, vector, seed=job.seed)
+    model: bytes = exporter_of(target).export_inference(job, tasks, vector)
+    return model
+
+
+def make_golden(job: Job, tasks: Sequence[str], weights: bytes) -> bytes:
+    """Golden inputs with the outputs that the model of a trained group must give, in every format."""
+    return golden_of(job, tasks, gather(layout_of(build(job, tasks)), unpack(weights)), seed=job.seed)

@@ -116,6 +116,7 @@ class Plan(Message, frozen=True, kw_only=True, tag="plan"):
     weights: Weights | None = None
     training: Training | None = None
     health: HealthCheck | None = None  # kind == "deploy": ``program`` is then the inference model
+    format: str = "onnx"  # of the inference model: "onnx", "pte" or "tflite"; see ``mas_edge.protocol.models``
 
 
 class Ack(Message, frozen=True, kw_only=True, tag="ack"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -84,6 +85,13 @@ def test_a_slow_model_is_not_healthy_and_its_latency_is_told(model: Path, golden
     assert "one sample takes" in health.reason
 
 
+def test_a_model_that_is_not_what_it_was_sent_as_is_not_healthy(model: Path, golden: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "trial.pte"
+    path.write_bytes(model.read_bytes())
+    health = check_health(path, golden, 1e-4, PLENTY_S)
+    assert (health.healthy, health.reason) == (False, "the model is for onnxruntime and was sent as pte")
+
+
 def test_a_missing_file_is_not_healthy(tmp_path: Path, golden: bytes) -> None:
     assert check_health(tmp_path / "none.onnx", golden, 1e-4, PLENTY_S).reason == "there is no model file none.onnx"
 
@@ -103,14 +111,14 @@ def test_a_corrupt_file_is_not_healthy(model: Path, golden: bytes, tmp_path: Pat
     health = check_health(path, golden, 1e-4, PLENTY_S)
     assert not health.healthy
     assert "\n" not in health.reason
-    assert health.reason.startswith("onnxruntime cannot load the model file")
+    assert re.search("is no onnx, pte, tflite|damaged ONNX model|onnxruntime cannot load the model file", health.reason)
 
 
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        ({"inputs": "image"}, "the model takes {'image': [2, 3]}"),
-        ({"outputs": "depth"}, "the model gives ['out.depth']"),
+        ({"inputs": "image"}, "the model takes ['image'] and gives ['sign']; expected ['x']"),
+        ({"outputs": "depth"}, "the model takes ['x'] and gives ['depth']; expected ['x'] and ['sign', 'mean', 'way']"),
     ],
 )
 def test_a_model_with_other_names_is_not_healthy(
@@ -122,7 +130,9 @@ def test_a_model_with_other_names_is_not_healthy(
 
 def test_a_model_for_another_sample_shape_is_not_healthy(model: Path, golden: bytes) -> None:
     other = repacked(golden, x=np.zeros((4, 2, 5), np.float32))
-    assert "the golden samples are {'x': [2, 5]}" in check_health(model, other, 1e-4, PLENTY_S).reason
+    assert "takes float32 samples of shape [2, 3], got float32 of shape [2, 5]" in (
+        check_health(model, other, 1e-4, PLENTY_S).reason
+    )
 
 
 def test_a_model_that_gives_nan_is_not_healthy(tmp_path: Path, golden: bytes) -> None:

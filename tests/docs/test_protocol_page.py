@@ -17,6 +17,7 @@ from device_runtime.engines import open_engine
 from mas_edge.protocol import messages, program, weights
 from mas_edge.protocol.artifact import describe, encode_chunk
 from mas_edge.protocol.messages import Message, Verdict
+from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.topics import Topics
 from mas_edge.protocol.weights import Entry, Layout, pack
 from tests.docs.pages import ROOT, blocks, in_ticks, rows, section
@@ -31,6 +32,7 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
 # What is read out of a message that does not decode: it never crosses the broker itself.
 INTERNAL = {"RoundName"}
 WITHOUT_FIELDS = {"Rebirth"}
+PLANS = "What a device does with a plan"
 SIMPLE = {str: "text", int: "integer", float: "number", bool: "true or false", bytes: "base64", Any: "any"}
 
 
@@ -94,6 +96,11 @@ def test_the_topics_are_those_of_the_code() -> None:
 def test_the_numbers_are_those_of_the_code(row: list[str]) -> None:
     module, constant = in_ticks(row[2])[0].split(":")
     assert float(row[1]) == getattr(importlib.import_module(module), constant)
+
+
+def test_the_formats_of_models_are_those_of_the_code_in_their_order() -> None:
+    documented = [(in_ticks(row[0])[0], in_ticks(row[1])[0]) for row in rows(section(PAGE, PLANS))]
+    assert documented == list(ENGINE_OF.items())
 
 
 def test_the_example_messages_decode() -> None:

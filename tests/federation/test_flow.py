@@ -43,7 +43,8 @@ def local(state: JobState, job: Job, step: str) -> JobState:
         return flow.prepared(state, job, programs("program"), thing("weights"))
     if step == "split":
         return flow.split(state, job, split_of(job.federation.groups))
-    return flow.exported(state, {g.name: (thing(f"m {g.name}"), thing(f"g {g.name}")) for g in state.groups})
+    made = {g.name: ({"onnx": thing(f"m {g.name}")}, thing(f"g {g.name}")) for g in state.groups}
+    return flow.exported(state, made)
 
 
 def advance(state: JobState, job: Job, work: Local | RoundWork, *, fails: bool = False) -> JobState:
@@ -135,6 +136,15 @@ def test_groups_train_side_by_side_and_begin_with_weights_a_device_can_derive() 
     assert state.group("group-1").derive_from == merged.artifact
     assert state.group("group-0").weights == thing(f"out of {first.round_id}")
     assert [work.index for work in flow.due(state) if isinstance(work, RoundWork)] == [2, 1]
+
+
+def test_what_is_made_for_a_device_comes_beside_what_the_group_has_and_changes_nothing_else() -> None:
+    state, _ = live_until(a_job(2, 1, 2), "deploy")
+    before = flow.due(state)
+    after = flow.provided(state, flow.Provided("group-1", models={"pte": thing("pte")}))
+    assert after.group("group-1").models == {"onnx": thing("m group-1"), "pte": thing("pte")}
+    assert after.group("group-0") == state.group("group-0")
+    assert flow.due(after) == before
 
 
 def test_an_abandoned_round_is_done_again_under_a_name_of_its_own_and_nothing_else_changes() -> None:

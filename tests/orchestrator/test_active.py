@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.rounds import Round
-from mas_edge.job import ENGINES
 from mas_edge.orchestrator.active import MAX_COUNT, ActiveRound, check_counts
 from mas_edge.orchestrator.plans import make_plan
 from mas_edge.orchestrator.records import RoundRecord
@@ -27,8 +26,9 @@ GOOD = pack(LAYOUT, numbers())
 
 
 def a_round(kind: PlanKind = "train") -> ActiveRound:
-    group = group_state(model=thing("model"), golden=thing("golden"))
-    plans = {engine: make_plan(JOB, "j-1", work(kind), group, engine, SENDER) for engine in ENGINES}
+    group = group_state(models={"onnx": thing("model")}, golden=thing("golden"))
+    supplies = ["onnx"] if kind == "deploy" else ["torch", "onnxruntime"]
+    plans = {supply: make_plan(JOB, "j-1", work(kind), group, supply, SENDER) for supply in supplies}
     accumulator = Accumulator(LAYOUT) if kind == "train" else None
     return ActiveRound(work(kind), Round(spec(), 0.0), group, "merge", plans, LAYOUT, accumulator)
 

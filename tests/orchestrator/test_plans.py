@@ -9,12 +9,19 @@ from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.messages import Plan, PlanKind, decode_from_orchestrator, encode
 from tests.orchestrator.small_run import JOB, SENDER, group_state, thing, work
 
-GROUP = group_state("group-0", tasks=["a"], derive_from="ab" * 32, model=thing("model"), golden=thing("golden"))
+GROUP = group_state(
+    "group-0",
+    tasks=["a"],
+    derive_from="ab" * 32,
+    models={"onnx": thing("model"), "pte": thing("pte model")},
+    golden=thing("golden"),
+)
 
 
-def a_plan(kind: PlanKind, group: str = "merged", index: int = 0) -> Plan:
+def a_plan(kind: PlanKind, group: str = "merged", index: int = 0, supply: str = "") -> Plan:
     state = group_state() if group == "merged" else GROUP
-    return make_plan(JOB, "j-1", work(kind, group, index), state, "torch", SENDER)
+    supply = supply or ("onnx" if kind == "deploy" else "torch")
+    return make_plan(JOB, "j-1", work(kind, group, index), state, supply, SENDER)
 
 
 def test_a_training_round_says_everything_a_device_needs() -> None:
@@ -65,7 +72,13 @@ def test_a_plan_names_the_artifacts_of_its_kind(kind: PlanKind) -> None:
     assert (plan.training is None, plan.health is None) == (kind != "train", kind != "deploy")
 
 
+def test_devices_are_sent_the_model_in_their_format_and_all_the_same_golden_samples() -> None:
+    plans = {supply: a_plan("deploy", "group-0", supply=supply) for supply in ("onnx", "pte")}
+    assert {plan.format: plan.program for plan in plans.values()} == GROUP.models
+    assert plans["onnx"].health == plans["pte"].health
+
+
 def test_a_group_without_a_model_cannot_be_deployed() -> None:
-    for lacking in (replace(GROUP, model=None), replace(GROUP, golden=None)):
-        with pytest.raises(ServerError, match="group-0 has no inference model"):
-            make_plan(JOB, "j-1", work("deploy", "group-0"), lacking, "torch", SENDER)
+    for lacking in (replace(GROUP, models={}), replace(GROUP, golden=None)):
+        with pytest.raises(ServerError, match="group-0 has no inference model of format onnx"):
+            make_plan(JOB, "j-1", work("deploy", "group-0"), lacking, "onnx", SENDER)

@@ -76,7 +76,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a text": (lambda path: path.write_text("hello" * 300), "cannot be used: file is not a database"),
     "a directory": (lambda path: path.mkdir(), "cannot be used: unable to open"),
     "another program's database": (foreign, "belongs to another program"),
-    "a newer version's": (newer, "update mas-edge"),
+    "a newer version's": (newer, "go on with the mas-edge that wrote it"),
 }
 
 
