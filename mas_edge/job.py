@@ -117,6 +117,17 @@ class Affinity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     period: int = 5
 
 
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What only people know about data and model; it goes into the model card and changes nothing else."""
+
+    description: str = ""  # of the data: where it comes from, what it covers
+    licence: str = ""  # of the data
+    contact: str = ""
+    intended_use: str = ""
+    limits: str = ""
+    units: dict[str, str] = {}  # of a task's values
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One MAS run: tasks, network, data binding, schedule. Call ``check`` on one that was built by hand."""
 
@@ -127,6 +138,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     network: Network = Network()
     optimizer: Optimizer = Optimizer()
     affinity: Affinity = Affinity()
+    card: Card = Card()
     fleet: str = "fleet"
     seed: int = 0
     # A program is exported for each; a device runs one of them.
@@ -209,6 +221,7 @@ def _job_rules(job: Job) -> list[_Rule]:
         ("optimizer.power", o.power, "0 to 10", 0 <= o.power <= 10),
         ("optimizer.clip_norm", o.clip_norm, "0 (off) or more", 0 <= o.clip_norm < float("inf")),
         ("optimizer.proximal_mu", o.proximal_mu, "0 (off) to 100", 0 <= o.proximal_mu <= 100),
+        ("card.units", list(job.card.units), f"tasks: {', '.join(names)}", set(job.card.units) <= set(names)),
         ("affinity.period", job.affinity.period, "at least 1", job.affinity.period >= 1),
     ]  # fmt: skip
 
@@ -286,6 +299,6 @@ def _fields_at(place: str) -> tuple[str, ...]:
     section = place.split(".")[0].split("[")[0]
     kinds: dict[str, type[msgspec.Struct]] = {
         "data": Data, "tasks": Task, "federation": Federation, "network": Network, "optimizer": Optimizer,
-        "affinity": Affinity,
+        "affinity": Affinity, "card": Card,
     }  # fmt: skip
     return kinds.get(section, Job).__struct_fields__

@@ -38,6 +38,10 @@ proximal_mu = 0.0
 [affinity]
 period = 5
 
+[card]
+licence = "CC0"
+units = { speed = "m/s" }
+
 [[tasks]]
 name = "gait"
 kind = "class"
@@ -55,6 +59,8 @@ FAULTS: dict[str, tuple[str, str, list[str]]] = {
     "unknown key": ("seed = 3", "sed = 3", ["unknown key 'sed'", "seed"]),
     "unknown key of a section": ("rounds = 10", "rounds = 10\nepochs = 2", ["'epochs'", "federation", "local_epochs"]),
     "unknown key of a task": ("classes = 3", "klasses = 3", ["'klasses'", "tasks[0]", "classes"]),
+    "unknown key of the card": ('licence = "CC0"', 'license = "CC0"', ["'license'", "card", "licence"]),
+    "unit of no task": ("{ speed", "{ sped", ["card.units is ['sped']", "gait, speed"]),
     "missing key": ('name = "trial"\n', "", ["missing key 'name'"]),
     "missing section": ("[data]\ninput_shape = [6, 64]\n", "", ["missing key 'data'"]),
     "missing kind": ('kind = "class"\n', "", ["missing key 'kind'", "tasks[0]"]),

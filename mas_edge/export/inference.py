@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mas_edge.export.quantized_onnx import quantized
+from mas_edge.export.trained import trained_network
 from mas_edge.job import Job
-from mas_edge.learning.network import Network, build, load_vector
+from mas_edge.learning.network import Network
 from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.weights import Entry, Layout, Vector, pack
 
@@ -35,19 +37,32 @@ BATCHES = (1, 5)  # neither is the batch that the graph is traced with, so a bat
 TRACED_BATCH = 2  # torch.export takes sizes 0 and 1 for constants
 
 
-def export_inference(job: Job, tasks: Sequence[str], vector: Vector) -> bytes:
+def export_inference(
+    job: Job,
+    tasks: Sequence[str],
+    vector: Vector,
+    precision: str = "fp32",
+    calibration: NDArray[np.float32] | None = None,
+) -> bytes:
     """Return the ONNX file of the network of ``tasks`` with the weights ``vector``, shape (P,).
 
     Input ``x`` float32 [batch, *input_shape]; one output for each task, under its name, in the order of ``tasks``.
+    With ``precision`` "int8" its layers compute in integers, their ranges set by ``calibration`` [n, *input_shape];
+    verified is then the float32 model that it is made from.
 
     Raises:
         JobError: the network cannot be written as ONNX with a free batch size.
-        ServerError: onnxruntime does not give eager's outputs, or a package is missing.
+        ServerError: onnxruntime does not give eager's outputs, a package is missing, or int8 lacks its samples.
     """
-    network = _trained(job, tasks, vector)
+    network = trained_network(job, tasks, vector)
     data = _convert(network, job, tasks)
     _verify(data, network, job, tasks)
-    return data
+    if precision == "fp32":
+        return data
+    if calibration is None or not len(calibration):
+        message = "int8 needs samples to set its ranges by: give the exporter some of the training data"
+        raise ServerError(message)
+    return quantized(data, calibration, INPUT)
 
 
 def golden_of(job: Job, tasks: Sequence[str], vector: Vector, seed: int, batch: int = 4) -> bytes:
@@ -57,15 +72,9 @@ def golden_of(job: Job, tasks: Sequence[str], vector: Vector, seed: int, batch: 
     """
     x = _samples(job, seed, batch)
     tensors = {INPUT: x}
-    tensors.update({OUTPUT_PREFIX + task: y for task, y in _eager(_trained(job, tasks, vector), x).items()})
+    tensors.update({OUTPUT_PREFIX + task: y for task, y in _eager(trained_network(job, tasks, vector), x).items()})
     layout = Layout([Entry(name, list(tensor.shape), "golden", False) for name, tensor in tensors.items()])
     return pack(layout, np.concatenate([tensor.reshape(-1) for tensor in tensors.values()]))
-
-
-def _trained(job: Job, tasks: Sequence[str], vector: Vector) -> Network:
-    network = build(job, tasks)
-    load_vector(network, vector)
-    return network.eval()
 
 
 def _samples(job: Job, seed: int, batch: int) -> NDArray[np.float32]:

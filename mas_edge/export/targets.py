@@ -32,6 +32,7 @@ class Target:
     install: str
     precisions: tuple[str, ...] = (FP32, INT8)
     experimental: bool = False  # of training
+    batch: str = "one sample a call"
 
 
 _LITERT = "pip install 'mas-edge[litert-export]' in an environment of its own"
@@ -40,7 +41,7 @@ TARGETS = {
     for target in (
         Target(
             "onnx", "onnx", "onnxruntime", "mas_edge.export.inference", "mas_edge.export.onnx_training",
-            ("onnx", "onnxscript", "onnxruntime"), "pip install 'mas-edge[server]'",
+            ("onnx", "onnxscript", "onnxruntime"), "pip install 'mas-edge[server]'", batch="any batch size",
         ),
         Target(
             "executorch", "pte", "executorch", "mas_edge.export.executorch.inference", "mas_edge.export.executorch",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +60,7 @@ def verify(program: Program, network: Network, job: Job, seed: int = 0) -> list[
     with _one_thread(), torch.random.fork_rng(devices=[]):
         runner = open_engine(program.engine).load(program)
         found = [each for method in program.methods for each in _attempts(runner, program, method, network, job, seed)]
-    _require_close(program, found)
+    require_close(found, f"program {program.group!r}")
     return found
 
 
@@ -98,7 +98,7 @@ def _check(
     torch.manual_seed(seed)
     expected = eager.run(method, feeds)
     for name, array in got.items():
-        yield _compare(method, name, array, expected[name], _tolerance(program, name, expected[name]))
+        yield compare(method, name, array, expected[name], _tolerance(program, name, expected[name]))
     if method == "train_step":
         found = _train_on(runner, eager, program, feeds, got, seed)
         yield _allow_for_rounding(found, program, network, job, seed)
@@ -122,7 +122,7 @@ def _train_on(runner: Runner, eager: Reference, program: Program, feeds: Arrays,
         got = runner.run("train_step", feeds | {"weights": got["weights"], "momentum": got["momentum"]})
         torch.manual_seed(seed + step)
         expected = eager.run("train_step", feeds)
-    return _compare("train_step", f"weights after {STEPS} steps", got["weights"], expected["weights"], DRIFT_TOLERANCE)
+    return compare("train_step", f"weights after {STEPS} steps", got["weights"], expected["weights"], DRIFT_TOLERANCE)
 
 
 def _allow_for_rounding(found: Comparison, program: Program, network: Network, job: Job, seed: int) -> Comparison:
@@ -144,18 +144,20 @@ def _allow_for_rounding(found: Comparison, program: Program, network: Network, j
     return dataclasses.replace(found, tolerance=max(DRIFT_TOLERANCE, own))
 
 
-def _require_close(program: Program, found: list[Comparison]) -> None:
+def require_close(found: Sequence[Comparison], what: str) -> None:
+    """Raise ServerError that names the worst output of ``what`` if it is further off than allowed, or not finite."""
     worst = max(found, key=lambda comparison: comparison.max_rel / comparison.tolerance)
     if not worst.max_rel <= worst.tolerance:
         message = (
-            f"program {program.group!r} does not do what its network does: {worst.output} of {worst.method} differs by "
+            f"{what} does not do what its network does: {worst.output} of {worst.method} differs by "
             f"{worst.max_abs:.3g}, {worst.max_rel:.3g} of its largest value (allowed: {worst.tolerance:g}); "
             "it was not released"
         )
         raise ServerError(message)
 
 
-def _compare(method: str, output: str, got: NDArray[Any], expected: NDArray[Any], tolerance: float) -> Comparison:
+def compare(method: str, output: str, got: NDArray[Any], expected: NDArray[Any], tolerance: float) -> Comparison:
+    """How far ``got`` lies from ``expected``; infinitely far if their shapes differ or a number is not finite."""
     if got.shape != expected.shape or not (np.isfinite(got).all() and np.isfinite(expected).all()):
         return Comparison(method, output, math.inf, math.inf, tolerance)
     difference = float(np.abs(got - expected).max(initial=0))

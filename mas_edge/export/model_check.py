@@ -1,0 +1,104 @@
+"""No inference model leaves before it has answered as the network does in eager PyTorch, on its own engine.
+
+The exporters hold their models against eager themselves, where they can; this is the gate behind all of them, and the
+numbers of the report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from device_runtime.inference import INPUT, open_model
+from mas_edge.export.describe import Trained
+from mas_edge.export.inference import OUTPUT_PREFIX, TOLERANCE
+from mas_edge.export.quality import Answers, Run, Samples, answers_of, losses_of
+from mas_edge.export.report import Loss
+from mas_edge.export.trained import trained_network
+from mas_edge.export.verify import Comparison, compare, require_close
+from mas_edge.protocol.errors import EdgeError, ServerError
+from mas_edge.protocol.program import Program
+from mas_edge.protocol.weights import Entry, Layout, pack, unpack
+
+METHOD = "model"  # stands where a program's comparisons name their method
+# A step of int8 is 1/255 of a range; in networks of ten layers that was 0.6 to 1.8 % of an output (relative L2), 7 % in
+# the worst that was measured, and single numbers are further off. A range set wrongly, or a layer in another layout,
+# gives answers that have nothing to do with the network's: a relative L2 of about 1 and more.
+RELATIVE_L2_TOLERANCE = 0.25
+ROUNDED_TOLERANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the check found; ``golden`` are the samples that a device holds its copy against."""
+
+    found: list[Comparison]
+    golden: bytes
+    losses: list[Loss] = field(default_factory=list)
+
+    def require(self, what: str) -> None:
+        """Raise ServerError if the model is further off than allowed."""
+        require_close(self.found, what)
+        for loss in self.losses:
+            if not loss.relative_l2 <= RELATIVE_L2_TOLERANCE:
+                message = (
+                    f"{what} loses too much of {loss.task}: {loss.relative_l2:.2g} of the answer (relative L2, allowed "
+                    f"{RELATIVE_L2_TOLERANCE:g}); give more or other samples by --data, or export in fp32"
+                )
+                raise ServerError(message)
+
+
+def check_exact(model: bytes, golden: bytes, trained: Trained) -> Checked:
+    """Hold a float32 model against eager on the golden samples."""
+    samples = unpack(golden)
+    answers = answers_of(_runner(model, trained), samples[INPUT], len(samples[INPUT]))
+    found = [compare(METHOD, task, answers[task], samples[OUTPUT_PREFIX + task], TOLERANCE) for task in trained.tasks]
+    return Checked(found, golden)
+
+
+def check_rounded(model: bytes, golden: bytes, trained: Trained, traced: Program, samples: Samples) -> Checked:
+    """Hold an int8 model against eager on the test samples, where its ranges fit.
+
+    The golden outputs become the model's own: a device that gives others does not do what was checked here.
+    """
+    run = _runner(model, trained)
+    tests = samples.tests(traced)
+    exact, got = (answers_of(each, tests["x"], traced.batch_size) for each in (_eager(trained), run))
+    x = unpack(golden)[INPUT]
+    return Checked(
+        [compare(METHOD, task, got[task], exact[task], ROUNDED_TOLERANCE) for task in trained.tasks],
+        _golden(x, answers_of(run, x, len(x)), trained),
+        losses_of(trained.job, tests, exact, got),
+    )
+
+
+def _runner(model: bytes, trained: Trained) -> Run:
+    opened = open_model(model, trained.tasks)
+
+    def run(x: NDArray[np.float32]) -> Answers:
+        try:
+            return opened.run(x)
+        except EdgeError as error:
+            message = f"the exported model of {trained.group!r} does not run: {error}; it was not released"
+            raise ServerError(message) from None
+
+    return run
+
+
+def _eager(trained: Trained) -> Run:
+    network = trained_network(trained.job, trained.tasks, trained.vector)
+
+    def run(x: NDArray[np.float32]) -> Answers:
+        with torch.no_grad():
+            return {task: y.numpy() for task, y in network(torch.from_numpy(x)).items()}
+
+    return run
+
+
+def _golden(x: NDArray[np.float32], answers: Answers, trained: Trained) -> bytes:
+    tensors = {INPUT: x} | {OUTPUT_PREFIX + task: answers[task] for task in trained.tasks}
+    layout = Layout([Entry(name, list(tensor.shape), "golden", False) for name, tensor in tensors.items()])
+    return pack(layout, np.concatenate([tensor.reshape(-1).astype(np.float32) for tensor in tensors.values()]))
