@@ -19,7 +19,8 @@ from device_runtime.data import DataFolder
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.lock import lock_directory
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Link, Will
-from device_runtime.engines import available
+from device_runtime.engines import base_name
+from device_runtime.inference import runnable
 from device_runtime.pending import PendingOffers
 from device_runtime.work import Bench, Outcome
 from mas_edge.protocol.artifact import encode_chunk
@@ -44,7 +45,8 @@ class Settings:
     fleet: str
     broker: str
     state: Path
-    engine: str = "auto"
+    engine: str  # as ``open_engine`` takes it; ``engines.choice`` finds one that works
+    engines: tuple[str, ...] = ()  # that work here, beside this one
 
 
 @dataclass(frozen=True)
@@ -221,13 +223,12 @@ class Runtime:
         return encode(Status(sender=self._settings.name, boot_id=self._boot_id, seq=0, online=online, reason=reason))
 
     def _birth(self, boot_id: str, seq: int) -> Birth:
-        engines = available()
-        chosen = (engines[0] if engines else "") if self._settings.engine == "auto" else self._settings.engine
+        engine = base_name(self._settings.engine)
         return Birth(
             sender=self._settings.name, boot_id=boot_id, seq=seq, runtime=RUNTIME_VERSION,
             python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            engine=chosen if chosen in engines else "", engines=engines,
+            engine=engine, engines=list(dict.fromkeys([engine, *self._settings.engines, *runnable()])),
             input_shape=list(self._data.input_shape), tasks=self._data.counts(),
         )  # fmt: skip
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from device_runtime.cli import INTERRUPTED
 from device_runtime.data import open_data
-from device_runtime.engines import available
+from device_runtime.edge.address import parse_url
+from device_runtime.engines import NAMES
+from device_runtime.engines.choice import AUTO, choose
 from device_runtime.runtime import Runtime, Settings
-from mas_edge.protocol.errors import DeviceError, MessageError
+from mas_edge.protocol.errors import MessageError
 from mas_edge.protocol.topics import check_name
 
 
@@ -31,7 +33,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--fleet", default="fleet", type=_name, help="the fleet's name, as in the job file (default: %(default)s)"
     )
     parser.add_argument("--state", type=Path, metavar="DIR", help="where artifacts and models live")
-    parser.add_argument("--engine", default="auto", help="auto, or one by name (default: %(default)s)")
+    parser.add_argument(
+        "--engine", default=AUTO, metavar="NAME",
+        help=f"{AUTO} (the fastest that works here), or one of {', '.join(NAMES)}; torch takes the graphics processor "
+        "if there is one (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to train with (default: the engine's)")
     parser.add_argument("--verbose", action="store_true", help="say what is going on")
     parser.set_defaults(run=run)
@@ -45,12 +51,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.threads:  # before an engine is imported: they read it once
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    if args.engine not in ("auto", *available()):
-        message = f"engine {args.engine!r} is not installed here; allowed: auto, {', '.join(available())}"
-        raise DeviceError(message)
+    parse_url(args.broker)  # what is wrong with the command line is said before engines are tested
     data = open_data(args.data)
     state = args.state or _default_state(args.name)
-    runtime = Runtime(Settings(args.name, args.fleet, args.broker, state, args.engine), data)
+    choice = choose(args.engine, state)
+    print(choice.line, flush=True)
+    settings = Settings(args.name, args.fleet, args.broker, state, choice.engine, choice.works)
+    runtime = Runtime(settings, data)
     stop = threading.Event()
     received: list[int] = []
 

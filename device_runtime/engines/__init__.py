@@ -1,7 +1,7 @@
 """Engines: what runs a program on a device. One small interface, one module each.
 
-Nothing heavy is imported before an engine is opened. ``auto`` takes torch where it is installed, else onnxruntime: a
-torch program needs no export of its own, and the onnxruntime engine is for devices that torch is too large for.
+Nothing heavy is imported before an engine is opened. Which of the installed engines a device takes is measured: see
+``choice``.
 """
 
 from __future__ import annotations
@@ -15,45 +15,78 @@ from mas_edge.protocol.errors import DeviceError
 
 
 @dataclass(frozen=True)
-class _Choice:
-    library: str  # what must be installed
+class Kind:
+    """One engine: what it needs, and what it can do."""
+
     module: str  # ours; its ``engine()`` returns the Engine
+    libraries: tuple[tuple[str, ...], ...]  # any one of these sets must be importable to train
     install: str
+    form: str  # what its programs are
+    precisions: tuple[str, ...]  # of the model files it runs
+    inference_only: str = ""  # a smaller library that runs inference models but trains nothing
 
 
-# In the order in which "auto" tries them.
-_CHOICES = {
-    "torch": _Choice("torch", "device_runtime.engines.torch_engine", "pip install 'mas-edge[torch]'"),
-    "onnxruntime": _Choice("onnxruntime", "device_runtime.engines.onnx_engine", "pip install 'mas-edge[onnx]'"),
-}
+# In the order in which they are listed and tested.
+ENGINES = {
+    "torch": Kind(
+        "device_runtime.engines.torch_engine", (("torch",),), "pip install 'mas-edge[torch]'", "operator calls", ()
+    ),
+    "onnxruntime": Kind(
+        "device_runtime.engines.onnx_engine", (("onnxruntime",),), "pip install 'mas-edge[onnx]'", ".onnx",
+        ("fp32", "int8"),
+    ),
+    "executorch": Kind(
+        "device_runtime.engines.executorch_engine", (("executorch_numpy_runtime",), ("executorch", "torch")),
+        "pip install 'mas-edge[executorch]'", ".pte", ("fp32", "int8"),
+    ),
+    "litert": Kind(
+        "device_runtime.engines.litert_engine", (("ai_edge_litert",),), "pip install 'mas-edge[litert]'", ".tflite",
+        ("fp32", "int8"), "tflite_runtime",
+    ),
+}  # fmt: skip
+CUDA = "torch:cuda"  # torch on an NVIDIA graphics processor
+NAMES = (*ENGINES, "torch:cpu", CUDA)  # what ``open_engine`` takes
+
+
+def libraries(name: str) -> tuple[str, ...]:
+    """The libraries, by import name, with which the engine ``name`` trains here; () if none is installed whole."""
+    for needed in ENGINES[base_name(name)].libraries:
+        if all(find_spec(library) is not None for library in needed):
+            return needed
+    return ()
 
 
 def available() -> list[str]:
-    """The engines whose library is installed, best first. Imports none of them."""
-    return [name for name, choice in _CHOICES.items() if find_spec(choice.library) is not None]
+    """The engines whose library is installed and that can train. Imports none of them."""
+    return [name for name in ENGINES if libraries(name)]
 
 
-def open_engine(name: str = "auto") -> Engine:
-    """Import and return the engine called ``name``, or the best one that is installed.
+def base_name(name: str) -> str:
+    """The engine that programs are made for: ``torch`` for ``torch:cuda``. Raises DeviceError if there is none."""
+    if name not in NAMES:
+        message = f"engine {name!r} is not known; allowed: {', '.join(NAMES)}"
+        raise DeviceError(message)
+    return name.partition(":")[0]
+
+
+def open_engine(name: str) -> Engine:
+    """Import and return the engine called ``name``, one of ``NAMES``. Plain ``torch`` runs on the processor.
 
     Raises:
         DeviceError: there is no such engine, or its library is not installed or does not import.
     """
-    if name != "auto" and name not in _CHOICES:
-        message = f"engine {name!r} is not known; allowed: auto, {', '.join(_CHOICES)}"
-        raise DeviceError(message)
-    candidates = available() if name == "auto" else [name]
-    if not candidates:
-        ways = "; ".join(f"{name}: {choice.install}" for name, choice in _CHOICES.items())
-        message = f"no engine is installed that could train here; install one of: {ways}"
-        raise DeviceError(message)
-    choice = _CHOICES[candidates[0]]
+    base, _, device = name.partition(":")
+    kind = ENGINES[base_name(name)]
     try:
-        engine: Engine = importlib.import_module(choice.module).engine()
-    except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
-        message = f"engine {candidates[0]!r} does not start ({error}); install it with: {choice.install}"
+        module = importlib.import_module(kind.module)
+        engine: Engine = module.engine(device) if device else module.engine()
+    except DeviceError:
+        raise
+    except Exception as error:  # a missing library, a missing part of it, one built for another NumPy, ...
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+        message = f"engine {base!r} does not start ({reason}); install it with: {kind.install}"
         raise DeviceError(message) from None
     return engine
 
 
-__all__ = ["Engine", "Runner", "available", "open_engine"]
+__all__ = ["CUDA", "ENGINES", "NAMES", "Engine", "Kind", "Runner", "available", "base_name", "libraries", "open_engine"]

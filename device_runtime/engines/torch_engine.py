@@ -4,6 +4,9 @@ A program comes from the network, so it is data to be checked, not code to be tr
 dispatcher's ``aten`` operators; arguments can only be numbers, known enumerations and results of earlier calls; text is
 allowed for the few modes below, so that no operator gets a file name (``aten.from_file``). The text that fx compiles is
 made of these checked pieces alone.
+
+A program carries no device: whatever it makes is made where the engine runs, the processor or an NVIDIA graphics
+processor (Jetson).
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 import keyword
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -43,9 +47,19 @@ CPU = torch.device("cpu")
 _T = TypeVar("_T")
 
 
-def engine() -> TorchEngine:
-    """The engine on this machine's processor."""
-    return TorchEngine()
+def engine(device: str = "cpu") -> TorchEngine:
+    """The engine on this machine's processor, or on its graphics processor: ``cuda``.
+
+    Raises:
+        DeviceError: torch cannot use a graphics processor here.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        message = (
+            f"PyTorch {torch.__version__} finds no CUDA graphics processor here: install a build of PyTorch for this "
+            "machine's CUDA, or use --engine torch:cpu"
+        )
+        raise DeviceError(message)
+    return TorchEngine(device)
 
 
 class TorchEngine:
@@ -79,15 +93,30 @@ class TorchRunner:
     def run(self, method: str, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run ``method``; see ``base.Runner``."""
         declared = checked_method(self._program, method)
-        with torch.inference_mode():
-            arguments = [_tensor(value, feeds, method).to(self._device) for value in declared.inputs]
-            try:
-                results = self._modules[method].forward(*arguments)
+        arrays = [checked_feed(value, feeds, method) for value in declared.inputs]
+        with torch.inference_mode(), _exact(self._device):
+            try:  # a graphics processor works behind the call: what it could not do is raised when results are fetched
+                results = self._modules[method].forward(*(torch.from_numpy(a).to(self._device) for a in arrays))
+                results = [result.cpu() if isinstance(result, Tensor) else result for result in results]
             except Exception as error:  # whatever torch raises
                 text = str(error).partition("\n")[0]
                 message = f"method {method!r} of program {self._program.group!r} failed in the torch engine: {text}"
                 raise DeviceError(message) from None
         return {v.name: _array(v, r, method) for v, r in zip(declared.outputs, results, strict=True)}
+
+
+@contextmanager
+def _exact(device: torch.device) -> Iterator[None]:
+    """While it holds, convolutions on a graphics processor compute as on the processor.
+
+    By default cuDNN multiplies in TF32, with 10 bits of mantissa (a relative error of 1e-3), and picks algorithms whose
+    sums come in another order in every run. Matrix products are exact by default.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 def find_operator(op: str) -> Callable[..., Any]:
@@ -146,10 +175,11 @@ class _Builder:
         try:
             data = bytearray(constant.data)  # a copy that torch may own
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-            return flat.reshape(constant.shape).to(self._device)
+            tensor = flat.reshape(constant.shape)
         except (RuntimeError, ValueError):
             size = len(constant.data)
             self._refuse(f"constant {constant.name[:100]!r}: {size} bytes are no {constant.dtype} of {constant.shape}")
+        return tensor.to(self._device)
 
     def _call(self, op: str, args: list[Any], kwargs: dict[str, Any]) -> fx.Node:
         try:
@@ -212,15 +242,11 @@ class _Builder:
         raise ProgramError(message)
 
 
-def _tensor(value: Value, feeds: Mapping[str, NDArray[Any]], method: str) -> Tensor:
-    return torch.from_numpy(checked_feed(value, feeds, method))
-
-
 def _array(value: Value, result: Any, method: str) -> NDArray[Any]:
     fits = isinstance(result, Tensor) and list(result.shape) == value.shape and result.dtype == DTYPES.get(value.dtype)
     if not fits:
         got = f"{result.dtype} of shape {list(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
         message = f"output {value.name!r} of method {method!r} is {got}, declared {value.dtype} of shape {value.shape}"
         raise ProgramError(message)
-    array: NDArray[Any] = result.cpu().numpy()
+    array: NDArray[Any] = result.numpy()
     return array

@@ -187,11 +187,6 @@ print(runner.run("train_step", dict(a=np.ones(2, np.float32), i=np.zeros(2, np.i
     assert (done.stdout.strip(), done.stderr) == ("[11. 21.]", "")
 
 
-def test_auto_takes_onnxruntime_where_there_is_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_runtime.engines.find_spec", lambda name: object() if name == "onnxruntime" else None)
-    assert open_engine().name == "onnxruntime"
-
-
 def test_a_session_ends_where_it_ends_on_torch(tmp_path: Path) -> None:
     traced = trace_program(tiny_job(), "merged", TASKS)
     data, weights = tiny_data(tmp_path), vector_of(build(tiny_job(), TASKS))

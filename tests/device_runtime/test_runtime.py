@@ -15,7 +15,7 @@ from tests.device_runtime.tiny_job import tiny_data
 
 def test_two_runtimes_never_share_a_state_directory(tmp_path: Path) -> None:
     tiny_data(tmp_path / "data", train=4, test=1)
-    settings = Settings("pi-1", "fleet", "mqtt://127.0.0.1:9", tmp_path / "state")
+    settings = Settings("pi-1", "fleet", "mqtt://127.0.0.1:9", tmp_path / "state", "torch")
     with _lock(settings.state), pytest.raises(DeviceError, match="another device runtime works in"):
         Runtime(settings, open_data(tmp_path / "data")).run(threading.Event())
 

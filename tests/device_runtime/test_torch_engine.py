@@ -1,19 +1,23 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from device_runtime.engines import available, open_engine
+from device_runtime.engines import open_engine, selftest
 from device_runtime.engines.base import Arrays
-from device_runtime.engines.torch_engine import TorchEngine, find_operator
+from device_runtime.engines.torch_engine import TorchEngine, find_operator, graph_module
+from mas_edge.export.trace import trace_program
+from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import DeviceError, ProgramError
 from mas_edge.protocol.program import FORMAT, Constant, Method, Node, Program, Value, dump, load
 from mas_edge.protocol.weights import Layout
+from tests.device_runtime.tiny_job import TASKS, tiny_job
+from tests.e2e.fleet import tiny_job as series_job
 
 PAIR = [{"ref": "a"}, {"ref": "b"}]
 OUT = [Value("out", [2], "float32")]
@@ -167,23 +171,88 @@ def test_an_operator_is_found_by_its_full_name() -> None:
     assert str(find_operator("aten.relu.default")) == "aten.relu.default"
 
 
-def test_engines_are_listed_and_opened_by_name() -> None:
-    assert available() == ["torch", "onnxruntime"]
-    assert open_engine().name == open_engine("torch").name == "torch"
-    with pytest.raises(DeviceError, match="engine 'tensorflow' is not known; allowed: auto, torch, onnxruntime"):
-        open_engine("tensorflow")
+FULL = Node("full", "aten.full.default", [[2], 1.0], {"device": {"device": "any"}})
+MADE = method(FULL, Node("n", "aten.add.Tensor", [{"ref": "a"}, {"ref": "full"}]))
 
 
-def test_a_library_that_is_not_there_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_runtime.engines.find_spec", lambda _name: None)
-    assert available() == []
-    with pytest.raises(DeviceError, match=r"torch: pip install 'mas-edge\[torch\]'; onnxruntime: pip"):
-        open_engine("auto")
-    monkeypatch.setitem(sys.modules, "device_runtime.engines.torch_engine", None)
-    with pytest.raises(DeviceError, match=r"engine 'torch' does not start .* pip install 'mas-edge\[torch\]'"):
-        open_engine("torch")
+def made_on(device: str, declared: Method) -> set[str]:
+    """Where the results are, of inputs on ``cuda``, when the engine runs on ``device``.
+
+    With tensors without numbers, which know their device: an operator refuses arguments of two.
+    """
+    with FakeTensorMode():
+        module = graph_module("m", declared, torch.device(device))
+        dtypes = [(value, torch.int64 if value.dtype == "int64" else torch.float32) for value in declared.inputs]
+        results = module(*(torch.empty(value.shape, dtype=dtype, device="cuda") for value, dtype in dtypes))
+        return {result.device.type for result in results}
 
 
-def test_looking_for_engines_imports_none() -> None:
-    code = "import sys, device_runtime.engines as e; e.available(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_what_a_program_makes_is_made_where_the_engine_runs() -> None:
+    assert made_on("cuda", MADE) == {"cuda"}
+    with pytest.raises(RuntimeError, match="two devices, cuda:0 and cpu"):
+        made_on("cpu", MADE)
+
+
+def test_a_traced_job_stays_on_the_device_of_its_inputs() -> None:
+    images, _ = selftest.read("torch")
+    series = trace_program(series_job(), "merged", [task.name for task in series_job().tasks])
+    for declared in (*images.methods.values(), *series.methods.values()):
+        assert made_on("cuda", declared) == {"cuda"}
+
+
+def test_a_graphics_processor_that_is_not_there_is_said_with_what_to_do() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(DeviceError, match=r"finds no CUDA graphics processor here: .* --engine torch:cpu"):
+        open_engine("torch:cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA graphics processor")
+class TestOnAGraphicsProcessor:
+    def test_every_method_gives_what_it_gives_on_the_processor(self) -> None:
+        traced, feeds = trace_program(tiny_job(), "merged", TASKS), feeds_of_job()
+        runners = [open_engine(name).load(traced) for name in ("torch:cpu", "torch:cuda")]
+        for name in traced.methods:
+            here, there = (runner.run(name, feeds) for runner in runners)
+            for output, expected in here.items():
+                # S = (1 - after/before) / lr: the last bit of a loss is eps/lr of an affinity
+                allowed = 1e-3 if output == "affinity" else 1e-5
+                assert there[output] == pytest.approx(expected, rel=allowed, abs=allowed * np.abs(expected).max())
+
+    def test_ten_steps_end_where_they_end_on_the_processor(self) -> None:
+        traced = trace_program(tiny_job(), "merged", TASKS, ["train_step"])
+        ends = []
+        for name in ("torch:cpu", "torch:cuda"):
+            runner, feeds = open_engine(name).load(traced), feeds_of_job()
+            for _ in range(10):
+                got = runner.run("train_step", feeds)
+                feeds |= {"weights": got["weights"], "momentum": got["momentum"]}
+            ends.append(feeds["weights"])
+        assert ends[1] == pytest.approx(ends[0], rel=1e-3, abs=1e-3 * np.abs(ends[0]).max())
+
+    def test_the_same_step_gives_the_same_bits_twice(self) -> None:
+        program_, answer = selftest.read("torch")
+        feeds, runner = selftest.feeds_of(program_), open_engine("torch:cuda").load(program_)
+        one, two = (runner.run("train_step", feeds) for _ in range(2))
+        assert all(np.array_equal(one[name], two[name]) for name in answer)
+
+    def test_the_convolutions_of_the_self_test_are_exact(self) -> None:
+        program_, answer = selftest.read("torch")
+        selftest.require_equal(
+            open_engine("torch:cuda").load(program_).run("train_step", selftest.feeds_of(program_)), answer
+        )
+
+
+def feeds_of_job() -> Arrays:
+    """Inputs of every method of the tiny job."""
+    traced, network = trace_program(tiny_job(), "merged", TASKS, ["train_step"]), build(tiny_job(), TASKS)
+    random = np.random.default_rng(0)
+    feeds: Arrays = {}
+    for value in traced.methods["train_step"].inputs:
+        whole = value.dtype == "int64"
+        feeds[value.name] = random.integers(0, 2, value.shape) if whole else random.normal(size=value.shape)
+        feeds[value.name] = feeds[value.name].astype(value.dtype)
+    masks = {name: np.ones_like(array) for name, array in feeds.items() if name.startswith(("mask", "task_weights"))}
+    momentum = np.zeros_like(feeds["momentum"])
+    hyper = np.array([0.01, 0.9, 1e-2, 0.0], np.float32)
+    return feeds | masks | {"weights": vector_of(network), "momentum": momentum, "hyper": hyper}

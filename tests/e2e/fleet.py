@@ -236,7 +236,7 @@ class Fleet:
     def device(self, name: str, tasks: Sequence[str] = TASKS) -> Actor:
         """Run a device as a thread: cheap, because torch is here already."""
         torch.set_num_threads(1)
-        settings = Settings(name, self.job.fleet, self.url, self.device_state(name))
+        settings = Settings(name, self.job.fleet, self.url, self.device_state(name), "torch")
         data = open_data(self.data(name, tasks))
         return self._act(lambda stop: Runtime(settings, data).run(stop), name)
 

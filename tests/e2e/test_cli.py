@@ -196,7 +196,7 @@ WRONG: dict[str, tuple[dict[str, str], int, str]] = {
     "an engine nobody knows": (
         {"--engine": "steam"},
         7,
-        "engine 'steam' is not installed here; allowed: auto, torch, onnxruntime",
+        "engine 'steam' is not known; allowed: auto, torch, onnxruntime",
     ),
 }
 

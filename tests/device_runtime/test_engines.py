@@ -1,0 +1,63 @@
+"""Which engines there are, and opening one by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from device_runtime.engines import ENGINES, available, libraries, open_engine
+from mas_edge.job import ENGINES as ENGINES_OF_JOBS
+from mas_edge.protocol.errors import DeviceError
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *installed: str) -> None:
+    """As if these libraries were installed and no others."""
+    monkeypatch.setattr("device_runtime.engines.find_spec", lambda name: object() if name in installed else None)
+
+
+def test_a_job_can_ask_for_every_engine_that_a_device_has() -> None:
+    assert tuple(ENGINES) == ENGINES_OF_JOBS
+
+
+@pytest.mark.parametrize(
+    ("installed", "engines"),
+    [
+        ([], []),
+        (["torch"], ["torch"]),
+        (["onnxruntime", "torch"], ["torch", "onnxruntime"]),
+        (["executorch"], []),  # the official runtime needs torch
+        (["executorch", "torch"], ["torch", "executorch"]),
+        (["executorch_numpy_runtime"], ["executorch"]),
+        (["ai_edge_litert"], ["litert"]),
+        (["tflite_runtime"], []),  # it runs models, it does not train
+    ],
+)
+def test_an_engine_is_there_when_a_library_that_trains_is(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], engines: list[str]
+) -> None:
+    only(monkeypatch, *installed)
+    assert available() == engines
+
+
+def test_the_small_library_of_an_engine_is_taken_before_the_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "executorch", "torch", "executorch_numpy_runtime")
+    assert libraries("executorch") == ("executorch_numpy_runtime",)
+
+
+def test_an_engine_is_opened_by_name() -> None:
+    assert open_engine("torch").name == open_engine("torch:cpu").name == "torch"
+    with pytest.raises(DeviceError, match="engine 'tensorflow' is not known; allowed: torch, onnxruntime, executorch"):
+        open_engine("tensorflow")
+
+
+def test_a_library_that_does_not_start_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "device_runtime.engines.torch_engine", None)
+    with pytest.raises(DeviceError, match=r"engine 'torch' does not start .* pip install 'mas-edge\[torch\]'"):
+        open_engine("torch")
+
+
+def test_looking_for_engines_imports_none() -> None:
+    code = "import sys, device_runtime.engines as e; e.available(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
