@@ -6,11 +6,11 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from mas_edge.protocol.errors import EdgeError
 
-VERBS = ("run", "check")
+VERBS = ("run", "check", "doctor")
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 
 
@@ -31,11 +31,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def with_verbs(parser: argparse.ArgumentParser, package: str, verbs: Sequence[str]) -> argparse.ArgumentParser:
     """Add ``--version`` and the verbs, each a module of ``package``; they import what they need only when they run."""
-    parser.add_argument("--version", action="version", version=f"{parser.prog} {version('mas-edge')}")
+    parser.add_argument("--version", action="version", version=f"{parser.prog} {_version()}")
     adding = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in verbs:
         importlib.import_module(f"{package}.{verb}").add_parser(adding)
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("mas-edge")
+    except PackageNotFoundError:
+        return "(a checkout that is not installed)"
 
 
 def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:

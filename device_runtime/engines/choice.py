@@ -78,10 +78,11 @@ def choose(asked: str, state: Path, *, limit_s: float = LIMIT_S) -> Choice:
         message = f"no engine is installed that could train here; install one of: {ways}"
         raise DeviceError(message)
     kept = _read(state)
-    results = _tested(names, kept, limit_s)
+    results = _tested(names, kept, limit_s)  # what is kept is not tested
     stale = any(name in kept for name in names)
     if stale and all(result.error for result in results):  # what failed before may have been the moment's fault
-        results = _tested(names, {}, limit_s)
+        results = probe_all(names, limit_s=limit_s)
+    _announce([result for result in results if result.engine not in kept or result != kept[result.engine].result])
     _write(state, kept, results)
     return _chosen(asked, results)
 
@@ -116,19 +117,19 @@ def _tested(names: Sequence[str], kept: dict[str, _Kept], limit_s: float) -> lis
     while todo:
         name = todo.pop(0)
         known = kept.get(name)
-        result = known.result if known and known.key == key_of(name) else _announced(probe(name, limit_s=limit_s))
+        result = known.result if known and known.key == key_of(name) else probe(name, limit_s=limit_s)
         results.append(result)
         if result.cuda and name == "torch":
             todo.insert(0, CUDA)
     return results
 
 
-def _announced(result: SelfTest) -> SelfTest:
-    if result.error:
-        log.warning("engine %s is not used: %s", result.engine, result.error)
-    else:
-        log.info("engine %s works: step %s, ready in %.2f s", result.engine, _numbers(result), result.ready_s)
-    return result
+def _announce(results: Sequence[SelfTest]) -> None:
+    for result in results:
+        if result.error:
+            log.warning("engine %s is not used: %s", result.engine, result.error)
+        else:
+            log.info("engine %s works: step %s, ready in %.2f s", result.engine, _numbers(result), result.ready_s)
 
 
 def _end(code: int, output: bytes) -> str:

@@ -1,0 +1,100 @@
+"""``mas-edge-device doctor``: what is installed here, what each engine can do, and what to do about the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from device_runtime.diagnosis import Diagnosis, EngineReport, Machine, examine
+from mas_edge.protocol.errors import DeviceError
+
+WIDTH = 80
+_ROW = "  {:<12} {:<12} {:<7} {:<18} {:>8} {:>7} {:>7}"
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "doctor",
+        help="say what is installed here and what each engine can do, measured",
+        description="Say what is installed here, let every engine do one training step with a known answer (each in a "
+        "process of its own), and say what to do about what is missing or broken. Ends with 0 if this device can "
+        "train, with 7 if nothing here can.",
+        epilog="example: mas-edge-device doctor --json",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found; return 0 if something can train here, else the exit code of a DeviceError."""
+    found = examine()
+    if args.json:
+        print(json.dumps(msgspec.to_builtins(found), indent=2))
+    else:
+        print("\n".join(page(found)))
+    return 0 if found.best else DeviceError.exit_code
+
+
+def page(found: Diagnosis) -> list[str]:
+    """Everything, for people, in 80 columns."""
+    end = f"This device can train; --engine auto takes {found.best}." if found.best else "Nothing here can train."
+    advice = [report.advice for report in found.engines if report.advice]
+    return [
+        *machine_lines(found.machine), *library_lines(found.libraries), *engine_lines(found.engines),
+        *to_do_lines(advice), "", *textwrap.wrap(end, WIDTH),
+    ]  # fmt: skip
+
+
+def machine_lines(machine: Machine) -> list[str]:
+    """Python, system, memory."""
+    free = f", {machine.free_bytes / 1e9:.1f} GB of it free" if machine.free_bytes else ""
+    board = f"{machine.model}, " if machine.model else ""
+    cores = f"{machine.cores} core{'s' if machine.cores > 1 else ''}"
+    return [
+        "This machine",
+        f"  runtime  {machine.runtime}",
+        f"  Python   {machine.python}, {machine.executable}",
+        f"  system   {machine.system}",
+        f"  machine  {board}{machine.architecture}, {cores}, {machine.memory_bytes / 1e9:.1f} GB memory{free}",
+    ]
+
+
+def library_lines(libraries: Mapping[str, str]) -> list[str]:
+    """Names and versions."""
+    text = ", ".join(f"{name} {version}".replace(" ", "\0") for name, version in libraries.items())
+    lines = textwrap.wrap(text, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+    return ["", "Libraries", *(f"  {line}".replace("\0", " ") for line in lines)]
+
+
+def engine_lines(engines: Sequence[EngineReport]) -> list[str]:
+    """One row an engine; the numbers are those of its self-test."""
+    rows = [_ROW.format("engine", "version", "trains", "answers with", "step", "memory", "ready"), *map(_row, engines)]
+    return ["", "Engines", *(row.rstrip() for row in rows)]
+
+
+def _row(report: EngineReport) -> str:
+    answers = " ".join([report.form, *report.precisions]) if report.precisions and report.installed else "-"
+    if report.test is None:
+        return _ROW.format(report.name, "" if report.installed else "not here", "no", answers, "", "", "")
+    if report.test.error:
+        return _ROW.format(report.name, report.version, "broken", answers, "", "", "")
+    test = report.test
+    numbers = (f"{test.step_ms:.1f} ms", f"{test.memory_mb:.0f} MB", f"{test.ready_s:.2f} s")
+    return _ROW.format(report.name, report.version, "yes", answers, *numbers)
+
+
+def to_do_lines(advice: Sequence[str]) -> list[str]:
+    """What to do about what is missing or broken; nothing if there is nothing to do."""
+    lines = [
+        line
+        for text in advice
+        for line in textwrap.wrap(
+            text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+    ]
+    return ["", "To do, if you need it", *lines] if lines else []
