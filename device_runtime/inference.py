@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.engines import ENGINES, libraries
 from device_runtime.engines.onnx_model import check_model
 from mas_edge.protocol.errors import DeviceError, ProgramError
 from mas_edge.protocol.models import ENGINE_OF, format_of
 
 INPUT = "x"
 THREADS = 2  # leaves the other cores of a four-core board to whatever else the device is for
-INSTALL = {
-    "onnxruntime": "pip install 'mas-edge[onnx]'",
-    "executorch": "pip install 'mas-edge[executorch]'",
-    "litert": "pip install 'mas-edge[litert]'",
-}
 FATAL = 4  # the only messages of its own that ONNX Runtime may print; what goes wrong is in the reason
 
 Answers = dict[str, NDArray[np.float32]]
@@ -47,6 +44,12 @@ class Model(Protocol):
         ...
 
 
+def runnable() -> list[str]:
+    """The engines that can run a model file here, also those that cannot train. Imports none of them."""
+    smaller = {name: ENGINES[name].inference_only for name in ENGINE_OF.values()}
+    return [name for name, library in smaller.items() if libraries(name) or (library and find_spec(library))]
+
+
 def open_model(source: Path | bytes, tasks: Sequence[str]) -> Model:
     """Load a model file; ``tasks`` in the group's order, for a format that does not name its outputs.
 
@@ -59,7 +62,8 @@ def open_model(source: Path | bytes, tasks: Sequence[str]) -> Model:
     try:
         return _OPENERS[engine](data, tasks)
     except (ImportError, OSError) as error:  # OSError: a shared library of it is missing
-        message = f"the model needs {engine}, which is not installed on this device ({error}): {INSTALL[engine]}"
+        install = ENGINES[engine].install
+        message = f"the model needs {engine}, which is not installed on this device ({error}): {install}"
         raise DeviceError(message) from None
 
 
