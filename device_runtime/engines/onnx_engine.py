@@ -7,6 +7,7 @@ that a device is ready before it has prepared what it does last.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -37,6 +38,7 @@ class OnnxEngine:
 
     def __init__(self) -> None:
         onnxruntime.disable_telemetry_events()
+        _share_memory()
 
     def load(self, program: Program) -> OnnxRunner:
         """Check every model of ``program`` and prepare the training step. Raises ProgramError."""
@@ -76,11 +78,24 @@ class OnnxRunner:
         return {value.name: np.asarray(array) for value, array in zip(declared.outputs, results, strict=True)}
 
 
+@functools.cache
+def _share_memory() -> None:
+    """Make one pool of memory for every session of this process: what a method has given back, the next one takes.
+
+    A pool for each session is never given back: 600 MB instead of 444 for a network of 0.9 million weights and three
+    methods on 16 images, in the same CPU time.
+    """
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(memory, None)
+
+
 def _session(method: Method, where: str) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Plans a block for everything beside what the first run took piece by piece: 210 MB instead of 140 for a network of
     # 0.9 million weights on 8 images, and not faster.
     options.enable_mem_pattern = False
