@@ -177,11 +177,12 @@ def _as_json(export: Export) -> dict[str, Any]:
 
 
 def _lines(export: Export) -> list[str]:
-    from mas_edge.export.report import table
+    from mas_edge.export.report import table, worst_of_each
 
     size = sum(file.size for file in export.card.files)
     lines = ["", f"{export.directory}: {len(export.card.files) + 2} files, {size} bytes, {export.seconds:.1f} s"]
-    lines += [f"  {line}" for line in table([*export.report.model, *export.report.program])]
+    worst = [comparison for comparison, _ in worst_of_each([*export.report.model, *export.report.program])]
+    lines += [f"  {line}" for line in table(worst)]
     for loss in export.card.quantization:
         metric = "" if loss.fp32 is None else f"; {loss.metric} {loss.fp32:.4g} in fp32, {loss.int8:.4g} in int8"
         lines.append(f"  int8, {loss.task}: {100 * loss.relative_l2:.2f} % off (relative L2){metric}")

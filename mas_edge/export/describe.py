@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import groupby
 
 import torch
 
@@ -22,9 +21,8 @@ from mas_edge.export.card import (
     TaskCard,
     TrainingCard,
 )
-from mas_edge.export.report import Report
+from mas_edge.export.report import MODEL, Report, worst_of_each
 from mas_edge.export.targets import Target
-from mas_edge.export.verify import Comparison
 from mas_edge.job import Job
 from mas_edge.learning.network import Network, build, layout_of
 from mas_edge.protocol.artifact import digest_of
@@ -67,7 +65,7 @@ def card_of(trained: Trained, target: Target, report: Report, files: Files, memo
             for name, (data, content) in files.items()
         ],
         versions=report.versions,
-        verification=[*_checked("inference model", report.model), *_by_method(report.program)],
+        verification=_checked(report),
         quantization=report.quantization,
         memory=dict(memory),
         data=DataCard(description=words.description, licence=words.licence, contact=words.contact),
@@ -104,18 +102,15 @@ def _network(job: Job, network: Network) -> NetworkCard:
     )
 
 
-def _by_method(found: Sequence[Comparison]) -> list[Checked]:
-    ordered = sorted(found, key=lambda comparison: comparison.method)
-    groups = {method: list(rows) for method, rows in groupby(ordered, key=lambda comparison: comparison.method)}
-    methods = dict.fromkeys(comparison.method for comparison in found)  # in the program's order
-    return [checked for method in methods for checked in _checked(f"program: {method}", groups[method])]
-
-
-def _checked(what: str, found: Sequence[Comparison]) -> list[Checked]:
-    worst = max(found, key=lambda comparison: comparison.max_rel / comparison.tolerance)
+def _checked(report: Report) -> list[Checked]:
     return [
         Checked(
-            what=what, outputs=len(found), worst=worst.output, max_abs=worst.max_abs, max_rel=worst.max_rel,
-            tolerance=worst.tolerance,
+            what="inference model" if comparison.method == MODEL else f"program: {comparison.method}",
+            outputs=outputs,
+            worst=comparison.output,
+            max_abs=comparison.max_abs,
+            max_rel=comparison.max_rel,
+            tolerance=comparison.tolerance,
         )
-    ]  # fmt: skip
+        for comparison, outputs in worst_of_each([*report.model, *report.program])
+    ]

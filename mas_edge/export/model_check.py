@@ -16,14 +16,13 @@ from device_runtime.inference import INPUT, open_model
 from mas_edge.export.describe import Trained
 from mas_edge.export.inference import OUTPUT_PREFIX, TOLERANCE
 from mas_edge.export.quality import Answers, Run, Samples, answers_of, losses_of
-from mas_edge.export.report import Loss
+from mas_edge.export.report import MODEL, Loss
 from mas_edge.export.trained import trained_network
 from mas_edge.export.verify import Comparison, compare, require_close
 from mas_edge.protocol.errors import EdgeError, ServerError
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import Entry, Layout, pack, unpack
 
-METHOD = "model"  # stands where a program's comparisons name their method
 # A step of int8 is 1/255 of a range; in networks of ten layers that was 0.6 to 1.8 % of an output (relative L2), 7 % in
 # the worst that was measured, and single numbers are further off. A range set wrongly, or a layer in another layout,
 # gives answers that have nothing to do with the network's: a relative L2 of about 1 and more.
@@ -55,7 +54,7 @@ def check_exact(model: bytes, golden: bytes, trained: Trained) -> Checked:
     """Hold a float32 model against eager on the golden samples."""
     samples = unpack(golden)
     answers = answers_of(_runner(model, trained), samples[INPUT], len(samples[INPUT]))
-    found = [compare(METHOD, task, answers[task], samples[OUTPUT_PREFIX + task], TOLERANCE) for task in trained.tasks]
+    found = [compare(MODEL, task, answers[task], samples[OUTPUT_PREFIX + task], TOLERANCE) for task in trained.tasks]
     return Checked(found, golden)
 
 
@@ -69,7 +68,7 @@ def check_rounded(model: bytes, golden: bytes, trained: Trained, traced: Program
     exact, got = (answers_of(each, tests["x"], traced.batch_size) for each in (_eager(trained), run))
     x = unpack(golden)[INPUT]
     return Checked(
-        [compare(METHOD, task, got[task], exact[task], ROUNDED_TOLERANCE) for task in trained.tasks],
+        [compare(MODEL, task, got[task], exact[task], ROUNDED_TOLERANCE) for task in trained.tasks],
         _golden(x, answers_of(run, x, len(x)), trained),
         losses_of(trained.job, tests, exact, got),
     )

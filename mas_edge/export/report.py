@@ -10,6 +10,7 @@ from mas_edge.export.verify import Comparison
 from mas_edge.protocol.errors import ServerError
 
 FORMAT = 1
+MODEL = "model"  # stands where a program's comparisons name their method
 
 
 class Loss(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,6 +59,14 @@ def from_json(data: bytes) -> Report:
     except msgspec.MsgspecError as error:
         message = f"not a verification report: {error}"
         raise ServerError(message) from None
+
+
+def worst_of_each(found: Sequence[Comparison]) -> list[tuple[Comparison, int]]:
+    """The output nearest to its bound of each method, and how many outputs the method has; methods as they come."""
+    methods: dict[str, list[Comparison]] = {}
+    for comparison in found:
+        methods.setdefault(comparison.method, []).append(comparison)
+    return [(max(rows, key=lambda row: row.max_rel / row.tolerance), len(rows)) for rows in methods.values()]
 
 
 def table(found: Sequence[Comparison]) -> list[str]:

@@ -1,0 +1,108 @@
+"""Reading FlatBuffers (https://flatbuffers.dev/internals) without a package, every offset held against the file's end.
+
+A table is a row of fields, each by its number in the schema; one that is not there has its default, which is 0 or
+empty here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NoReturn, TypeVar
+
+MAX_ITEMS = 1 << 24  # of one vector of numbers; a damaged length must not become an allocation
+
+_T = TypeVar("_T")
+
+
+def root_of(data: bytes) -> Table:
+    """The table that a file begins with. Raises ValueError if the file is damaged."""
+    if len(data) < 8:
+        _damaged(f"{len(data)} bytes are no file of this kind")
+    return Table(data, struct.unpack_from("<I", data)[0])
+
+
+def item_of(items: Sequence[_T], place: int) -> _T:
+    """The item that a file names by its place. Raises ValueError if there is none."""
+    if not 0 <= place < len(items):
+        _damaged(f"something names item {place} of {len(items)}")
+    return items[place]
+
+
+class Table:
+    """A table at byte ``at``. Every method raises ValueError if what it reads does not lie within the file."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data, self._at = data, at
+        fields = at - int(self._read("i", at))
+        length, self._size = int(self._read("H", fields)), int(self._read("H", fields + 2))
+        if length < 4 or length % 2:
+            _damaged(f"the table at byte {at} has a list of fields of {length} bytes")
+        self._offsets = [int(self._read("H", fields + place)) for place in range(4, length, 2)]
+
+    def number(self, field: int, form: str) -> int:
+        """An integer of the struct format ``form``."""
+        place = self._place(field)
+        return int(self._read(form, place)) if place else 0
+
+    def text(self, field: int) -> str:
+        """A string; what is not UTF-8 in it is replaced."""
+        return self.raw(field).decode("utf-8", errors="replace")
+
+    def raw(self, field: int) -> bytes:
+        """A vector of bytes."""
+        start, count = self._vector(field, 1)
+        return self._data[start : start + count]
+
+    def length(self, field: int, size: int = 1) -> int:
+        """How many items of ``size`` bytes a vector has."""
+        return self._vector(field, size)[1]
+
+    def numbers(self, field: int, form: str) -> list[int]:
+        """A vector of integers of the struct format ``form``."""
+        start, count = self._vector(field, struct.calcsize(f"<{form}"))
+        if count > MAX_ITEMS:
+            _damaged(f"{count} numbers at byte {start}")
+        return list(struct.unpack_from(f"<{count}{form}", self._data, start))
+
+    def table(self, field: int) -> Table | None:
+        """A table inside this one."""
+        place = self._place(field)
+        return Table(self._data, self._target(place)) if place else None
+
+    def tables(self, field: int) -> list[Table]:
+        """A vector of tables."""
+        start, count = self._vector(field, 4)
+        return [Table(self._data, self._target(start + 4 * item)) for item in range(count)]
+
+    def _read(self, form: str, at: int) -> int:
+        try:
+            if at < 0:
+                _damaged(f"a place before the file's beginning ({at})")
+            return int(struct.unpack_from(f"<{form}", self._data, at)[0])
+        except struct.error:
+            _damaged(f"byte {at} lies behind the file's end ({len(self._data)} bytes)")
+
+    def _place(self, field: int) -> int:
+        """Where a field lies; 0 if it is not there."""
+        offset = self._offsets[field] if field < len(self._offsets) else 0
+        if offset >= max(self._size, 1):
+            _damaged(f"field {field} of the table at byte {self._at} lies outside of it")
+        return self._at + offset if offset else 0
+
+    def _target(self, place: int) -> int:
+        return place + self._read("I", place)
+
+    def _vector(self, field: int, size: int) -> tuple[int, int]:
+        place = self._place(field)
+        if not place:
+            return 0, 0
+        start = self._target(place)
+        count = self._read("I", start)
+        if start + 4 + count * size > len(self._data):
+            _damaged(f"{count} items of {size} bytes at byte {start} do not end within the file")
+        return start + 4, count
+
+
+def _damaged(text: str) -> NoReturn:
+    raise ValueError(text)
