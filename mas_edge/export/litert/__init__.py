@@ -1,0 +1,1 @@
+"""LiteRT: inference models, and experimental training programs, as .tflite files."""
