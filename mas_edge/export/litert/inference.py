@@ -97,8 +97,8 @@ def converted_network(
 
 def losses(data: bytes, network: Network, samples: NDArray[np.float32]) -> dict[str, float]:
     """What the model ``data`` loses of each task's output on ``samples``: |model - eager| / |eager|, in L2."""
-    expected, got = _eager(network, samples), _run(data, samples)
-    return {task: _relative(got[task], output) for task, output in expected.items()}
+    expected, got = eager_answers(network, samples), _run(data, samples)
+    return {task: relative_error(got[task], output) for task, output in expected.items()}
 
 
 def require_small_losses(found: Mapping[str, float]) -> None:
@@ -124,7 +124,8 @@ class _InOrder(nn.Module):
         return tuple(outputs[task] for task in self.tasks)
 
 
-def _eager(network: Network, x: NDArray[np.float32]) -> Answers:
+def eager_answers(network: Network, x: NDArray[np.float32]) -> Answers:
+    """What PyTorch says to ``x`` [n, *input_shape], by task."""
     with torch.no_grad():
         return {task: y.numpy() for task, y in network(torch.from_numpy(x)).items()}
 
@@ -137,7 +138,8 @@ def _run(data: bytes, x: NDArray[np.float32]) -> Answers:
         raise ServerError(message) from None
 
 
-def _relative(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def relative_error(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """|got - expected| / |expected| in L2 over everything; infinite if the shapes differ."""
     if got.shape != expected.shape:
         return float("inf")
     size, off = (float(np.linalg.norm(part.astype(np.float64))) for part in (expected, got - expected))
@@ -147,7 +149,7 @@ def _relative(got: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
 def _verify(data: bytes, network: Network, job: Job) -> None:
     x = np.random.default_rng(SAMPLES).standard_normal((SAMPLES, *job.data.input_shape), np.float32)
     got = _run(data, x)
-    for task, expected in _eager(network, x).items():
+    for task, expected in eager_answers(network, x).items():
         if got[task].shape != expected.shape:
             message = f"exported model: output {task!r} has shape {got[task].shape}, not {expected.shape}"
             raise ServerError(message)
