@@ -80,18 +80,14 @@ def compare(net: str, batch: int, options: argparse.Namespace) -> list[dict[str,
 
 def prepare(net: str, batch: int, folder: Path) -> dict[str, int]:
     """Write one program for each engine and the arrays to feed; return the programs' sizes in bytes."""
-    from mas_edge.export.onnx_training import emit
+    from mas_edge.export.targets import emitter_of
     from mas_edge.export.trace import trace_program
 
     job = job_of(net, batch)
     traced = trace_program(job, "bench", [task.name for task in job.tasks], ["train_step"])
-    makers: dict[str, Callable[[], program_format.Program]] = {
-        "torch": lambda: traced,
-        "onnxruntime": lambda: emit(traced),
-    }
     sizes = {EAGER: 0}
     for engine in available():
-        data = program_format.dump(makers[engine]())
+        data = program_format.dump(emitter_of(engine)(traced))
         (folder / engine).write_bytes(data)
         sizes[engine] = len(data)
     arrays = _arrays(traced.methods["train_step"].inputs)

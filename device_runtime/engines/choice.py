@@ -55,28 +55,19 @@ class _Kept(msgspec.Struct, frozen=True):
     result: SelfTest
 
 
-def choose(asked: str, state: Path, *, limit_s: float = LIMIT_S) -> Choice:
+def choose(asked: str, state: Path, *, memory: int = 0, limit_s: float = LIMIT_S) -> Choice:
     """The fastest engine that works here, or the one that was asked for if it does.
 
     Args:
         asked: "auto", or a name as ``open_engine`` takes it; plain "torch" uses the graphics processor if there is one.
         state: the state directory, where results are kept.
+        memory: bytes that this process may hold; an engine that takes more already for the test is not used. 0 = any.
         limit_s: seconds that one engine may take to answer.
 
     Raises:
         DeviceError: the engine is not known, not installed or does not work; says why and what to do.
     """
-    if asked not in (AUTO, *NAMES):
-        message = f"engine {asked!r} is not known; allowed: {AUTO}, {', '.join(NAMES)}"
-        raise DeviceError(message)
-    names = [asked] if asked != AUTO else available()
-    if asked != AUTO and not libraries(asked):
-        message = f"engine {asked!r} is not installed here: {ENGINES[base_name(asked)].install}"
-        raise DeviceError(message)
-    if not names:
-        ways = "; ".join(f"{name}: {kind.install}" for name, kind in ENGINES.items())
-        message = f"no engine is installed that could train here; install one of: {ways}"
-        raise DeviceError(message)
+    names = _candidates(asked)
     kept = _read(state)
     results = _tested(names, kept, limit_s)  # what is kept is not tested
     stale = any(name in kept for name in names)
@@ -84,7 +75,24 @@ def choose(asked: str, state: Path, *, limit_s: float = LIMIT_S) -> Choice:
         results = probe_all(names, limit_s=limit_s)
     _announce([result for result in results if result.engine not in kept or result != kept[result.engine].result])
     _write(state, kept, results)
-    return _chosen(asked, results)
+    return _chosen(asked, [_allowed(result, memory) for result in results])
+
+
+def _candidates(asked: str) -> list[str]:
+    if asked not in (AUTO, *NAMES):
+        message = f"engine {asked!r} is not known; allowed: {AUTO}, {', '.join(NAMES)}"
+        raise DeviceError(message)
+    if asked == AUTO:
+        names = available()
+        if not names:
+            ways = "; ".join(f"{name}: {kind.install}" for name, kind in ENGINES.items())
+            message = f"no engine is installed that could train here; install one of: {ways}"
+            raise DeviceError(message)
+        return names
+    if not libraries(asked):
+        message = f"engine {asked!r} is not installed here: {ENGINES[base_name(asked)].install}"
+        raise DeviceError(message)
+    return [asked]
 
 
 def probe(name: str, *, limit_s: float = LIMIT_S) -> SelfTest:
@@ -122,6 +130,14 @@ def _tested(names: Sequence[str], kept: dict[str, _Kept], limit_s: float) -> lis
         if result.cuda and name == "torch":
             todo.insert(0, CUDA)
     return results
+
+
+def _allowed(result: SelfTest, memory: int) -> SelfTest:
+    """The result, as a failure if the engine takes more memory than it may."""
+    if not memory or result.error or result.memory_mb * 1e6 <= memory:
+        return result
+    reason = f"takes {result.memory_mb:.0f} MB, this device allows {memory / 1e6:.0f} MB"
+    return msgspec.structs.replace(result, error=reason)
 
 
 def _announce(results: Sequence[SelfTest]) -> None:

@@ -210,7 +210,7 @@ class _Reader:
         held = self._buffers[buffer]
         if held and held != math.prod(shape) * ITEM_SIZES[kind]:
             _damaged(f"a constant of shape {list(shape)} has {held} bytes")
-        return bool(held) or (0 in shape and buffer != 0)
+        return bool(held) or 0 in shape  # of no numbers there is nothing to compute: the shape of a scalar, say
 
 
 def _names(maps: list[_Table], tensors: int) -> Iterator[str]:

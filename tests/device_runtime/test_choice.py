@@ -121,6 +121,12 @@ def test_what_failed_before_is_tried_again_rather_than_to_give_up(
     assert choose(ONNX, tmp_path).engine == ONNX
 
 
+def test_an_engine_that_takes_more_memory_than_it_may_is_not_used(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"onnxruntime: takes \d+ MB, this device allows 10 MB"):
+        choose(ONNX, tmp_path, memory=10_000_000)
+    assert choose(ONNX, tmp_path, memory=10**9).engine == ONNX
+
+
 def test_a_state_directory_that_cannot_be_written_is_left_to_the_lock(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert choose(ONNX, tmp_path / "file" / "state").engine == ONNX

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_runtime.engines import open_engine, selftest
+from device_runtime.engines import ENGINES, available, selftest
 from device_runtime.engines.selftest import DATA, METHOD, TOLERANCE, feeds_of, require_equal
+from device_runtime.engines.tflite_model import read_model
 from mas_edge.export import verify
 from mas_edge.protocol.errors import DeviceError
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted(path.stem for path in DATA.glob("*.program"))
 
 
 def examined(engine: str, folder: Path = ROOT) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("engine", available())
 def test_an_engine_that_works_is_measured(engine: str) -> None:
     found = examined(engine)
     assert (found["engine"], found["error"]) == (engine, "")
@@ -46,11 +46,16 @@ def test_an_engine_that_works_is_measured(engine: str) -> None:
     assert min(found[name] for name in ("step_ms", "step_cpu_ms", "ready_s", "ready_cpu_s", "memory_mb")) > 0
 
 
-def test_each_engine_computes_the_answer_of_eager() -> None:
-    assert {"torch", "onnxruntime"} <= set(SHIPPED)
-    for engine in ("torch", "onnxruntime"):
-        program, answer = selftest.read(engine)
-        require_equal(open_engine(engine).load(program).run(METHOD, feeds_of(program)), answer)
+def test_a_program_ships_for_every_engine_and_they_take_the_same_inputs() -> None:
+    programs = [selftest.read(engine)[0] for engine in ENGINES]
+    assert [program.engine for program in programs] == list(ENGINES)
+    assert {path.stem for path in DATA.glob("*.program")} == set(ENGINES)
+    assert all(program.methods[METHOD].inputs == programs[0].methods[METHOD].inputs for program in programs)
+
+
+def test_the_tflite_file_that_ships_holds_together() -> None:
+    """Without the library; it has a constant of no numbers, the shape of a scalar."""
+    assert METHOD in read_model(selftest.read("litert")[0].file, "the self-test").signatures
 
 
 def test_a_program_with_one_flipped_byte_is_an_error_that_says_so(copy: Path) -> None:
