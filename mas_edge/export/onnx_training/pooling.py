@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
-from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from mas_edge.export.onnx_training.operand import Converter, Operand
-from mas_edge.export.onnx_training.separable import Matrix, apply_along, matrix_of
+from mas_edge.export.onnx_training.separable import apply_along
 from mas_edge.export.onnx_training.writer import Writer
-from mas_edge.protocol.errors import JobError
+from mas_edge.export.separable import adaptive_mean_matrices, mean_matrices, pair, transposed
 
 
 def max_pool(
@@ -25,7 +23,7 @@ def max_pool(
     padding: Sequence[int] = (0,), dilation: Sequence[int] = (1,), _ceil: bool = False,
 ) -> list[Operand]:  # fmt: skip
     """The largest value of every window, and where in its plane it lies."""
-    sizes = [_pair(option) for option in (kernel, stride or kernel, padding, dilation)]
+    sizes = [pair(option) for option in (kernel, stride or kernel, padding, dilation)]
     planes = w.reshape(x, [math.prod(x.shape[:-2]), 1, *x.shape[-2:]])
     shape = [*planes.shape[:2], *out[0].shape[-2:]]
     pads = [*sizes[2], *_padding_behind(x.shape[-2:], shape[2:], sizes)]
@@ -42,10 +40,6 @@ def _padding_behind(sizes: Sequence[int], results: Sequence[int], options: Seque
     for size, result, kernel, stride, padding, dilation in zip(sizes, results, *options, strict=True):
         behind.append(max(padding, (result - 1) * stride + dilation * (kernel - 1) + 1 - size - padding))
     return behind
-
-
-def _pair(option: Sequence[int]) -> list[int]:
-    return list(option) * 2 if len(option) == 1 else list(option)
 
 
 def max_pool_backward(
@@ -99,44 +93,24 @@ def adaptive_max_pool_backward(w: Writer, out: Operand, g: Operand, _x: Operand,
 
 def adaptive_mean_pool(w: Writer, out: Operand, x: Operand, _size: object) -> Operand:
     """The mean of each of the windows that share out a plane."""
-    return apply_along(w, x, _adaptive_matrices(x.shape, out.shape))
+    return apply_along(w, x, adaptive_mean_matrices(x.shape, out.shape))
 
 
 def adaptive_mean_pool_backward(w: Writer, _out: Operand, g: Operand, x: Operand) -> Operand:
     """Every place's share of the means."""
-    return apply_along(w, g, [matrix.T for matrix in _adaptive_matrices(x.shape, g.shape)])
-
-
-def _adaptive_matrices(shape: Sequence[int], result: Sequence[int]) -> list[Matrix]:
-    pairs = zip(shape[-2:], result[-2:], strict=True)
-    return [matrix_of(partial(F.adaptive_avg_pool1d, output_size=to), size) for size, to in pairs]
+    return apply_along(w, g, transposed(adaptive_mean_matrices(x.shape, g.shape)))
 
 
 def mean_pool(w: Writer, _out: Operand, x: Operand, kernel: Sequence[int], *options: Any) -> Operand:
     """The mean of every window."""
-    return apply_along(w, x, _mean_matrices(x.shape, kernel, *options))
+    return apply_along(w, x, mean_matrices(x.shape, kernel, *options))
 
 
 def mean_pool_backward(
     w: Writer, _out: Operand, g: Operand, x: Operand, kernel: Sequence[int], *options: Any
 ) -> Operand:
     """Every place's share of the means."""
-    return apply_along(w, g, [matrix.T for matrix in _mean_matrices(x.shape, kernel, *options)])
-
-
-def _mean_matrices(
-    shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0,),
-    ceil: bool = False, count_padding: bool = True, divisor: int | None = None,
-) -> list[Matrix]:  # fmt: skip
-    if divisor is not None:
-        message = "avg_pool2d with divisor_override cannot train on ONNX Runtime: leave it out and scale the result"
-        raise JobError(message)
-    sizes = [_pair(option) for option in (kernel, stride or kernel, padding)]
-    operator = partial(F.avg_pool1d, ceil_mode=ceil, count_include_pad=count_padding)
-    return [
-        matrix_of(partial(operator, kernel_size=window, stride=step, padding=around), size)
-        for size, window, step, around in zip(shape[-2:], *sizes, strict=True)
-    ]
+    return apply_along(w, g, transposed(mean_matrices(x.shape, kernel, *options)))
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from mas_edge.export.onnx_training.operand import Converter, Operand
-from mas_edge.export.onnx_training.separable import Matrix, apply_along, matrix_of
+from mas_edge.export.onnx_training.separable import apply_along
 from mas_edge.export.onnx_training.writer import Writer
-
-ATEN = torch.ops.aten
+from mas_edge.export.separable import linear_matrices, nearest_matrices, transposed, whole_factors
 
 
 def nearest(w: Writer, out: Operand, x: Operand, _size: object, *scales: float | None) -> Operand:
     """The nearest place's value; whole factors repeat places, others pick them."""
-    if not _whole(out.shape, x.shape, scales):
-        return apply_along(w, x, _nearest_matrices(x.shape, out.shape, scales))
+    if not whole_factors(out.shape, x.shape, scales):
+        return apply_along(w, x, nearest_matrices(x.shape, out.shape, scales))
     factors = [large // small for small, large in zip(x.shape, out.shape, strict=True)]
     scales_operand = w.constant(np.array(factors, np.float32))
     options: dict[str, Any] = {
@@ -35,43 +31,23 @@ def nearest_backward(
     w: Writer, out: Operand, g: Operand, _size: object, _input_size: object, *scales: float | None
 ) -> Operand:
     """The sum over the places that took the value."""
-    if not _whole(g.shape, out.shape, scales):
-        return apply_along(w, g, [matrix.T for matrix in _nearest_matrices(out.shape, g.shape, scales)])
+    if not whole_factors(g.shape, out.shape, scales):
+        return apply_along(w, g, transposed(nearest_matrices(out.shape, g.shape, scales)))
     window = [large // small for small, large in zip(out.shape[2:], g.shape[2:], strict=True)]
     mean = w.one("AveragePool", g, shape=out.shape, kernel_shape=window, strides=window)
     return w.times(mean, math.prod(window))
 
 
-def _whole(large: Sequence[int], small: Sequence[int], scales: Sequence[float | None]) -> bool:
-    """Whether every place is repeated the same whole number of times."""
-    factors = [big / little for big, little in zip(large[2:], small[2:], strict=True)]
-    given = [factor if scale is None else scale for factor, scale in zip(factors, scales, strict=True)]
-    return factors == given and all(factor == math.floor(factor) for factor in factors)
-
-
-def _nearest_matrices(shape: Sequence[int], result: Sequence[int], scales: Sequence[float | None]) -> list[Matrix]:
-    places = zip(shape[2:], result[2:], scales, strict=True)
-    return [matrix_of(partial(ATEN.upsample_nearest1d, output_size=[to], scales=by), size) for size, to, by in places]
-
-
 def linear(w: Writer, out: Operand, x: Operand, _size: object, align: bool, *scales: float | None) -> Operand:
     """Linear interpolation along every axis."""
-    return apply_along(w, x, _linear_matrices(x.shape, out.shape, align, scales))
+    return apply_along(w, x, linear_matrices(x.shape, out.shape, align, scales))
 
 
 def linear_backward(
     w: Writer, out: Operand, g: Operand, _size: object, _input_size: object, align: bool, *scales: float | None
 ) -> Operand:
     """Every place's share of what was interpolated from it."""
-    return apply_along(w, g, [matrix.T for matrix in _linear_matrices(out.shape, g.shape, align, scales)])
-
-
-def _linear_matrices(
-    shape: Sequence[int], result: Sequence[int], align: bool, scales: Sequence[float | None]
-) -> list[Matrix]:
-    places = zip(shape[2:], result[2:], scales, strict=True)
-    operator = partial(ATEN.upsample_linear1d, align_corners=align)
-    return [matrix_of(partial(operator, output_size=[to], scales=by), size) for size, to, by in places]
+    return apply_along(w, g, transposed(linear_matrices(out.shape, g.shape, align, scales)))
 
 
 CONVERTERS: dict[str, Converter] = {

@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from device_runtime.engines.onnx_engine import OnnxEngine
+from device_runtime.engines import open_engine
+from mas_edge.export import executorch, onnx_training
 from mas_edge.export.graph import method_of
-from mas_edge.export.onnx_training import emit
 from mas_edge.export.trace import portable_operators
 from mas_edge.protocol.program import FORMAT, Program, Value, dump, load
 from mas_edge.protocol.weights import Layout
 
+EMITTERS = {"onnxruntime": onnx_training.emit, "executorch": executorch.emit}
 TOLERANCE = 1e-5  # of the largest value of each result
 Function = Callable[..., Tensor]
 
 
-def differences(function: Function, *tensors: Tensor) -> dict[str, float]:
-    """How far ONNX Runtime is off, relative to each result's largest value: the output and every gradient."""
+def differences(engine: str, function: Function, *tensors: Tensor) -> dict[str, float]:
+    """How far an engine is off, relative to each result's largest value: the output and every gradient."""
 
     def step(*arguments: Tensor) -> tuple[Tensor, ...]:
         leaves = [a.detach().requires_grad_(a.is_floating_point()) for a in arguments]
@@ -48,7 +49,7 @@ def differences(function: Function, *tensors: Tensor) -> dict[str, float]:
         methods={"m": method_of(traced, inputs, names)},
     )  # fmt: skip
     feeds = {value.name: tensor.numpy() for value, tensor in zip(inputs, tensors, strict=True)}
-    got = OnnxEngine().load(load(dump(emit(program)))).run("m", feeds)
+    got = open_engine(engine).load(load(dump(EMITTERS[engine](program)))).run("m", feeds)
     return {name: _relative(got[name], tensor.numpy()) for name, tensor in zip(names, expected, strict=True)}
 
 
@@ -58,12 +59,12 @@ def _relative(got: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> floa
     return float(difference / max(np.abs(expected).max(initial=0), 1e-3))
 
 
-def require_same(function: Function, *tensors: Tensor) -> None:
-    found = differences(function, *tensors)
+def require_same(engine: str, function: Function, *tensors: Tensor) -> None:
+    found = differences(engine, function, *tensors)
     assert max(found.values()) <= TOLERANCE, found
 
 
-def require_module_same(module: nn.Module, x: Tensor) -> None:
+def require_module_same(engine: str, module: nn.Module, x: Tensor) -> None:
     """Output, and gradients of the input and of every parameter."""
     names = [name for name, _ in module.named_parameters()]
 
@@ -72,7 +73,7 @@ def require_module_same(module: nn.Module, x: Tensor) -> None:
         output: Tensor = functional_call(module, dict(zip(names, parameters, strict=True)) | buffers, (x,))
         return output
 
-    require_same(run, x, *[parameter.detach() for parameter in module.parameters()])
+    require_same(engine, run, x, *[parameter.detach() for parameter in module.parameters()])
 
 
 def _like(buffer: Tensor, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tests.export.onnx_training.against_eager import normal, require_module_same, require_same
+from tests.export.emitted.against_eager import normal, require_module_same, require_same
 
 IMAGE = (2, 4, 7, 6)
 SERIES = (2, 4, 11)
@@ -123,15 +123,15 @@ class Attention(nn.Module):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_and_its_gradients_are_those_of_eager(name: str) -> None:
+def test_a_layer_and_its_gradients_are_those_of_eager(engine: str, name: str) -> None:
     make, shape = LAYERS[name]
     torch.manual_seed(0)
-    require_module_same(make(), normal(*shape))
+    require_module_same(engine, make(), normal(*shape))
 
 
 @pytest.mark.parametrize("layer", ACTIVATIONS, ids=str)
-def test_an_activation_and_its_gradient_are_those_of_eager(layer: nn.Module) -> None:
-    require_module_same(layer, 2 * normal(*IMAGE))
+def test_an_activation_and_its_gradient_are_those_of_eager(engine: str, layer: nn.Module) -> None:
+    require_module_same(engine, layer, 2 * normal(*IMAGE))
 
 
 CLASSES = torch.tensor([[0, 2, 1], [1, -100, 2]])
@@ -149,11 +149,11 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_and_its_gradients_are_those_of_eager(name: str) -> None:
-    require_same(LOSSES[name], normal(2, 3, 3), normal(2, 3, 3, seed=1))
+def test_a_loss_and_its_gradients_are_those_of_eager(engine: str, name: str) -> None:
+    require_same(engine, LOSSES[name], normal(2, 3, 3), normal(2, 3, 3, seed=1))
 
 
-def test_an_embedding_learns_where_it_was_read_and_never_at_its_padding() -> None:
+def test_an_embedding_learns_where_it_was_read_and_never_at_its_padding(engine: str) -> None:
     index = torch.tensor([[1, 4, 1], [0, 3, 1]])
-    require_same(lambda table: F.embedding(index, table, padding_idx=3), normal(5, 2))
-    require_same(lambda table: F.embedding(index, table), normal(5, 2))
+    require_same(engine, lambda table: F.embedding(index, table, padding_idx=3), normal(5, 2))
+    require_same(engine, lambda table: F.embedding(index, table), normal(5, 2))

@@ -1,4 +1,4 @@
-"""Random small networks of the supported layers: gradients on ONNX Runtime against eager."""
+"""Random small networks of the supported layers: gradients on every engine against eager."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from torch import Tensor, nn
 
-from tests.export.onnx_training.against_eager import normal, require_module_same
+from tests.export.emitted.against_eager import normal, require_module_same
 
 CHANNELS = 4
 
@@ -52,11 +52,14 @@ LAYERS = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+NOT_CHECKED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]  # an engine is the same for every network
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=NOT_CHECKED)
 @given(st.lists(LAYERS, min_size=2, max_size=5))
-def test_gradients_of_any_network_are_those_of_eager(layers: list[nn.Module]) -> None:
+def test_gradients_of_any_network_are_those_of_eager(engine: str, layers: list[nn.Module]) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(*layers, nn.Conv2d(CHANNELS, 2, 1))
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.5)
-    require_module_same(network, normal(3, CHANNELS, 6, 5))
+    require_module_same(engine, network, normal(3, CHANNELS, 6, 5))

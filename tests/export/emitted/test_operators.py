@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from mas_edge.protocol.errors import JobError
-from tests.export.onnx_training.against_eager import normal, require_same
+from tests.export.emitted.against_eager import normal, require_same
 
 INDEX = torch.tensor([2, 0, 2])
 Case = Callable[[Tensor], Tensor]
@@ -85,9 +85,9 @@ TABLES = {"pointwise": POINTWISE, "views": VIEWS, "reductions": REDUCTIONS, "ind
 
 
 @pytest.mark.parametrize(("table", "name"), [(table, name) for table, rows in TABLES.items() for name in rows])
-def test_an_operator_does_what_eager_does(table: str, name: str) -> None:
+def test_an_operator_does_what_eager_does(engine: str, table: str, name: str) -> None:
     case = TABLES[table][name]
-    require_same(lambda a: case(a.to(a.dtype)), normal(2, 3, 4))
+    require_same(engine, lambda a: case(a.to(a.dtype)), normal(2, 3, 4))
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_an_operator_does_what_eager_does(table: str, name: str) -> None:
         (lambda a: a[torch.tensor([1, 0, 0]), :, INDEX], "on axes that are not neighbours"),
         (lambda a: F.embedding(INDEX, a[0], scale_grad_by_freq=True), "leave scale_grad_by_freq out"),
         (lambda a: F.avg_pool2d(a, 2, divisor_override=3), "with divisor_override cannot train"),
-        (lambda a: a.sort(1).values, "uses aten.sort.default, which cannot train on ONNX Runtime: use max"),
-        (lambda a: torch.linalg.inv(a @ a.mT), "uses aten.linalg_inv_ex.default, which cannot train on ONNX Runtime"),
+        (lambda a: a.sort(1).values, "uses aten.sort.default, which cannot train on .*: use max"),
+        (lambda a: torch.linalg.inv(a @ a.mT), "uses aten.linalg_inv_ex.default, which cannot train on"),
         (lambda a: a + torch.rand_like(a), "drawn anew in every step; set the rate to 0"),
-        (lambda a: a.half() * 2, "computes in float16; on ONNX Runtime: float32"),
+        (lambda a: a.half() * 2, "computes in float16; on .*: float32"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_emitted_is_refused_with_a_way_out(case: Case, reason: str) -> None:
+def test_what_cannot_be_emitted_is_refused_with_a_way_out(engine: str, case: Case, reason: str) -> None:
     with pytest.raises(JobError, match=reason):
-        require_same(case, normal(2, 3, 4))
+        require_same(engine, case, normal(2, 3, 4))
