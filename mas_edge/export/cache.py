@@ -37,6 +37,7 @@ _PACKAGES = {
     "onnxruntime": ("onnx", "onnxruntime"),
     "executorch": ("executorch", "executorch-numpy-runtime", "flatbuffers"),
     "litert": ("litert-torch", "ai-edge-litert"),
+    "tflite-micro": ("litert-torch", "tflite-micro"),
 }
 
 

@@ -108,6 +108,15 @@ class TrainingCard(_Part, frozen=True):
     seconds: float = 0.0
 
 
+class Board(_Part, frozen=True):
+    """What a microboard needs for the model; kernels, stack and the firmware itself come on top."""
+
+    flash: int  # bytes
+    arena: int  # bytes of RAM, found by bisection to ``granularity``
+    granularity: int
+    operators: dict[str, int]  # that the firmware registers, and how often the model calls each
+
+
 class ModelCard(_Part, frozen=True):
     """Everything; ``from_toml(to_toml_text(card)) == card``."""
 
@@ -127,7 +136,7 @@ class ModelCard(_Part, frozen=True):
     versions: dict[str, str]
     verification: list[Checked]
     quantization: list[Loss] = []
-    memory: dict[str, int] = {}  # of a microboard: flash and arena bytes
+    board: Board | None = None
     data: DataCard = DataCard()
     intended_use: str = ""
     limits: str = ""

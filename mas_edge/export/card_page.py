@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from mas_edge.export.card import Measured, ModelCard, TaskCard
+from mas_edge.export.card import Board, Measured, ModelCard, TaskCard
 from mas_edge.export.report import Loss
 
 UNSAID = "The job file says nothing about it."
@@ -39,6 +39,9 @@ def _page(card: ModelCard) -> Iterator[str]:
         yield from _losses(card.quantization)
     yield "\n## Network\n"
     yield from _network(card)
+    if card.board is not None:
+        yield "\n## On a microboard\n"
+        yield from _board(card.board)
     yield "\n## Verification\n"
     yield "Each output was held against eager PyTorch before this was released; relative to the output's largest value."
     yield "`verification.json` has every output.\n"
@@ -110,8 +113,14 @@ def _network(card: ModelCard) -> Iterator[str]:
     yield f"({parts}), {network.trained} of them trained."
     if training.rounds:
         yield f"Trained in {training.rounds} rounds on {training.devices} devices."
-    if card.memory:
-        yield f"On a microboard: {', '.join(f'{name} {count} bytes' for name, count in card.memory.items())}."
+
+
+def _board(board: Board) -> Iterator[str]:
+    operators = ", ".join(f"{name} {count}" for name, count in board.operators.items())
+    yield f"The model takes {board.flash} bytes of flash and an arena of {board.arena} bytes of RAM, found by bisection"
+    yield f"with tflite-micro to {board.granularity} bytes; kernels, stack and the firmware itself come on top."
+    yield "Its header holds scale and zero point of every input and output."
+    yield f"The firmware registers these operators (with the number of calls): {operators}."
 
 
 def _words(card: ModelCard) -> Iterator[str]:

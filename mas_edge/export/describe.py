@@ -11,6 +11,7 @@ import torch
 
 from mas_edge.export.card import (
     FORMAT,
+    Board,
     Checked,
     DataCard,
     FileCard,
@@ -43,7 +44,7 @@ class Trained:
     measured: Mapping[str, list[Measured]] = field(default_factory=dict)
 
 
-def card_of(trained: Trained, target: Target, report: Report, files: Files, memory: Mapping[str, int]) -> ModelCard:
+def card_of(trained: Trained, target: Target, report: Report, files: Files, board: Board | None) -> ModelCard:
     """The card of an export that is about to be written."""
     job, words = trained.job, trained.job.card
     network = build(job, trained.tasks).eval()
@@ -57,7 +58,7 @@ def card_of(trained: Trained, target: Target, report: Report, files: Files, memo
         engine=target.engine,
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         tasks=_tasks(trained, network),
-        input=InputCard(name="x", shape=list(job.data.input_shape), dtype="float32", batch=target.batch),
+        input=InputCard(name="x", shape=list(job.data.input_shape), dtype=target.dtype, batch=target.batch),
         network=_network(job, network),
         training=trained.training,
         files=[
@@ -67,7 +68,7 @@ def card_of(trained: Trained, target: Target, report: Report, files: Files, memo
         versions=report.versions,
         verification=_checked(report),
         quantization=report.quantization,
-        memory=dict(memory),
+        board=board,
         data=DataCard(description=words.description, licence=words.licence, contact=words.contact),
         intended_use=words.intended_use,
         limits=words.limits,

@@ -23,11 +23,11 @@ from mas_edge.protocol.errors import EdgeError, ServerError
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import Entry, Layout, pack, unpack
 
-# A step of int8 is 1/255 of a range; in networks of ten layers that was 0.6 to 1.8 % of an output (relative L2), 7 % in
-# the worst that was measured, and single numbers are further off. A range set wrongly, or a layer in another layout,
-# gives answers that have nothing to do with the network's: a relative L2 of about 1 and more.
-RELATIVE_L2_TOLERANCE = 0.25
-ROUNDED_TOLERANCE = 0.5
+# A step of int8 is 1/255 of a range: 0.6 to 2 % of an output (relative L2) in the networks of ten layers that were
+# measured, 7 % in the worst, up to 30 % where an untrained one answers with numbers near 0. A range set wrongly, or a
+# layer in another layout, gives answers that have nothing to do with the network's: 100 % and more.
+RELATIVE_L2_TOLERANCE = 0.5
+ROUNDED_TOLERANCE = 0.5  # of the largest number, for each single one
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,24 @@ class Checked:
                 raise ServerError(message)
 
 
-def check_exact(model: bytes, golden: bytes, trained: Trained) -> Checked:
+def check_exact(run: Run, golden: bytes, trained: Trained) -> Checked:
     """Hold a float32 model against eager on the golden samples."""
     samples = unpack(golden)
-    answers = answers_of(_runner(model, trained), samples[INPUT], len(samples[INPUT]))
+    answers = answers_of(run, samples[INPUT], len(samples[INPUT]))
     found = [compare(MODEL, task, answers[task], samples[OUTPUT_PREFIX + task], TOLERANCE) for task in trained.tasks]
     return Checked(found, golden)
 
 
-def check_rounded(model: bytes, golden: bytes, trained: Trained, traced: Program, samples: Samples) -> Checked:
-    """Hold an int8 model against eager on the test samples, where its ranges fit.
+def check_rounded(
+    run: Run, golden: bytes, trained: Trained, traced: Program, samples: Samples, batch: int = 0
+) -> Checked:
+    """Hold an int8 model against eager on the test samples, where its ranges fit; ``batch`` of them a call (0 = any).
 
     The golden outputs become the model's own: a device that gives others does not do what was checked here.
     """
-    run = _runner(model, trained)
     tests = samples.tests(traced)
-    exact, got = (answers_of(each, tests["x"], traced.batch_size) for each in (_eager(trained), run))
+    exact = answers_of(_eager(trained), tests["x"], traced.batch_size)
+    got = answers_of(run, tests["x"], batch or traced.batch_size)
     x = unpack(golden)[INPUT]
     return Checked(
         [compare(MODEL, task, got[task], exact[task], ROUNDED_TOLERANCE) for task in trained.tasks],
@@ -74,8 +76,13 @@ def check_rounded(model: bytes, golden: bytes, trained: Trained, traced: Program
     )
 
 
-def _runner(model: bytes, trained: Trained) -> Run:
-    opened = open_model(model, trained.tasks)
+def runner_of(model: bytes, trained: Trained) -> Run:
+    """What runs a model file on its own engine, here. Raises ServerError, also later, if it does not run."""
+    try:
+        opened = open_model(model, trained.tasks)
+    except EdgeError as error:
+        message = f"the exported model of {trained.group!r} cannot be opened: {error}; it was not released"
+        raise ServerError(message) from None
 
     def run(x: NDArray[np.float32]) -> Answers:
         try:

@@ -15,16 +15,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mas_edge.export.cache import ExportCache, versions_of
-from mas_edge.export.card import ModelCard, to_toml_text
+from mas_edge.export.card import Board, ModelCard, to_toml_text
 from mas_edge.export.card_page import to_markdown
 from mas_edge.export.describe import Files, Trained, card_of
 from mas_edge.export.folder import write_whole
 from mas_edge.export.gate import Step, released, silent
 from mas_edge.export.inference import golden_of
-from mas_edge.export.model_check import check_exact, check_rounded
-from mas_edge.export.quality import Samples
+from mas_edge.export.model_check import check_exact, check_rounded, runner_of
+from mas_edge.export.quality import Run, Samples
 from mas_edge.export.report import Report, to_json
 from mas_edge.export.targets import FP32, INT8, Target, exporter_of
 from mas_edge.export.trace import trace_program
@@ -33,6 +34,11 @@ from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import pack
+
+if TYPE_CHECKING:
+    from mas_edge.export.micro import MicroModel
+
+BOARD_BATCH = 512  # samples that tflite-micro gets at once, as each time it is started anew
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,16 @@ class Options:
     training: bool = True  # with the training program
     flash_bytes: int = 0  # of a microboard; 0 = no limit
     ram_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The inference model: its files, what runs it here, and what a microboard needs for it."""
+
+    files: Files
+    run: Run
+    board: Board | None = None
+    batch: int = 0  # samples a call; 0 = the job's
 
 
 @dataclass(frozen=True)
@@ -87,10 +103,10 @@ def export(
     """
     check_options(target, options)
     start = time.perf_counter()
-    files, report, memory = _make(trained, target, options, cache, step)
+    files, report, board = _make(trained, target, options, cache, step)
     place = place_of(out, trained.group, target, options.precision)
     files["verification.json"] = (to_json(report), "the verification")
-    card = card_of(trained, target, report, files, memory)
+    card = card_of(trained, target, report, files, board)
     contents = {name: data for name, (data, _) in files.items()}
     contents |= {"card.toml": to_toml_text(card).encode(), "card.md": to_markdown(card).encode()}
     with step(f"write {place}"):
@@ -100,19 +116,19 @@ def export(
 
 def _make(
     trained: Trained, target: Target, options: Options, cache: ExportCache | None, step: Step
-) -> tuple[Files, Report, dict[str, int]]:
+) -> tuple[Files, Report, Board | None]:
     job, tasks, vector = trained.job, trained.tasks, trained.vector
     with step("trace the network"):
         traced = trace_program(job, trained.group, tasks)
     with step(f"inference model, {options.precision}"):
-        files, memory = _inference(trained, target, options)
-    model = files[f"model.{target.suffix}"][0]
+        model = _inference(trained, target, options)
+    files = model.files
     with step("verify the inference model against eager"):
         golden = golden_of(job, tasks, vector, seed=job.seed)
         if options.precision == INT8 and options.samples is not None:
-            checked = check_rounded(model, golden, trained, traced, options.samples)
+            checked = check_rounded(model.run, golden, trained, traced, options.samples, model.batch)
         else:
-            checked = check_exact(model, golden, trained)
+            checked = check_exact(model.run, golden, trained)
         checked.require(f"the {options.precision} model of {trained.group!r}")
     files["golden.safetensors"] = (checked.golden, "golden samples: x and out.TASK")
     files["weights.safetensors"] = (pack(traced.layout, vector), "the weights")
@@ -126,15 +142,36 @@ def _make(
         versions=versions_of(target.engine), model=checked.found, program=program,
         quantization=checked.losses,
     )  # fmt: skip
-    return files, report, memory
+    return files, report, model.board
 
 
-def _inference(trained: Trained, target: Target, options: Options) -> tuple[Files, dict[str, int]]:
+def _inference(trained: Trained, target: Target, options: Options) -> _Model:
     job, tasks, vector = trained.job, trained.tasks, trained.vector
     calibration = options.samples.calibration() if options.samples and options.precision == INT8 else None
     exporter = exporter_of(target)
+    if target.name == "micro":
+        return _micro(exporter.export_micro(job, tasks, vector, calibration, options.flash_bytes, options.ram_bytes))
     data: bytes = exporter.export_inference(job, tasks, vector, options.precision, calibration)
-    return {f"model.{target.suffix}": (data, f"the model, {options.precision}")}, {}
+    return _Model({f"model.{target.suffix}": (data, f"the model, {options.precision}")}, runner_of(data, trained))
+
+
+def _micro(made: MicroModel) -> _Model:
+    """A microboard's files; tflite-micro itself runs the model here."""
+    # They need the packages of the LiteRT build environment.
+    from mas_edge.export.micro.board import answers_of
+    from mas_edge.export.micro.c_source import HEADER, SOURCE
+
+    needs = made.report
+    files: Files = {
+        "model.tflite": (made.model, "the model, int8 in and out"),
+        SOURCE: (made.source.encode(), "the same as an array in C"),
+        HEADER: (made.header.encode(), "its sizes, scales and zero points"),
+    }
+    board = Board(
+        flash=needs.flash_bytes, arena=needs.arena_bytes, granularity=needs.granularity, operators=needs.operators
+    )
+    ends = made.inputs[0], made.outputs, needs.arena_bytes
+    return _Model(files, lambda x: answers_of(made.model, *ends, x), board, BOARD_BATCH)
 
 
 def _training(program: Program, dumped: bytes, target: Target) -> Files:

@@ -33,6 +33,7 @@ class Target:
     precisions: tuple[str, ...] = (FP32, INT8)
     experimental: bool = False  # of training
     batch: str = "one sample a call"
+    dtype: str = "float32"  # of inputs and outputs
 
 
 _LITERT = "pip install 'mas-edge[litert-export]' in an environment of its own"
@@ -52,8 +53,8 @@ TARGETS = {
             ("litert_torch", "ai_edge_litert"), _LITERT, experimental=True,
         ),
         Target(
-            "micro", "tflite", "litert", "mas_edge.export.micro", "",
-            ("litert_torch", "ai_edge_litert", "tflite_micro"), _LITERT, (INT8,),
+            "micro", "tflite", "tflite-micro", "mas_edge.export.micro", "",
+            ("litert_torch", "ai_edge_litert", "tflite_micro"), _LITERT, (INT8,), dtype="int8",
         ),
     )
 }  # fmt: skip

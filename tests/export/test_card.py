@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from mas_edge.export.card import (
     FORMAT,
+    Board,
     Checked,
     DataCard,
     FileCard,
@@ -56,6 +57,9 @@ def test_the_card_reads_back_from_toml_as_it_was() -> None:
     assert from_toml(to_toml_text(CARD)) == CARD
     bare = replace(CARD, quantization=[], data=DataCard(), limits="", verification=[], versions={})
     assert from_toml(to_toml_text(bare)) == bare
+    board = replace(CARD, board=Board(flash=1000, arena=512, granularity=16, operators={"CONV_2D": 3}))
+    assert from_toml(to_toml_text(board)) == board
+    assert "1000 bytes of flash and an arena of 512 bytes of RAM" in to_markdown(board)
 
 
 @pytest.mark.parametrize("text", ["not toml [", "format = 1", to_toml_text(CARD) + "\n[own]\nkey = 1\n"])

@@ -36,7 +36,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lines_of(contents: Contents) -> list[str]:
-    """The page for people."""
+    """The page for people; names come out of the file, so that what would steer a terminal is taken out of them."""
     engine = f" for {contents.engine}" if contents.engine else ""
     facts = {"kind": f"{contents.kind}{engine}", "size": f"{contents.size} bytes", "sha256": contents.sha256}
     facts |= contents.facts
@@ -46,7 +46,7 @@ def lines_of(contents: Contents) -> list[str]:
         lines += ["", *_about(method)]
     if contents.tensors:
         lines += ["", *(f"  {_tensor(tensor)}" for tensor in contents.tensors)]
-    return lines
+    return ["".join(char if char.isprintable() else "?" for char in line) for line in lines]
 
 
 def _about(method: MethodContents) -> list[str]:

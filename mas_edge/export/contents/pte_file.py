@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from mas_edge.export.contents.listing import Contents, MethodContents, Tensor
@@ -9,15 +10,17 @@ from mas_edge.protocol.artifact import digest_of
 from mas_edge.protocol.errors import ProgramError
 from mas_edge.protocol.flatbuffer import Table, item_of, root_of
 
+# By ExecuTorch's number of the type: its name and the bytes of one item.
 SCALAR_TYPES = {
-    0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 5: "float16", 6: "float32", 7: "float64", 11: "bool",
-    15: "bfloat16",
+    0: ("uint8", 1), 1: ("int8", 1), 2: ("int16", 2), 3: ("int32", 4), 4: ("int64", 8), 5: ("float16", 2),
+    6: ("float32", 4), 7: ("float64", 8), 11: ("bool", 1), 15: ("bfloat16", 2),
 }  # fmt: skip
 # Field numbers of program.fbs.
 VERSION, PLANS, CONSTANT_BUFFERS, DELEGATE_DATA, SEGMENTS, CONSTANT_SEGMENT = 0, 1, 2, 3, 4, 5
 NAME, VALUES, INPUTS, OUTPUTS, CHAINS, OPERATORS, DELEGATES, MEMORY = 0, 2, 3, 4, 5, 6, 7, 8
 KIND, CONTENT = 0, 1  # of a union
-TENSOR = 4
+TENSOR = 5
+TENSOR_TYPE, TENSOR_SIZES, TENSOR_CONSTANT = 0, 2, 5
 KERNEL_CALL, DELEGATE_CALL = 1, 2
 
 
@@ -73,12 +76,24 @@ def _plan(plan: Table) -> MethodContents:
         inputs=[_tensor(f"input {i}", item_of(values, place)) for i, place in enumerate(plan.numbers(INPUTS, "i"))],
         outputs=[_tensor(f"output {i}", item_of(values, place)) for i, place in enumerate(plan.numbers(OUTPUTS, "i"))],
         operators=dict(calls.most_common()),
-        constants_bytes=0,
+        constants_bytes=_constants(values),
     )
+
+
+def _constants(values: list[Table]) -> int:
+    """The bytes of the constants that a method names, each once; a delegate's are its own."""
+    held: dict[int, int] = {}
+    for value in values:
+        tensor = value.table(CONTENT) if value.number(KIND, "B") == TENSOR else None
+        if tensor is not None and (constant := tensor.number(TENSOR_CONSTANT, "I")):
+            _, size = SCALAR_TYPES.get(tensor.number(TENSOR_TYPE, "b"), ("?", 0))
+            held[constant] = size * math.prod(tensor.numbers(TENSOR_SIZES, "i"))
+    return sum(held.values())
 
 
 def _tensor(name: str, value: Table) -> Tensor:
     tensor = value.table(CONTENT)
     if value.number(KIND, "B") != TENSOR or tensor is None:
         return Tensor(name, "a number or a list", [])
-    return Tensor(name, SCALAR_TYPES.get(tensor.number(0, "b"), "?"), list(tensor.numbers(2, "i")))
+    dtype, _ = SCALAR_TYPES.get(tensor.number(TENSOR_TYPE, "b"), ("?", 0))
+    return Tensor(name, dtype, list(tensor.numbers(TENSOR_SIZES, "i")))

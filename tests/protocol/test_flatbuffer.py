@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mas_edge.protocol.flatbuffer import Table, item_of, root_of
+
+
+def written() -> bytes:
+    """A file by the format's description: the root's offset, a list of fields, the table, what its offsets point to.
+
+    Field 0 is the int32 -5, field 1 the text "hi", field 2 is not there, field 3 is the int16 vector [1, -2].
+    """
+    fields = struct.pack("<HHHHHH", 12, 16, 4, 8, 0, 12)  # at byte 4
+    table = struct.pack("<iiII", 12, -5, 8, 12)  # at byte 16
+    return struct.pack("<I", 16) + fields + table + struct.pack("<I", 2) + b"hi\0\0" + struct.pack("<Ihh", 2, 1, -2)
+
+
+def test_fields_are_read_by_their_number_and_absent_ones_have_the_default() -> None:
+    table = root_of(written())
+    assert table.number(0, "i") == -5
+    assert table.text(1) == "hi"
+    assert (table.number(2, "i"), table.text(2), table.table(2), table.tables(2)) == (0, "", None, [])
+    assert table.numbers(3, "h") == [1, -2]
+    assert table.number(99, "i") == 0
+
+
+def test_an_offset_out_of_the_file_is_refused() -> None:
+    data = bytearray(written())
+    data[24:28] = struct.pack("<I", 2**32 - 8)  # where field 1 points to
+    with pytest.raises(ValueError, match="lies behind the file's end"):
+        root_of(bytes(data)).text(1)
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_bring_it_out_of_the_file(data: bytes) -> None:
+    walk(data)
+
+
+@given(st.integers(0, len(written()) - 1), st.integers(0, 255))
+def test_no_changed_byte_brings_it_out_of_the_file(place: int, value: int) -> None:
+    data = bytearray(written())
+    data[place] = value
+    walk(bytes(data))
+
+
+def walk(data: bytes) -> None:
+    """Read everything; only ValueError may come out."""
+    try:
+        table: Table = root_of(data)
+        for field in range(5):
+            table.number(field, "q")
+            table.text(field)
+            table.numbers(field, "q")
+            table.tables(field)
+    except ValueError:
+        return
+
+
+def test_an_item_is_found_by_its_place() -> None:
+    assert item_of(["a", "b"], 1) == "b"
+    for place in (-1, 2):
+        with pytest.raises(ValueError, match=r"item .* of 2"):
+            item_of(["a", "b"], place)
