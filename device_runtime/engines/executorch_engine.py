@@ -127,6 +127,8 @@ class ExecutorchRunner:
 class InferenceModel:
     """A .pte that infers: ``forward``, from a batch of fixed size to one output for each of ``tasks``, in order."""
 
+    engine = "executorch"
+
     def __init__(self, data: bytes, tasks: Sequence[str]) -> None:
         self._loaded, self._tasks = open_pte(data), list(tasks)
         if FORWARD not in self._loaded.methods():
@@ -136,18 +138,37 @@ class InferenceModel:
         if len(inputs) != 1 or len(outputs) != len(self._tasks):
             message = f"the .pte takes {len(inputs)} tensors and gives {len(outputs)}, not 1 and {len(self._tasks)}"
             raise ProgramError(message)
-        self.input_shape, self._batch = inputs[0][0][1:], inputs[0][0][0]
+        self._warm = False
+        self._sample, self._batch = inputs[0][0][1:], inputs[0][0][0]
 
     def run(self, x: NDArray[np.float32]) -> Arrays:
-        """Every task's output for ``x`` float32 [n, *input_shape]; the last part is filled up with its last sample."""
+        """Every task's output for ``x`` float32 [n, *input_shape]; the last part is filled up with its last sample.
+
+        Raises:
+            DeviceError: the samples have another shape than the model's, or ExecuTorch gave up.
+        """
+        if list(x.shape[1:]) != self._sample or not len(x):
+            message = f"the model takes samples of shape {self._sample}, got {list(x.shape)} in all"
+            raise DeviceError(message)
         parts = []
         for start in range(0, len(x), self._batch):
             part = x[start : start + self._batch]
             full = np.concatenate([part, np.repeat(part[-1:], self._batch - len(part), axis=0)])
-            with _quiet():
-                outputs = self._loaded.run(FORWARD, [np.ascontiguousarray(full, np.float32)])
+            try:
+                outputs = self._run([np.ascontiguousarray(full, np.float32)])
+            except Exception as error:  # whatever either runtime raises
+                message = f"the model failed in ExecuTorch: {_first_line(error)}"
+                raise DeviceError(message) from None
             parts.append([output[: len(part)] for output in outputs])
         return {task: np.concatenate(rows) for task, rows in zip(self._tasks, zip(*parts, strict=True), strict=True)}
+
+    def _run(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        if self._warm:
+            return self._loaded.run(FORWARD, arrays)
+        with _quiet():
+            outputs = self._loaded.run(FORWARD, arrays)
+        self._warm = True
+        return outputs
 
 
 def inference_model(data: bytes, tasks: Sequence[str]) -> InferenceModel:

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from mas_edge.export.quantized_onnx import quantized
-from mas_edge.export.trained import trained_network
+from mas_edge.export.trained import InOrder, trained_network
 from mas_edge.job import Job
 from mas_edge.learning.network import Network
 from mas_edge.protocol.errors import JobError, ServerError
@@ -86,24 +85,12 @@ def _eager(network: Network, x: NDArray[np.float32]) -> dict[str, NDArray[np.flo
         return {task: y.numpy() for task, y in network(torch.from_numpy(x)).items()}
 
 
-class _InOrder(nn.Module):
-    """The network with its outputs as a tuple: ONNX outputs have an order, and a dict leaves it to the tracer."""
-
-    def __init__(self, network: Network, tasks: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.tasks = network, tuple(tasks)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.network(x)
-        return tuple(outputs[task] for task in self.tasks)
-
-
 def _convert(network: Network, job: Job, tasks: Sequence[str]) -> bytes:
     example = torch.zeros(TRACED_BATCH, *job.data.input_shape)
     try:
         with _quiet():
             program = torch.onnx.export(
-                _InOrder(network, tasks).eval(),
+                InOrder(network, tasks).eval(),
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,

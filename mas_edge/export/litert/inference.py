@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from device_runtime.engines.litert_engine import INPUT, SIGNATURE, inference_model
 from mas_edge.export.litert.conversion import Calibration, Converted, Signature, convert, require_converter
-from mas_edge.export.trained import trained_network
+from mas_edge.export.trained import InOrder, trained_network
 from mas_edge.job import Job
 from mas_edge.learning.network import Network
 from mas_edge.protocol.errors import EdgeError, JobError, ServerError
@@ -89,7 +88,7 @@ def converted_network(
     """The network in float32, verified against eager, and in int8 if samples [n, *input_shape] are given."""
     require_converter()
     example = torch.zeros(1, *job.data.input_shape)
-    signature = Signature(SIGNATURE, _InOrder(network, tasks).eval(), (example,), [INPUT], list(tasks))
+    signature = Signature(SIGNATURE, InOrder(network, tasks).eval(), (example,), [INPUT], list(tasks))
     converted = convert([signature], f"the network of {', '.join(tasks)}", calibration)
     _verify(converted.data, network, job)
     return converted
@@ -110,18 +109,6 @@ def require_small_losses(found: Mapping[str, float]) -> None:
             f"{LOSS_BOUND:g}): give more samples of what the devices see, or export in fp32"
         )
         raise JobError(message)
-
-
-class _InOrder(nn.Module):
-    """The network with its outputs as a tuple in the order of the tasks."""
-
-    def __init__(self, network: Network, tasks: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.tasks = network, tuple(tasks)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.network(x)
-        return tuple(outputs[task] for task in self.tasks)
 
 
 def eager_answers(network: Network, x: NDArray[np.float32]) -> Answers:
