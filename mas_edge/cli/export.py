@@ -38,8 +38,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "export",
         help="export trained groups to ONNX, ExecuTorch, LiteRT or a microboard, verified, with a model card",
-        description="Export the trained groups of a run, or a file of weights. What does not do what the network does "
-        "in PyTorch is not written.",
+        description="Export the trained groups of a run, or a file of weights.\n"
+        "What does not do what the network does in PyTorch is not written.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -151,7 +151,7 @@ def _trained(args: argparse.Namespace, job: Job | None) -> list[Trained]:
         groups = of_run(args.source, args.group)
         return groups if job is None else [_with_card(group, job, args.job) for group in groups]
     if job is None:
-        message = f"{args.source} is a file of weights, which does not say what they are: add --job FILE"
+        message = f"{args.source} is a file; one of weights does not say what they are of: add --job FILE"
         raise JobError(message)
     tasks = [task.strip() for task in args.tasks.split(",") if task.strip()]
     return [of_checkpoint(args.source, job, args.group, tasks)]

@@ -40,6 +40,7 @@ class Progress:
             yield
             return
         from rich.console import Console
+        from rich.text import Text
 
-        with Console(file=self._output).status(what):
+        with Console(file=self._output).status(Text(what)):  # a path may hold what would be markup
             yield

@@ -35,7 +35,7 @@ _SOURCES = (_PACKAGE / "export", _PACKAGE / "learning", _PACKAGE / "protocol", _
 _PACKAGES = {
     "torch": (),
     "onnxruntime": ("onnx", "onnxruntime"),
-    "executorch": ("executorch", "executorch-numpy-runtime", "flatbuffers"),
+    "executorch": ("executorch", "executorch-numpy-runtime", "flatbuffers", "torchao"),
     "litert": ("litert-torch", "ai-edge-litert"),
     "tflite-micro": ("litert-torch", "tflite-micro"),
 }
