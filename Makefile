@@ -5,13 +5,26 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check fix clean
+# Environments beside the first one: the LiteRT converter (2 GB, never on a device), the last runtime of TensorFlow Lite
+# (NumPy 1 only), and a newer Python for ExecuTorch without PyTorch, if this machine has one.
+LITERT     := .venv-litert
+TFLITE     := .venv-tflite
+NEWER      := .venv-312
+LITERT_TESTS := tests/export/litert tests/export/micro tests/device_runtime/test_litert_engine.py
+NEW_PYTHON ?= $(shell tools/newer_python.sh)
+
+.PHONY: demo test test-litert environments check fix clean
 
 demo: $(STAMP)  ## run the whole MAS job on real data with ten device processes (under 3 minutes)
 	$(BIN)/mas-edge demo --out demo-out --json demo-out/result.json $(DEMO_ARGS)
 
 test: $(STAMP)  ## the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-litert: $(LITERT)/.installed $(TFLITE)/.installed  ## the tests of LiteRT and of microboards, where their converter is
+	MAS_EDGE_TFLITE_RUNTIME_PYTHON=$(TFLITE)/bin/python $(LITERT)/bin/python -m pytest $(LITERT_TESTS) $(PYTEST_ARGS)
+
+environments: $(LITERT)/.installed $(TFLITE)/.installed $(if $(NEW_PYTHON),$(NEWER)/.installed)  ## every environment that tests use
 
 check: $(STAMP)  ## style, types, arrows between rooms, dead code
 	$(BIN)/ruff check .
@@ -30,5 +43,20 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+$(LITERT)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LITERT)
+	$(LITERT)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[litert-export]' 'hypothesis>=6.100' 'pytest>=8.2' 'pytest-timeout>=2.3'
+	touch $@
+
+$(TFLITE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(TFLITE)
+	$(TFLITE)/bin/python -m pip install --quiet tflite-runtime==2.14.0 'numpy<2' --editable .
+	touch $@
+
+$(NEWER)/.installed: pyproject.toml
+	$(NEW_PYTHON) -m venv $(NEWER)
+	$(NEWER)/bin/python -m pip install --quiet --editable '.[executorch]'
+	touch $@
+
 clean:  ## remove everything that was made here
-	rm -rf $(VENV) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LITERT) $(TFLITE) $(NEWER) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from device_runtime.engines.choice import FILE, choose
 from mas_edge.orchestrator.child import spawn
 from mas_edge.protocol.errors import DeviceError, ServerError
 
 # After a polite SIGTERM a process finishes its current batch and says goodbye; then it is killed.
 PATIENCE_S = 8.0
+THREADS = "1"  # of each device: they share this machine's cores
 
 
 class LocalFleet:
@@ -33,9 +38,29 @@ class LocalFleet:
         """Run ``mas-edge serve`` as its own process."""
         self._start("orchestrator", ["mas_edge", "serve", str(job), "--state", str(state), "--broker", broker])
 
+    def test_engines(self, engines: Sequence[str], devices: Path, names: Sequence[str]) -> None:
+        """Let every engine show that it works here, once for all devices: each finds the result in its state folder.
+
+        Raises:
+            DeviceError: one does not work; says why and what to do.
+        """
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = THREADS  # a result holds for a number of threads
+        try:
+            for engine in engines:
+                choose(engine, devices)
+        finally:
+            if before is None:
+                del os.environ["OMP_NUM_THREADS"]
+            else:
+                os.environ["OMP_NUM_THREADS"] = before
+        for name in names:
+            (devices / name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(devices / FILE, devices / name / FILE)
+
     def start_device(self, name: str, fleet: str, data: Path, state: Path, broker: str, engine: str = "auto") -> None:
-        """Run ``mas-edge-device run`` as its own process, with one thread: the devices share this machine's cores."""
-        arguments = ["device_runtime", "run", "--verbose", "--threads", "1", "--engine", engine]
+        """Run ``mas-edge-device run`` as its own process, on ``THREADS`` threads."""
+        arguments = ["device_runtime", "run", "--verbose", "--threads", THREADS, "--engine", engine]
         arguments += ["--broker", broker, "--name", name, "--fleet", fleet, "--data", str(data), "--state", str(state)]
         self._start(name, arguments)
 

@@ -52,9 +52,11 @@ def run_demo(out: Path, target: Path, broker_spec: str, job_file: Path | None, *
             console.print(f"broker: {broker.mode} at {broker.url}; logs: {out / 'logs'}")
             with LocalFleet(out / "logs") as fleet:
                 fleet.start_orchestrator(job_file, state, broker.url)
+                devices = out / "devices"
+                fleet.test_engines(job.engines, devices, [folder.name for folder in folders])
+                console.print(f"engines, each tested here: {', '.join(job.engines)}")
                 for folder, engine in zip(folders, cycle(job.engines)):  # a mixed fleet
-                    state_of_device = out / "devices" / folder.name
-                    fleet.start_device(folder.name, job.fleet, folder, state_of_device, broker.url, engine)
+                    fleet.start_device(folder.name, job.fleet, folder, devices / folder.name, broker.url, engine)
                 _watch(console, fleet, state)
     except KeyboardInterrupt:
         console.print(f"\ninterrupted; the same command goes on, or: mas-edge serve {job_file} --state {state}")

@@ -41,6 +41,7 @@ class Builder:
         self._inputs: list[Operand] = []
         self._calls: list[tuple[OpOverload, list[Any]]] = []  # arguments: operands, lists of them, plain values
         self._made: dict[Operand, Operand] = {}  # views that were made real
+        self._borrowed: set[int] = set()  # storages that are the caller's
 
     def input(self, shape: tuple[int, ...], dtype: str) -> Operand:
         """The next input of the method."""
@@ -168,7 +169,8 @@ class Builder:
         """Lay out the memory and write everything down; the results are in memory of their own."""
         results = self._results(outputs)
         plan = flat.Plan(name)
-        plan.arena_bytes = arena.plan(self._storages)
+        self._borrowed = self._borrowable()
+        plan.arena_bytes = arena.plan([s for i, s in enumerate(self._storages) if i not in self._borrowed])
         places: dict[Any, int] = {}
 
         def place(item: Any) -> int:
@@ -188,6 +190,12 @@ class Builder:
         plan.outputs = [place(operand) for operand in results]
         return plan
 
+    def _borrowable(self) -> set[int]:
+        """The storages of inputs that are only read whole: the caller's memory serves, and nothing is copied."""
+        whole = {operand.storage: operand for operand in self._inputs}
+        used = [operand for _, arguments in self._calls for operand in _operands(arguments)]
+        return whole.keys() - {each.storage for each in used if each.storage in whole and each != whole[each.storage]}
+
     def _results(self, outputs: Sequence[Operand]) -> list[Operand]:
         """The results, none of them in the memory of another or of an input: a caller may read them at leisure."""
         taken = {operand.storage for operand in self._inputs}
@@ -204,6 +212,8 @@ class Builder:
 
     def _value(self, item: Any, place: Any) -> flat.Value:
         if isinstance(item, Operand):
+            if item.storage in self._borrowed and not item.constant:
+                return flat.TensorValue(item.shape, item.dtype, None)
             begin = 0 if item.constant else self._storages[item.storage].offset
             return flat.TensorValue(item.shape, item.dtype, begin + item.offset * ITEM_BYTES[item.dtype], item.constant)
         if not isinstance(item, list):

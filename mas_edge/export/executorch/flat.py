@@ -28,12 +28,15 @@ SCALAR_TYPES = {"uint8": 0, "int8": 1, "int16": 2, "int32": 3, "int64": 4, "floa
 
 @dataclass(frozen=True)
 class TensorValue:
-    """A tensor of static shape at ``offset`` bytes of the arena, or the constant with the number ``constant``."""
+    """A tensor of static shape at ``offset`` bytes of the arena, or the constant with the number ``constant``.
+
+    Without either it is an input that is read where the caller has it.
+    """
 
     shape: tuple[int, ...]
     dtype: str
-    offset: int = 0
-    constant: int = 0  # 0: none, it lies in the arena
+    offset: int | None = 0
+    constant: int = 0  # 0: none
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def _content(b: flatbuffers.Builder, item: Value) -> tuple[int, int]:
 def _tensor(b: flatbuffers.Builder, tensor: TensorValue) -> int:
     sizes, order = _numbers(b, tensor.shape, 4), _numbers(b, range(len(tensor.shape)), 1)
     place = 0
-    if not tensor.constant:
+    if not tensor.constant and tensor.offset is not None:
         low, high = tensor.offset & 0xFFFFFFFF, tensor.offset >> 32
 
         def fill_place(b: flatbuffers.Builder) -> None:
