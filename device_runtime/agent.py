@@ -145,7 +145,11 @@ class Agent:
             pending.next_send, pending.repeat = now, OFFER_REPEAT_S
         for download in self._downloads.values():
             download.incoming.restart()
-        return [Tell(self.birth(*self._stamp())), *self.poll(now)]
+        return [*self.introduce(), *self.poll(now)]
+
+    def introduce(self) -> list[Effect]:
+        """Say who we are and what we can do."""
+        return [Tell(self.birth(*self._stamp()))]
 
     def on_message(self, message: FromOrchestrator, now: float) -> list[Effect]:
         """A control message arrived."""
@@ -162,7 +166,7 @@ class Agent:
                 self._forget(message.job, message.round_id)
                 return [*self._cancel(message), *self._next_work()]
             case Rebirth():
-                return [Tell(self.birth(*self._stamp()))]
+                return self.introduce()
         return []
 
     def on_chunk(self, frame: bytes, now: float) -> list[Effect]:

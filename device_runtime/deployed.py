@@ -72,6 +72,9 @@ def check_health(
         return Health(healthy=False, reason=str(problem), **found)
     except MemoryError:
         return Health(healthy=False, reason="there is not enough memory on this device to run the model", **found)
+    except Exception as error:  # the file is foreign and its runtime native: whatever it raises is about the file
+        text = str(error).strip().partition("\n")[0][:300]
+        return Health(healthy=False, reason=f"the model cannot be run: {text or type(error).__name__}", **found)
     return Health(healthy=True, reason="", **found)
 
 

@@ -47,6 +47,7 @@ class Settings:
     state: Path
     engine: str  # as ``open_engine`` takes it; ``engines.choice`` finds one that works
     engines: tuple[str, ...] = ()  # that work here, beside this one
+    memory: int = 0  # bytes that the process may hold; 0 = no limit
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Runtime:
         self._store = ArtifactStore(settings.state / "artifacts")
         self._data = data
         self._bench = Bench(data, self._store, settings.engine, settings.state / "deployed")
+        self._told_memory = 0
         self._boot_id = uuid.uuid4().hex
         self.agent = Agent(
             settings.name, self._boot_id, self._birth, self._store, PendingOffers(settings.state / "pending")
@@ -87,6 +89,8 @@ class Runtime:
             DeviceError: the state directory cannot be used, or another device runtime works in it.
         """
         with _lock(self._settings.state):
+            if self._settings.memory:
+                self._bench.limit(self._settings.memory)
             self._serve(stop)
 
     def _serve(self, stop: threading.Event) -> None:
@@ -127,6 +131,8 @@ class Runtime:
             self._carry(self._react(event, time.monotonic()))
         except ProtocolError as error:
             log.warning("ignored: %s", error)
+        except MemoryError:  # the work takes it all: what is not understood now is said again
+            log.warning("not enough memory to take in a message")
         self._carry(self.agent.poll(time.monotonic()))
 
     def _react(self, event: Event | _Finished, now: float) -> list[Effect]:
@@ -145,7 +151,7 @@ class Runtime:
             case _Finished(number, outcome, reason):
                 self._make_room()
                 if outcome is None:
-                    return self.agent.on_failed(number, reason)
+                    return [*self.agent.on_failed(number, reason), *self._say_what_changed()]
                 return self.agent.on_finished(number, outcome.report, outcome.update, now)
         return []
 
@@ -194,7 +200,7 @@ class Runtime:
             log.error("%s: %s", plan.round_id, error)
             return _Finished(number, None, str(error))
         except MemoryError:
-            return _Finished(number, None, "not enough memory for this program: a smaller batch size is needed")
+            return _Finished(number, None, "not enough memory on this device")
         except Exception as error:  # a fault of ours or of an engine must not end the agent
             log.exception("%s failed", plan.round_id)
             return _Finished(number, None, f"unexpected {type(error).__name__}: {error}")
@@ -222,14 +228,22 @@ class Runtime:
     def _status(self, *, online: bool, reason: str) -> bytes:
         return encode(Status(sender=self._settings.name, boot_id=self._boot_id, seq=0, online=online, reason=reason))
 
+    def _say_what_changed(self) -> list[Effect]:
+        """Who ran out of memory allows less of it from now on: the orchestrator must know before the next plan."""
+        if self._bench.step_memory == self._told_memory:
+            return []
+        return self.agent.introduce()
+
     def _birth(self, boot_id: str, seq: int) -> Birth:
         engine = base_name(self._settings.engine)
+        self._told_memory = self._bench.step_memory
         return Birth(
             sender=self._settings.name, boot_id=boot_id, seq=seq, runtime=RUNTIME_VERSION,
             python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             engine=engine, engines=list(dict.fromkeys([engine, *self._settings.engines, *runnable()])),
             input_shape=list(self._data.input_shape), tasks=self._data.counts(),
+            step_memory_bytes=self._bench.step_memory,
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from device_runtime.engines.base import Runner
 from mas_edge.protocol.errors import DataError, DeviceError, WeightsError
 from mas_edge.protocol.messages import Report, Training
-from mas_edge.protocol.program import Program
+from mas_edge.protocol.program import Program, TargetSpec
 from mas_edge.protocol.weights import Vector
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -78,6 +78,7 @@ def train(
         affinity=course.affinities.mean(),
         affinity_measurements=course.affinities.measurements,
         steps=course.steps,
+        batch_size=program.batch_size,
         seconds=clock.seconds,
         cpu_seconds=time.process_time() - cpu_start,
     )
@@ -85,7 +86,7 @@ def train(
 
 
 def evaluate(runner: Runner, program: Program, weights: Vector, data: Batches, *, stop: Stop = lambda: False) -> Report:
-    """Return the means of losses and metrics over the test samples, each task weighted by its valid samples.
+    """Return the means of losses and metrics over the test samples, the same at every batch size but for rounding.
 
     A task without labelled test samples has 0 in ``samples`` and is absent from ``losses`` and ``metrics``.
 
@@ -115,6 +116,7 @@ def evaluate(runner: Runner, program: Program, weights: Vector, data: Batches, *
         losses=means.of("losses"),
         metrics=means.of("metrics"),
         steps=step,
+        batch_size=program.batch_size,
         seconds=clock.seconds,
         cpu_seconds=time.process_time() - cpu_start,
     )
@@ -175,21 +177,35 @@ def _valid(batch: Feeds, task: str) -> NDArray[np.bool_]:
     return labelled
 
 
+def _places(batch: Feeds, task: str, spec: TargetSpec) -> int:
+    """How many numbers of a batch's target count: a loss is their mean, so that this is what the batch counts for."""
+    y, mask = batch[f"y.{task}"], batch[f"mask.{task}"] > 0
+    counted = np.broadcast_to(mask.reshape(mask.shape + (1,) * (y.ndim - mask.ndim)), y.shape)
+    return int(np.count_nonzero(counted & (y != spec.ignore_index) if spec.dtype == "int64" else counted))
+
+
 class _Means:
-    """Means per task, each batch weighted by its valid samples; summed in float64."""
+    """Means per task, each batch weighted by the places it is a mean over, so that the batch size does not matter.
+
+    Summed in float64. Exact for means over places, which every named loss and metric is but ``l1_all`` and the root of
+    the mean square.
+    """
 
     def __init__(self, program: Program) -> None:
         self.samples = dict.fromkeys(program.tasks, 0)
+        self._targets = program.targets
+        self._weights = dict.fromkeys(program.tasks, 0)
         self._sums: dict[str, dict[str, float]] = {}
 
     def add(self, batch: Feeds, **values: NDArray[Any]) -> None:
         """Fold in one batch's numbers, one array of shape (n,) for each quantity."""
         for i, task in enumerate(self.samples):
-            count = int(_valid(batch, task).sum())
-            self.samples[task] += count
+            self.samples[task] += int(_valid(batch, task).sum())
+            weight = _places(batch, task, self._targets[task])
+            self._weights[task] += weight
             for quantity, array in values.items():
                 sums = self._sums.setdefault(quantity, dict.fromkeys(self.samples, 0.0))
-                sums[task] += count * float(array[i])
+                sums[task] += weight * float(array[i])
 
     def labelled(self) -> bool:
         """Whether any sample carried any label."""
@@ -198,7 +214,7 @@ class _Means:
     def of(self, quantity: str) -> dict[str, float]:
         """The means of the tasks that have labels here."""
         sums = self._sums.get(quantity, {})
-        return {task: sums[task] / count for task, count in self.samples.items() if count}
+        return {task: sums[task] / max(self._weights[task], 1) for task, count in self.samples.items() if count}
 
 
 class _Affinities:

@@ -16,9 +16,11 @@ from device_runtime.deployed import check_health
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines import open_engine
 from device_runtime.engines.base import Engine, Runner
+from device_runtime.memory import in_units, ran_out, resident_bytes
 from device_runtime.slots import Slots
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.errors import DeviceError
+from mas_edge.protocol.errors import DeviceError, EdgeError
+from mas_edge.protocol.memory import memory_needed
 from mas_edge.protocol.messages import Plan, Report
 from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.program import Program
@@ -38,15 +40,35 @@ class Outcome:
 
 
 class Bench:
-    """One device's data, engine and artifacts. ``engine_name`` as for ``open_engine``; loaded when first needed."""
+    """One device's data, engine and artifacts. ``engine_name`` as for ``open_engine``; loaded when first needed.
+
+    ``step_memory``: the bytes that a program may take beside the process with its engine loaded; 0 = no limit.
+    """
 
     def __init__(self, data: DataFolder, store: ArtifactStore, engine_name: str, deployed: Path) -> None:
+        self.step_memory = 0
         self._data = data
         self._store = store
         self._engine_name = engine_name
         self._deployed = deployed
         self._engine: Engine | None = None
         self._loaded: dict[str, tuple[Program, Runner]] = {}
+
+    def limit(self, memory: int) -> None:
+        """Let the process hold ``memory`` bytes at most, as far as that is a matter of programs.
+
+        Raises:
+            DeviceError: the engine does not start, or takes it all by itself.
+        """
+        name = self._open().name
+        held = resident_bytes()
+        if memory <= held:
+            message = (
+                f"--memory {in_units(memory)} is not enough: with the engine {name} loaded this process holds "
+                f"{in_units(held)} already; give it more, or choose a smaller engine with --engine"
+            )
+            raise DeviceError(message)
+        self.step_memory = memory - held
 
     def carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
         """Do what the plan says.
@@ -58,7 +80,18 @@ class Bench:
         if plan.kind == "deploy":
             return Outcome(self._deploy(plan))
         began = time.monotonic()
-        program, runner = self._load(plan.program.artifact)
+        artifact = plan.program.artifact
+        loaded = self._loaded.get(artifact)
+        program = loaded[0] if loaded else program_format.load(self._store.read(artifact))
+        try:
+            return self._run(plan, program, began, stop)
+        except (EdgeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            raise DeviceError(self._on_ran_out(program, error)) from None
+
+    def _run(self, plan: Plan, program: Program, began: float, stop: Callable[[], bool]) -> Outcome:
+        runner = self._load(plan.program.artifact, program)
         if plan.weights is None or program.tasks != plan.tasks:
             message = f"plan {plan.round_id} is for tasks {plan.tasks}, its program for {program.tasks}"
             raise DeviceError(message)
@@ -71,16 +104,29 @@ class Bench:
         require_finite(trained, "the trained network")
         return Outcome(self._named(report, loading), _update(program.layout, trained, report))
 
-    def _load(self, artifact: str) -> tuple[Program, Runner]:
+    def _load(self, artifact: str, program: Program) -> Runner:
         if artifact not in self._loaded:
-            program = program_format.load(self._store.read(artifact))
-            if self._engine is None:
-                self._engine = open_engine(self._engine_name)
+            engine = self._open()
             self._data.fits(program)
-            while len(self._loaded) >= MAX_LOADED:
+            while len(self._loaded) >= (1 if self.step_memory else MAX_LOADED):
                 del self._loaded[next(iter(self._loaded))]
-            self._loaded[artifact] = (program, self._engine.load(program))
-        return self._loaded[artifact]
+            self._loaded[artifact] = (program, engine.load(program))
+        return self._loaded[artifact][1]
+
+    def _open(self) -> Engine:
+        if self._engine is None:
+            self._engine = open_engine(self._engine_name)
+        return self._engine
+
+    def _on_ran_out(self, program: Program, error: Exception) -> str:
+        """Let go of what is loaded, allow less than this program takes from now on, and say so."""
+        self._loaded.clear()
+        needed = memory_needed(program)
+        if needed:
+            self.step_memory = min(self.step_memory or needed, needed) - 1
+        asked = "a smaller one is asked for" if needed and program.batch_size > 1 else "give this device more memory"
+        reason = str(error).partition("\n")[0][:300] or type(error).__name__
+        return f"not enough memory for batches of {program.batch_size} samples: {asked} ({reason})"
 
     def _named(self, report: Report, loading: float) -> Report:
         name = self._engine.name if self._engine else ""

@@ -14,8 +14,9 @@ from device_runtime.data import open_data
 from device_runtime.edge.address import parse_url
 from device_runtime.engines import NAMES
 from device_runtime.engines.choice import AUTO, choose
+from device_runtime.memory import parse_size
 from device_runtime.runtime import Runtime, Settings
-from mas_edge.protocol.errors import MessageError
+from mas_edge.protocol.errors import DeviceError, MessageError
 from mas_edge.protocol.topics import check_name
 
 
@@ -39,6 +40,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "if there is one (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to train with (default: the engine's)")
+    parser.add_argument(
+        "--memory", type=_size, default=0, metavar="SIZE",
+        help="memory that the process may hold, such as 96M: it asks for batches that fit (default: no limit)",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="say what is going on")
     parser.set_defaults(run=run)
 
@@ -54,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     parse_url(args.broker)  # what is wrong with the command line is said before engines are tested
     data = open_data(args.data)
     state = args.state or _default_state(args.name)
-    choice = choose(args.engine, state)
+    choice = choose(args.engine, state, memory=args.memory)
     print(choice.line, flush=True)
-    settings = Settings(args.name, args.fleet, args.broker, state, choice.engine, choice.works)
+    settings = Settings(args.name, args.fleet, args.broker, state, choice.engine, choice.works, args.memory)
     runtime = Runtime(settings, data)
     stop = threading.Event()
     received: list[int] = []
@@ -75,6 +80,13 @@ def _name(text: str) -> str:
     try:
         return check_name(text, "the name")
     except MessageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except DeviceError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from device_runtime.engines.torch_engine import DTYPES, MEMORY_FORMATS, find_operator
+from mas_edge.export.memory import peak_bytes
 from mas_edge.protocol.errors import JobError, ProgramError
 from mas_edge.protocol.program import Constant, Method, Node, Value
 
@@ -45,7 +46,10 @@ def method_of(traced: fx.GraphModule, inputs: Sequence[Value], outputs: Sequence
             nodes.append(_node(node, names))
     results: list[fx.Node] = list(graph.output_node().args[0])  # type: ignore[arg-type]
     values = [_value(name, node) for name, node in zip(outputs, results, strict=True)]
-    return Method(list(inputs), values, [names[node] for node in results], nodes, list(constants.values()))
+    held = list(constants.values())
+    return Method(
+        list(inputs), values, [names[node] for node in results], nodes, held, memory_bytes=peak_bytes(graph)
+    )  # fmt: skip
 
 
 def _drop_same(graph: fx.Graph) -> None:

@@ -11,7 +11,7 @@ round (``RoundWork``).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -34,12 +34,14 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     tasks: list[str]
-    programs: dict[str, Manifest]  # by engine
+    programs: dict[str, Manifest]  # by engine, ``ENGINE@BATCH`` for a batch smaller than the job's
     weights: Manifest
     next_round: int
     end_round: int
     derive_from: str = ""  # the artifact its first weights can be taken out of
     evaluated: bool = False
+    # The bytes a program takes on an engine, by batch size: the job's, and halves of it. Empty until a device asks.
+    memory: dict[str, dict[int, int]] = {}
     models: dict[str, Manifest] = {}  # by format; see ``mas_edge.protocol.models``
     golden: Manifest | None = None
     deployed: bool = False
@@ -68,6 +70,8 @@ class Provided(msgspec.Struct, frozen=True):
 
     group: str
     models: dict[str, Manifest] = {}
+    programs: dict[str, Manifest] = {}
+    memory: dict[str, dict[int, int]] = {}
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -170,7 +174,10 @@ def exported(state: JobState, models: dict[str, tuple[dict[str, Manifest], Manif
 def provided(state: JobState, made: Provided) -> JobState:
     """Something that devices wanted beside what every group has is made."""
     group = state.group(made.group)
-    return _with(state, msgspec.structs.replace(group, models={**group.models, **made.models}))
+    kinds: dict[str, Any] = {
+        kind: {**getattr(group, kind), **getattr(made, kind)} for kind in ("models", "programs", "memory")
+    }
+    return _with(state, msgspec.structs.replace(group, **kinds))
 
 
 def deployed(state: JobState, work: RoundWork) -> JobState:

@@ -6,8 +6,6 @@ import time
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.registry import Registry
-from mas_edge.federation.selection import why_not
-from mas_edge.job import Job
 from mas_edge.orchestrator.active import ActiveRound, check_counts
 from mas_edge.orchestrator.collection import Collection
 from mas_edge.orchestrator.post import Post
@@ -36,11 +34,9 @@ from mas_edge.protocol.topics import Topics
 class Reception:
     """Takes in what arrives; decisions about rounds are the desk's."""
 
-    def __init__(
-        self, job: Job, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Post, topics: Topics
-    ) -> None:
+    def __init__(self, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Post, topics: Topics) -> None:
         self.registry = Registry()
-        self._tasks = [task.name for task in job.tasks]
+        self._warned: dict[str, tuple[str, str]] = {}  # by device: its life, and what was said of it
         self._desk = desk
         self._store = store
         self._artifacts = artifacts
@@ -60,6 +56,8 @@ class Reception:
         """What can be made for devices has changed: write down what each is told."""
         for birth in self.registry.births.values():
             self._save_device(birth)
+            if self.registry.is_online(birth.sender):
+                self._warn(birth)
 
     def poll(self, now: float) -> None:
         """Ask for what is missing of the uploads."""
@@ -123,13 +121,17 @@ class Reception:
         self._save_device(birth)
         if retained or not came:
             return
-        problem = why_not(birth, self._desk.job, self._tasks)
-        if problem:
-            self._desk.log("warning", f"{birth.sender} cannot serve this job: {problem}")
-        elif no_model := self._why_no_model(birth):
-            self._desk.log("warning", f"{birth.sender} will get no model: {no_model}")
+        self._warn(birth)
         for active in self._desk.active.values():
             active.machine.on_back(birth.sender, now)
+
+    def _warn(self, birth: Birth) -> None:
+        """Say what keeps a device out, once each."""
+        problem, no_model = self._why_not(birth), self._why_no_model(birth)
+        text = f"cannot serve this job: {problem}" if problem else f"will get no model: {no_model}" if no_model else ""
+        if text and self._warned.get(birth.sender) != (birth.boot_id, text):
+            self._desk.log("warning", f"{birth.sender} {text}")
+        self._warned[birth.sender] = (birth.boot_id, text)
 
     def _on_status(self, status: Status, now: float) -> None:
         if not self.registry.on_status(status):
@@ -148,13 +150,16 @@ class Reception:
                 name=name, online=self.registry.is_online(name), engine=birth.engine, machine=birth.machine,
                 runtime=birth.runtime, last_seen=time.time(),
                 tasks={task: count.train for task, count in birth.tasks.items()},
-                problem=why_not(birth, self._desk.job, self._tasks),
+                problem=self._why_not(birth),
                 no_model=self._why_no_model(birth),
             )
         )  # fmt: skip
 
+    def _why_not(self, birth: Birth) -> str:
+        return self._desk.supply.why_not(birth, self._desk.networks)
+
     def _why_no_model(self, birth: Birth) -> str:
-        return self._desk.supply.why_no_model(birth, [group.name for group in self._desk.state.groups])
+        return self._desk.supply.why_no_model(birth, self._desk.state.groups)
 
     def _on_want(self, want: Want, now: float) -> None:
         distribution = self._desk.distribution

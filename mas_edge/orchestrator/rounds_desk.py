@@ -82,6 +82,11 @@ class RoundsDesk:
 
     # ------------------------------------------------------------------ opening
 
+    @property
+    def networks(self) -> list[GroupState]:
+        """The networks that devices train now: the groups, or the all-in-one network before the split."""
+        return self.state.groups or ([self.state.merged] if self.state.merged else [])
+
     def lacking(self, due: list[RoundWork], registry: Registry) -> list[Wanted]:
         """What has to be made before the rounds that are due can open for the devices that are there."""
         births = registry.online()

@@ -77,7 +77,7 @@ class Orchestrator:
         topics = Topics(job.fleet)
         self._post = Post(broker_url, topics, artifacts, self._events.put, self._on_shipped)
         self._desk = RoundsDesk(job, state, self._store, artifacts, self._post)
-        self._reception = Reception(job, self._desk, self._store, artifacts, self._post, topics)
+        self._reception = Reception(self._desk, self._store, artifacts, self._post, topics)
         self._steps = Steps(job, artifacts, state_dir)
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
         self._busy = False

@@ -11,7 +11,7 @@ from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
 from mas_edge.federation.aggregate import affinity_over_rounds
 from mas_edge.federation.flow import GroupState, JobState, Local, Provided, SplitGroup
-from mas_edge.federation.supply import Wanted
+from mas_edge.federation.supply import Wanted, program_called
 from mas_edge.job import Job
 from mas_edge.mas.affinity import AffinityMatrix
 from mas_edge.mas.merge import MERGED, all_in_one, groups_of, inheritance
@@ -98,7 +98,15 @@ class Steps:
             JobError, ServerError: it cannot be made.
         """
         group = state.group(wanted.group)
-        return Provided(group.name, models={wanted.name: self._make_model(group, wanted.name)})
+        match wanted.kind:
+            case "model":
+                return Provided(group.name, models={wanted.name: self._make_model(group, wanted.name)})
+            case "memory":
+                return Provided(group.name, memory=_workshop().memory_by_batch(self._job, group.name, group.tasks))
+            case "program":
+                engine, batch = program_called(wanted.name, self._job)
+                made = _workshop().make_program(self._job, group.name, group.tasks, engine, batch, self._exports)
+                return Provided(group.name, programs={wanted.name: self._artifacts.put(made)})
 
     def _make_model(self, group: GroupState, suffix: str) -> Manifest:
         model = _workshop().make_model(self._job, group.tasks, self._artifacts.read(group.weights.artifact), suffix)

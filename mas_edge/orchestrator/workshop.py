@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from mas_edge.export.cache import ExportCache
 from mas_edge.export.gate import released
 from mas_edge.export.inference import golden_of
 from mas_edge.export.targets import FP32, TARGETS, exporter_of, require_installed
 from mas_edge.export.trace import trace_program
+from mas_edge.federation.supply import halves
 from mas_edge.job import Job
 from mas_edge.learning.network import build, layout_of, vector_of
 from mas_edge.mas.merge import MERGED
 from mas_edge.protocol.errors import JobError
+from mas_edge.protocol.memory import memory_needed
 from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import gather, pack, unpack
@@ -28,11 +32,48 @@ def make_programs(job: Job, group: str, tasks: Sequence[str], kept: Path | None 
         JobError: the network cannot be traced, or holds an operator that an engine of the job cannot run.
         ServerError: a program does not do what the network does.
     """
-    # After the split nobody asks how tasks help each other: a smaller program to push and to load.
-    methods = ("train_step", "evaluate", "affinity") if group == MERGED else ("train_step", "evaluate")
-    program = trace_program(job, group, tasks, methods)
+    program = _traced(job, group, tasks)
     cache = None if kept is None else ExportCache(kept)
     return {engine: _released(program, engine, job, cache) for engine in job.engines}
+
+
+def make_program(
+    job: Job, group: str, tasks: Sequence[str], engine: str, batch: int, kept: Path | None = None
+) -> bytes:
+    """The program of a group for one engine and another batch size than the job's, held against eager as every other.
+
+    Raises:
+        JobError, ServerError: as ``make_programs``.
+    """
+    smaller = _with_batch(job, batch)
+    cache = None if kept is None else ExportCache(kept)
+    return _released(_traced(smaller, group, tasks), engine, smaller, cache)
+
+
+def memory_by_batch(job: Job, group: str, tasks: Sequence[str]) -> dict[str, dict[int, int]]:
+    """The bytes that a group's programs take, by engine and batch size: the job's and the halves it can be traced at.
+
+    A network may not train on very small batches: a batch norm needs more than one number.
+    """
+    found: dict[str, dict[int, int]] = {engine: {} for engine in job.engines}
+    for batch in halves(job.federation.batch_size):
+        try:
+            program = _traced(_with_batch(job, batch), group, tasks)
+        except JobError:
+            break
+        for engine, needs in found.items():
+            needs[batch] = memory_needed(msgspec.structs.replace(program, engine=engine))
+    return found
+
+
+def _traced(job: Job, group: str, tasks: Sequence[str]) -> Program:
+    # After the split nobody asks how tasks help each other: a smaller program to push and to load.
+    methods = ("train_step", "evaluate", "affinity") if group == MERGED else ("train_step", "evaluate")
+    return trace_program(job, group, tasks, methods)
+
+
+def _with_batch(job: Job, batch: int) -> Job:
+    return msgspec.structs.replace(job, federation=msgspec.structs.replace(job.federation, batch_size=batch))
 
 
 def _released(program: Program, engine: str, job: Job, cache: ExportCache | None) -> bytes:

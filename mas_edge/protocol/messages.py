@@ -61,6 +61,8 @@ class Birth(Message, frozen=True, kw_only=True, tag="birth"):
     engines: list[str]
     input_shape: list[int]
     tasks: dict[str, SampleCount]
+    # What a program may take beside the process that has its engine loaded and nothing else; 0 = no limit
+    step_memory_bytes: int = 0
 
 
 class Status(Message, frozen=True, kw_only=True, tag="status"):
@@ -156,6 +158,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     received_bytes: int = 0
     engine: str = ""
+    batch_size: int = 0  # of the program that ran
     healthy: bool | None = None
     health_reason: str = ""
     latency_s: float = 0.0

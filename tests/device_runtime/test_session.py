@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
 from numpy.typing import NDArray
+from torch import nn
 
 from device_runtime.data import DataFolder, open_data
 from device_runtime.engines import open_engine
 from device_runtime.engines.base import Runner
 from device_runtime.session import Stopped, evaluate, train
 from mas_edge.export.trace import trace_program
+from mas_edge.job import Data, Network, Task
 from mas_edge.learning.losses import loss_of
 from mas_edge.learning.metrics import metric_of
 from mas_edge.learning.network import build, load_vector, vector_of
@@ -314,3 +319,85 @@ def test_a_proximal_term_pulls_towards_the_weights_of_the_round(data: DataFolder
         return float(np.linalg.norm((trained - start())[: program.layout.trainable]))
 
     assert moved(5.0) < moved(0.0)
+
+
+DENSE = replace(
+    JOB,
+    data=Data(input_shape=[2, 4]),
+    tasks=[
+        Task(name="kind", kind="dense_class", shape=[4], classes=3, head=f"{__name__}:dense_head"),
+        Task(name="depth", kind="value", shape=[4], element_mask=True, head=f"{__name__}:dense_head"),
+    ],
+    network=Network(encoder=f"{__name__}:dense_encoder"),
+)
+
+
+def dense_encoder(input_shape: tuple[int, ...]) -> nn.Module:
+    return nn.Sequential(nn.Conv1d(input_shape[0], 5, 3, padding=1), nn.GroupNorm(1, 5), nn.ReLU())
+
+
+def dense_head(feature_shape: tuple[int, ...], task: Task) -> nn.Module:
+    layer = nn.Conv1d(feature_shape[0], task.classes or 1, 1)
+    return layer if task.classes else nn.Sequential(layer, nn.Flatten(1))
+
+
+@pytest.fixture(scope="module")
+def dense_programs() -> dict[int, Program]:
+    """The same network at several batch sizes."""
+    jobs = {b: replace(DENSE, federation=replace(DENSE.federation, batch_size=b)) for b in (1, 2, 4, 8)}
+    return {b: trace_program(job, "merged", ["kind", "depth"], ["train_step", "evaluate"]) for b, job in jobs.items()}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 9), share=st.sampled_from([0.2, 0.6, 1.0]))
+def test_samples_losses_and_metrics_are_those_of_the_whole_data_whatever_the_batch(
+    dense_programs: dict[int, Program], tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, share: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "x": rng.standard_normal((2 * count, 2, 4), np.float32),
+        "split": np.repeat(np.array([0, 1], np.uint8), count),
+        "kind": rng.choice([-100, 0, 1, 2], (2 * count, 4), p=[1 - share, *[share / 3] * 3]),
+        "depth": rng.standard_normal((2 * count, 4), np.float32),
+        "depth.mask": (rng.random((2 * count, 4)) < share).astype(np.uint8),
+    }
+    folder = tmp_path_factory.mktemp("dense")
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    (folder / "data.toml").write_text(
+        'format = 1\ninput_shape = [2, 4]\n[tasks.kind]\nkind = "dense_class"\nshape = [4]\nclasses = 3\n'
+        '[tasks.depth]\nkind = "value"\nshape = [4]\nelement_mask = true\n'
+    )
+    data, weights = open_data(folder), vector_of(build(DENSE, ["kind", "depth"]))
+    reports = {}
+    for batch, each in dense_programs.items():
+        reports[batch] = evaluate(open_engine("torch").load(each), each, weights, data)
+        assert reports[batch].batch_size == batch
+    whole = reports[8]
+    for report in reports.values():
+        assert report.samples == whole.samples
+        assert report.losses == pytest.approx(whole.losses, rel=1e-4, abs=1e-6)
+        assert report.metrics == pytest.approx(whole.metrics, rel=1e-4, abs=1e-6)
+    valid = arrays["depth.mask"][count:] > 0
+    if valid.any():
+        with torch.no_grad():
+            network = build(DENSE, ["kind", "depth"]).eval()
+            out = network(torch.from_numpy(arrays["x"][count:]))["depth"].numpy()
+        assert whole.losses["depth"] == pytest.approx(
+            float(np.abs(out - arrays["depth"][count:])[valid].mean()), rel=1e-4
+        )
+
+
+def test_a_smaller_batch_counts_the_same_samples_and_takes_more_steps(
+    tmp_path: Path,
+) -> None:
+    found = {}
+    for batch in (2, 4):
+        job = tiny_job(batch)
+        each = trace_program(job, "merged", TASKS, ["train_step"])
+        data = tiny_data(tmp_path / str(batch))
+        _, found[batch] = train(
+            open_engine("torch").load(each), each, vector_of(build(job, TASKS)), data, training(), stop=lambda: False
+        )
+    assert found[2].samples == found[4].samples
+    assert (found[2].steps, found[4].steps) == (5, 3)

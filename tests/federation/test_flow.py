@@ -144,6 +144,10 @@ def test_what_is_made_for_a_device_comes_beside_what_the_group_has_and_changes_n
     after = flow.provided(state, flow.Provided("group-1", models={"pte": thing("pte")}))
     assert after.group("group-1").models == {"onnx": thing("m group-1"), "pte": thing("pte")}
     assert after.group("group-0") == state.group("group-0")
+    made = flow.Provided("group-0", programs={"torch@4": thing("small")}, memory={"torch": {8: 9, 4: 5}})
+    after = msgspec.json.decode(msgspec.json.encode(flow.provided(after, made)), type=JobState)
+    assert after.group("group-0").programs == {**programs("p0"), "torch@4": thing("small")}
+    assert after.group("group-0").memory == {"torch": {8: 9, 4: 5}}
     assert flow.due(after) == before
 
 

@@ -16,9 +16,10 @@ from torch import nn
 from mas_edge.export import verify
 from mas_edge.export.onnx_training import emitter
 from mas_edge.job import Data, Federation, Job, Network, Task
-from mas_edge.orchestrator.workshop import make_programs
+from mas_edge.orchestrator.workshop import make_program, make_programs, memory_by_batch
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import JobError
+from mas_edge.protocol.memory import memory_needed
 
 
 def encoder(input_shape: tuple[int, ...]) -> nn.Module:
@@ -99,3 +100,44 @@ def test_a_kept_program_serves_the_same_tasks_under_another_group_name(tmp_path:
     assert calls == {}
     assert {program_format.load(data).group for data in again.values()} == {"group-1"}
     assert again == make_programs(job, "group-1", ["a"])
+
+
+SERIES = replace(
+    JOB,
+    network=Network(family="series"),
+    tasks=[replace(JOB.tasks[0], head="")],
+    data=Data(input_shape=[3, 16]),
+    engines=["torch", "onnxruntime"],
+)
+
+
+@pytest.mark.parametrize("engine", SERIES.engines)
+def test_a_smaller_program_is_the_same_network_with_a_smaller_batch(engine: str) -> None:
+    whole = program_format.load(make_programs(SERIES, "merged", ["a"])[engine])
+    small = program_format.load(make_program(SERIES, "merged", ["a"], engine, 2))
+    assert (whole.batch_size, small.batch_size) == (4, 2)
+    assert (small.engine, small.layout, small.targets, list(small.methods)) == (
+        engine, whole.layout, whole.targets, list(whole.methods),
+    )  # fmt: skip
+    assert 0 < memory_needed(small) < memory_needed(whole)
+
+
+def test_what_programs_take_is_known_for_each_engine_at_every_half_of_the_batch() -> None:
+    found = memory_by_batch(SERIES, "merged", ["a"])
+    assert {engine: list(needs) for engine, needs in found.items()} == {
+        "torch": [4, 2, 1], "onnxruntime": [4, 2, 1],
+    }  # fmt: skip
+    for engine, needs in found.items():
+        program = program_format.load(make_programs(SERIES, "merged", ["a"])[engine])
+        assert needs[4] == memory_needed(program)
+        assert needs[4] >= needs[2] >= needs[1] > 0
+
+
+def normed(input_shape: tuple[int, ...]) -> nn.Module:
+    """A batch norm over samples alone, which cannot train on one."""
+    return nn.Sequential(nn.Linear(input_shape[0], 4), nn.BatchNorm1d(4))
+
+
+def test_a_batch_on_which_the_network_cannot_train_is_left_out() -> None:
+    job = replace(JOB, network=Network(encoder=f"{__name__}:normed"), engines=["torch"])
+    assert list(memory_by_batch(job, "merged", ["a"])["torch"]) == [4, 2]
