@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.engines.base import Arrays, checked_feed, checked_method, require_engine
+from device_runtime.engines.pte_model import check_pte
 from mas_edge.protocol.errors import DeviceError, ProgramError
 from mas_edge.protocol.program import Program, Value
 
-IDENTIFIER = b"ET12"  # at byte 4 of every .pte
 DTYPES = {4: "int64", 6: "float32"}  # ExecuTorch's numbers of the two types that go in and out
 FORWARD = "forward"  # the only method of an inference model
 Described = list[tuple[list[int], str]]  # shape and dtype of each tensor
@@ -48,16 +48,14 @@ def engine() -> ExecutorchEngine:
     return ExecutorchEngine()
 
 
-def open_pte(data: bytes) -> Loaded:
-    """Load a .pte into the runtime that is installed.
+def open_pte(data: bytes, where: str) -> Loaded:
+    """Check a .pte and load it into the runtime that is installed; ``where`` begins the message.
 
     Raises:
         ProgramError: it is no .pte, or damaged, or of another version.
         ImportError: neither runtime is installed.
     """
-    if data[4:8] != IDENTIFIER:
-        message = f"not an ExecuTorch file: expected {IDENTIFIER!r} at byte 4, got {data[4:8]!r}"
-        raise ProgramError(message)
+    check_pte(data, where)
     make = _NumpyFile if find_spec("executorch_numpy_runtime") is not None else _TorchFile
     try:
         with _quiet():
@@ -65,7 +63,7 @@ def open_pte(data: bytes) -> Loaded:
     except ImportError:
         raise
     except Exception as error:  # both runtimes have their own; neither tells more than that it did not load
-        message = f"ExecuTorch cannot load the file of {len(data)} bytes: {_first_line(error)}"
+        message = f"{where} holds a file of {len(data)} bytes that ExecuTorch cannot load: {_first_line(error)}"
         raise ProgramError(message) from None
 
 
@@ -80,18 +78,19 @@ class ExecutorchEngine:
     def load(self, program: Program) -> ExecutorchRunner:
         """Load the file and hold its methods against the program's. Raises ProgramError."""
         require_engine(program, self.name)
-        loaded = open_pte(program.file)
+        where = f"program {program.group!r}"
+        loaded = open_pte(program.file, where)
         there = set(loaded.methods())
         for name, method in program.methods.items():
             if name not in there:
-                message = f"program {program.group!r}: its .pte has no method {name!r}; it has {', '.join(there)}"
+                message = f"{where}: its .pte has no method {name!r}; it has {', '.join(sorted(there))}"
                 raise ProgramError(message)
             for kind, values, found in zip(
-                ("inputs", "outputs"), (method.inputs, method.outputs), loaded.describe(name), strict=True
+                ("inputs", "outputs"), (method.inputs, method.outputs), _described(loaded, name, where), strict=True
             ):
                 wanted = [(value.shape, value.dtype) for value in values]
                 if found != wanted:
-                    message = f"program {program.group!r}: the {kind} of {name!r} are {found} in its .pte, not {wanted}"
+                    message = f"{where}: the {kind} of {name!r} are {found} in its .pte, not {wanted}"
                     raise ProgramError(message)
         return ExecutorchRunner(program, loaded)
 
@@ -130,13 +129,17 @@ class InferenceModel:
     engine = "executorch"
 
     def __init__(self, data: bytes, tasks: Sequence[str]) -> None:
-        self._loaded, self._tasks = open_pte(data), list(tasks)
+        self._loaded, self._tasks = open_pte(data, "the model"), list(tasks)
         if FORWARD not in self._loaded.methods():
             message = f"the .pte has no method {FORWARD!r}; it has {', '.join(self._loaded.methods())}"
             raise ProgramError(message)
-        inputs, outputs = self._loaded.describe(FORWARD)
+        inputs, outputs = _described(self._loaded, FORWARD, "the model")
         if len(inputs) != 1 or len(outputs) != len(self._tasks):
             message = f"the .pte takes {len(inputs)} tensors and gives {len(outputs)}, not 1 and {len(self._tasks)}"
+            raise ProgramError(message)
+        batches = {shape[0] if shape and dtype == "float32" else 0 for shape, dtype in (*inputs, *outputs)}
+        if len(batches) != 1 or 0 in batches:
+            message = f"the .pte takes {inputs} and gives {outputs}; expected batches of one size, float32"
             raise ProgramError(message)
         self._warm = False
         self._sample, self._batch = inputs[0][0][1:], inputs[0][0][0]
@@ -169,6 +172,16 @@ class InferenceModel:
             outputs = self._loaded.run(FORWARD, arrays)
         self._warm = True
         return outputs
+
+
+def _described(loaded: Loaded, method: str, where: str) -> tuple[Described, Described]:
+    """What a method takes and gives; the runtime makes it ready for that. Raises ProgramError."""
+    try:
+        with _quiet():
+            return loaded.describe(method)
+    except Exception as error:  # whatever either runtime raises
+        message = f"{where}: ExecuTorch cannot prepare its method {method!r}: {_first_line(error)}"
+        raise ProgramError(message) from None
 
 
 def inference_model(data: bytes, tasks: Sequence[str]) -> InferenceModel:

@@ -38,7 +38,8 @@ class Table:
         length, self._size = int(self._read("H", fields)), int(self._read("H", fields + 2))
         if length < 4 or length % 2:
             _damaged(f"the table at byte {at} has a list of fields of {length} bytes")
-        self._offsets = [int(self._read("H", fields + place)) for place in range(4, length, 2)]
+        self._read("H", fields + length - 2)
+        self._offsets = struct.unpack_from(f"<{length // 2 - 2}H", data, fields + 4)
 
     def number(self, field: int, form: str) -> int:
         """An integer of the struct format ``form``."""

@@ -175,7 +175,8 @@ class Builder:
 
         def place(item: Any) -> int:
             value = self._value(item, place)
-            key = (type(value), repr(value))
+            # Nothing but their storage tells two borrowed inputs of one shape apart.
+            key = (type(value), repr(value), item.storage if isinstance(item, Operand) and self._lent(item) else None)
             if key not in places:
                 places[key] = len(plan.values)
                 plan.values.append(value)
@@ -196,6 +197,9 @@ class Builder:
         used = [operand for _, arguments in self._calls for operand in _operands(arguments)]
         return whole.keys() - {each.storage for each in used if each.storage in whole and each != whole[each.storage]}
 
+    def _lent(self, operand: Operand) -> bool:
+        return not operand.constant and operand.storage in self._borrowed
+
     def _results(self, outputs: Sequence[Operand]) -> list[Operand]:
         """The results, none of them in the memory of another or of an input: a caller may read them at leisure."""
         taken = {operand.storage for operand in self._inputs}
@@ -212,7 +216,7 @@ class Builder:
 
     def _value(self, item: Any, place: Any) -> flat.Value:
         if isinstance(item, Operand):
-            if item.storage in self._borrowed and not item.constant:
+            if self._lent(item):
                 return flat.TensorValue(item.shape, item.dtype, None)
             begin = 0 if item.constant else self._storages[item.storage].offset
             return flat.TensorValue(item.shape, item.dtype, begin + item.offset * ITEM_BYTES[item.dtype], item.constant)
