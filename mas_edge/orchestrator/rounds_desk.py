@@ -120,7 +120,7 @@ class RoundsDesk:
         self._store.open_round(spec, self.state.phase)
         self._activate(work, spec, self.state.phase)
         if work.kind == "train":
-            self.served.update(supplies)
+            self.served.update(supplies.keys())
         self._waiting_for = ""
         self.log("info", f"{work.round_id}: {work.kind} on {', '.join(supplies)}")
 
