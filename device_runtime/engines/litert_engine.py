@@ -113,9 +113,9 @@ class LiteRTModel:
         self._input = self._runner.get_input_details()[INPUT]
         self._outputs = self._runner.get_output_details()
         for name, details in ((INPUT, self._input), *self._outputs.items()):
-            shape, dtype = details["shape"], np.dtype(details["dtype"])
-            if len(shape) == 0 or shape[0] != 1 or dtype not in (FLOAT, INT8):
-                message = f"{where}: {name!r} is {dtype} of shape {list(shape)}; expected one sample, float32 or int8"
+            shape, dtype = [int(size) for size in details["shape"]], np.dtype(details["dtype"])
+            if not shape or shape[0] != 1 or dtype not in (FLOAT, INT8):
+                message = f"{where}: {name!r} is {dtype} of shape {shape}; expected one sample, float32 or int8"
                 raise ProgramError(message)
 
     def run(self, x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

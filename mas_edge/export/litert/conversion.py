@@ -30,6 +30,7 @@ from mas_edge.protocol.errors import JobError, ServerError
 
 INSTALL = "make an environment of its own for it: pip install 'mas-edge[litert-export]'"
 PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+CHILD = "mas_edge.export.litert.child"
 TIMEOUT_S = 3600  # of one conversion: 0.1 s for each operator, and an affinity graph has thousands
 LAST = 2000  # characters of what the child wrote that are looked at for a reason
 # What the converter's messages have in front of the operator that it has no rule for.
@@ -110,7 +111,7 @@ def _save(signature: Signature, room: Path, what: str) -> None:
 
 
 def _run(room: Path, what: str) -> None:
-    command = [sys.executable, "-m", "mas_edge.export.litert.child", str(room)]
+    command = [sys.executable, "-m", CHILD, str(room)]
     with (room / "output").open("wb") as output:
         try:
             done = subprocess.run(  # noqa: S603 - this interpreter, a module of ours
@@ -123,12 +124,13 @@ def _run(room: Path, what: str) -> None:
     if done.returncode == 0:
         return
     told = room / "error"
-    text = told.read_text() if told.exists() else ""
-    if not text:
+    if told.exists():
+        text = reason(told.read_text())
+    else:
         last = (room / "output").read_text(errors="replace")[-LAST:]
-        found = _MISSING.search(last)
-        text = f"its converter crashed with status {done.returncode}" + (f" ({found.group(0)})" if found else "")
-    message = f"{what} cannot be written for LiteRT: {reason(text)}"
+        text = f"its converter crashed with status {done.returncode}"
+        text += f"; {reason(last)}" if _MISSING.search(last) else ""
+    message = f"{what} cannot be written for LiteRT: {text}"
     raise JobError(message)
 
 

@@ -106,7 +106,7 @@ def convolution(
 
 
 def convolution_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, bias_sizes: Sizes | None, stride: Sizes, padding: Sizes, dilation: Sizes,
+    grad: Tensor, x: Tensor, weight: Tensor, _bias_sizes: Sizes | None, stride: Sizes, padding: Sizes, dilation: Sizes,
     transposed: bool, output_padding: Sizes, groups: int, output_mask: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """The gradients of input, weight and bias; None where ``output_mask`` does not ask for one."""

@@ -7,7 +7,6 @@ The arena is found by bisection: the interpreter's own account leaves out what i
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from mas_edge.export.litert.conversion import INSTALL
 from mas_edge.export.micro.tables import TensorSpec
 from mas_edge.protocol.errors import JobError, ServerError
 
+CHILD = Path(__file__).with_name("child.py")  # by its path: as a module it would bring PyTorch along
 GRANULARITY = 16  # bytes: the alignment of an arena
 LARGEST = 64 << 20  # of an arena that is tried: no microboard has as much
 TIMEOUT_S = 600  # of one process: the largest model for a board takes seconds
@@ -96,12 +96,11 @@ def _run(room: Path, outputs: int, units: Sequence[int]) -> dict[int, bool]:
     A process that ends while it tries one counts as one that does not fit.
     """
     arguments = [str(room), str(outputs), *(str(unit) for unit in units)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with (room / "output").open("wb") as output:
         try:
             subprocess.run(  # noqa: S603 - this interpreter, a module of ours
-                [sys.executable, "-m", "mas_edge.export.micro.child", *arguments],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, timeout=TIMEOUT_S, check=False,
+                [sys.executable, str(CHILD), *arguments],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=TIMEOUT_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             message = f"tflite-micro did not run the exported model within {TIMEOUT_S} s"

@@ -1,8 +1,8 @@
-"""``python -m mas_edge.export.micro.child FOLDER OUTPUTS UNITS [UNITS]``: run a model on tflite-micro.
+"""``python child.py FOLDER OUTPUTS UNITS [UNITS]``: run a model on tflite-micro. Imports nothing of this kit.
 
 With one number of units in an arena of that size, the answers of its OUTPUTS written to ``output-<i>.npy``; with two,
-one that fails and one that fits, in the arenas half-way between until they meet. Every try is written to ``tried`` before it is made, as
-the interpreter may end the process. Started by ``mas_edge.export.micro.board``.
+one that fails and one that fits, in the arenas half-way between until they meet. Every try is written to ``tried``
+before it is made, as the interpreter may end the process. Started by ``mas_edge.export.micro.board``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,117 @@
+"""The operators that are rewritten for LiteRT, as PyTorch runs them: no converter is needed for that."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mas_edge.export.litert.convolution import convolution, convolution_backward, fitted, spread
+from mas_edge.export.litert.definitions import embedding_backward, nearest_backward
+from mas_edge.export.litert.pooling import max_pool, max_pool_backward
+
+ATEN = torch.ops.aten
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers of one decimal: some are equal, so that the first of several largest ones matters."""
+    made = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return made.round(decimals=1)
+
+
+# x, weight, stride, padding, dilation, transposed, output padding, groups
+CONVOLUTIONS: dict[str, tuple[Any, ...]] = {
+    "plain": ((2, 4, 7, 6), (6, 4, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
+    "strides that leave places over": ((2, 4, 8, 7), (6, 4, 3, 2), [2, 3], [1, 0], [1, 1], False, [0, 0], 1),
+    "dilated": ((2, 4, 9, 9), (6, 4, 3, 3), [1, 2], [2, 0], [2, 3], False, [0, 0], 1),
+    "1x1 with a stride": ((2, 4, 7, 6), (6, 4, 1, 1), [2, 2], [0, 0], [1, 1], False, [0, 0], 1),
+    "padding beyond the kernel": ((2, 4, 5, 5), (6, 4, 2, 2), [1, 1], [3, 2], [1, 1], False, [0, 0], 1),
+    "groups": ((2, 4, 7, 6), (6, 2, 3, 3), [2, 1], [1, 1], [1, 1], False, [0, 0], 2),
+    "depthwise": ((2, 4, 7, 6), (8, 1, 3, 3), [1, 1], [1, 1], [1, 1], False, [0, 0], 4),
+    "one dimension": ((2, 4, 11), (6, 4, 5), [2], [2], [1], False, [0], 1),
+    "transposed": ((2, 4, 5, 5), (4, 6, 3, 3), [2, 2], [1, 1], [1, 1], True, [1, 1], 1),
+    "transposed, groups": ((2, 4, 5, 5), (4, 3, 3, 2), [2, 3], [1, 0], [1, 1], True, [0, 1], 2),
+    "transposed, dilated": ((2, 4, 6), (4, 3, 3), [3], [1], [2], True, [2], 1),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_a_convolution_and_its_gradients_are_those_of_pytorch(case: str) -> None:
+    x, weight, *options = CONVOLUTIONS[case]
+    transposed, groups = options[3], options[5]
+    x, weight = normal(*x), normal(*weight, seed=1)
+    bias = normal(weight.shape[1] * groups if transposed else weight.shape[0], seed=2)
+    expected = ATEN.convolution(x, weight, bias, *options)
+    if transposed:
+        torch.testing.assert_close(convolution(x, weight, bias, *options), expected)
+    else:
+        assert convolution(x, weight, bias, *options) is NotImplemented
+    grad = normal(*expected.shape, seed=3)
+    arguments: tuple[Any, ...] = (grad, x, weight, [len(bias)], *options, [True, True, True])
+    for found, wanted in zip(convolution_backward(*arguments), ATEN.convolution_backward(*arguments), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_gradients_that_nobody_asked_for_are_left_out() -> None:
+    x, weight, *options = CONVOLUTIONS["plain"]
+    asked = [False, True, False]
+    arguments: tuple[Any, ...] = (normal(2, 6, 7, 6), normal(*x), normal(*weight), None, *options, asked)
+    found = convolution_backward(*arguments)
+    assert [gradient is None for gradient in found] == [True, False, True]
+
+
+def test_zeros_come_between_the_places_of_an_axis() -> None:
+    assert spread(torch.tensor([[1, 2, 3]]), 1, 3).tolist() == [[1, 0, 0, 2, 0, 0, 3]]
+    assert spread(torch.tensor([[1], [2]]), 0, 2).tolist() == [[1], [0], [2]]
+
+
+@pytest.mark.parametrize(
+    ("before", "size", "expected"),
+    [(2, 7, [0, 0, 1, 2, 3, 0, 0]), (-1, 2, [2, 3]), (-1, 4, [2, 3, 0, 0]), (1, 2, [0, 1]), (0, 3, [1, 2, 3])],
+)
+def test_an_axis_is_moved_and_cut_or_filled(before: int, size: int, expected: list[int]) -> None:
+    assert fitted(torch.tensor([1, 2, 3]), 0, before, size).tolist() == expected
+
+
+# kernel, stride, padding, dilation, rounded up
+POOLS: dict[str, tuple[Any, ...]] = {
+    "apart": ([2, 2], [2, 2], [0, 0], [1, 1], False),
+    "overlapping, padded": ([3, 3], [2, 2], [1, 1], [1, 1], False),
+    "overlapping by all but one": ([3, 3], [1, 1], [1, 1], [1, 1], False),
+    "rounded up": ([3, 3], [2, 2], [1, 1], [1, 1], True),
+    "rounded up, the last begins beyond": ([2, 2], [2, 2], [1, 1], [1, 1], True),
+    "dilated": ([2, 2], [3, 3], [0, 0], [2, 2], True),
+    "sizes that differ": ([3, 2], [1, 2], [1, 0], [1, 1], False),
+    "the stride of the kernel": ([2, 3], [], [0, 0], [1, 1], False),
+}
+
+
+@pytest.mark.parametrize("case", POOLS)
+def test_a_pooled_maximum_its_place_and_its_gradient_are_those_of_pytorch(case: str) -> None:
+    options: tuple[Any, ...] = POOLS[case]
+    x = normal(2, 3, 9, 7)
+    expected, places = ATEN.max_pool2d_with_indices(x, *options)
+    found = max_pool(x, *options)
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(found[1], places)
+    grad = normal(*expected.shape, seed=4)
+    wanted = ATEN.max_pool2d_with_indices_backward(grad, x, *options, places)
+    arguments: tuple[Any, ...] = (grad, x, *options, places)
+    torch.testing.assert_close(max_pool_backward(*arguments), wanted)
+
+
+@pytest.mark.parametrize(("padding", "scaled"), list(itertools.product([-1, 1], [False, True])))
+def test_the_gradient_of_an_embedding_is_that_of_pytorch(padding: int, scaled: bool) -> None:
+    grad, places = normal(2, 3, 5), torch.tensor([[0, 1, 1], [6, 2, 0]])
+    found = embedding_backward(grad, places, 8, padding, scaled)
+    torch.testing.assert_close(found, ATEN.embedding_dense_backward(grad, places, 8, padding, scaled))
+
+
+@pytest.mark.parametrize("size", [(6, 4), (3, 8), (9, 12), (7, 5)])
+def test_the_gradient_of_nearest_upsampling_is_that_of_pytorch(size: tuple[int, int]) -> None:
+    grad, shape = normal(2, 3, *size).float(), [2, 3, 3, 4]
+    expected = ATEN.upsample_nearest2d_backward(grad, list(size), shape)
+    torch.testing.assert_close(nearest_backward(grad, size, shape, None, None), expected)

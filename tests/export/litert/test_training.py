@@ -1,0 +1,135 @@
+"""Training programs on LiteRT. Few conversions, as each takes half a minute: many layers share one program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F  # noqa: N812
+
+from device_runtime.engines.base import Arrays, Runner
+from mas_edge.export.graph import method_of
+from mas_edge.export.litert.training import emit
+from mas_edge.export.trace import portable_operators, trace_program
+from mas_edge.export.verify import verify
+from mas_edge.job import Task
+from mas_edge.learning import build
+from mas_edge.protocol.errors import JobError, ServerError
+from mas_edge.protocol.program import FORMAT, Method, Program, Value, dump, load
+from mas_edge.protocol.weights import Layout
+from tests.learning.jobs import KINDS, OWN, own_job, series_job
+
+TOLERANCE = 1e-5  # of the largest value of each result
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+X = normal(2, 4, 6, 6)
+LAYERS: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
+    "conv": (lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), [X, normal(6, 4, 3, 3), normal(6)]),
+    "depthwise": (lambda x, w: F.conv2d(x, w, padding=1, groups=4), [X, normal(4, 1, 3, 3)]),
+    "conv_1d": (lambda x, w: F.conv1d(x, w, stride=2, padding=2), [normal(2, 4, 9), normal(6, 4, 5)]),
+    "transposed": (
+        lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1), [X, normal(4, 3, 3, 3)]
+    ),
+    "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [X, normal(4), normal(4, seed=1)]),
+    "batch_norm": (lambda x, w: F.batch_norm(x, None, None, w, training=True), [X, normal(4)]),
+    "max_pool": (lambda x: F.max_pool2d(x, 3, 2, 1), [X]),
+    "mean_pool": (lambda x: F.avg_pool2d(x, 2) + F.adaptive_avg_pool2d(x, 3), [X]),
+    "upsampling": (lambda x: F.interpolate(x, scale_factor=2.0) + F.pixel_shuffle(x, 2), [X]),
+    "bilinear": (lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"), [X]),
+    "activations": (lambda x: F.gelu(x) + F.silu(x) + F.hardswish(x) + x.sigmoid() * x.tanh() + F.relu(x), [X]),
+    "softmax": (lambda x: x.softmax(1) + x.log_softmax(-1), [X]),
+    "losses": (
+        lambda x, y: F.cosine_similarity(x, y) + F.huber_loss(x, y) + F.l1_loss(x, y), [X, normal(2, 4, 6, 6, seed=1)]
+    ),
+    "classes": (lambda x, y: F.cross_entropy(x, y, ignore_index=3), [normal(5, 4), torch.tensor([0, 1, 2, 3, 1])]),
+    "embedding": (lambda w, i: F.embedding(i, w), [normal(7, 3), torch.tensor([[0, 1, 1], [6, 2, 0]])]),
+}  # fmt: skip
+
+
+def with_gradients(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+    def step(*arguments: Tensor) -> tuple[Tensor, ...]:
+        leaves = [a.detach().requires_grad_(a.is_floating_point()) for a in arguments]
+        output = function(*leaves)
+        weight = torch.arange(output.numel()).cos().reshape(output.shape)  # uneven: a norm cancels the rest
+        learnt = [leaf for leaf in leaves if leaf.requires_grad]
+        return output.detach(), *torch.autograd.grad((output * weight).sum(), learnt)
+
+    return step
+
+
+def method(function: Callable[..., Tensor], tensors: list[Tensor]) -> Method:
+    inputs = [Value(f"i{i}", list(t.shape), str(t.dtype).removeprefix("torch.")) for i, t in enumerate(tensors)]
+    with portable_operators():
+        traced = make_fx(with_gradients(function), tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+    results = sum(tensor.is_floating_point() for tensor in tensors) + 1
+    return method_of(traced, inputs, [f"r{i}" for i in range(results)])
+
+
+def program(methods: Mapping[str, Method]) -> Program:
+    return Program(
+        format=FORMAT, group="g", tasks=[], batch_size=1, input_shape=[1], targets={}, layout=Layout([]),
+        methods=dict(methods),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def layers() -> Runner:
+    pytest.importorskip("litert_torch")
+    from device_runtime.engines.litert_engine import LiteRTEngine
+
+    made = emit(program({name: method(*layer) for name, layer in LAYERS.items()}))
+    return LiteRTEngine().load(load(dump(made)))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_and_its_gradients_are_those_of_eager(layers: Runner, name: str) -> None:
+    function, tensors = LAYERS[name]
+    exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
+    found: Arrays = layers.run(name, {f"i{i}": tensor.numpy() for i, tensor in enumerate(tensors)})
+    for got, expected in zip(found.values(), with_gradients(function)(*exact), strict=True):
+        largest = max(float(expected.abs().max()), 1e-3)
+        assert np.abs(got - expected.numpy()).max() <= TOLERANCE * largest, name
+
+
+@pytest.fixture(scope="module")
+def emitted() -> Program:
+    pytest.importorskip("litert_torch")
+    made = series_job(KINDS[:1])
+    return emit(trace_program(made, "g", ["label"], ["train_step", "evaluate", "affinity", "infer"]))
+
+
+def test_a_program_trains_to_parity_and_does_all_else_as_its_network_does(emitted: Program) -> None:
+    made = series_job(KINDS[:1])
+    found = verify(emitted, build(made, ["label"]), made)
+    assert {comparison.method for comparison in found} == {"train_step", "evaluate", "affinity", "infer"}
+
+
+def test_a_program_of_another_network_is_not_released(emitted: Program) -> None:
+    made = series_job(KINDS[:1])
+    other = build(made, ["label"])
+    other.encoder[0][1].eps = 0.5  # type: ignore[index]
+    with pytest.raises(ServerError, match="program 'g' does not do what its network does"):
+        verify(emitted, other, made)
+
+
+def test_only_the_file_and_the_engine_change(emitted: Program) -> None:
+    traced = trace_program(series_job(KINDS[:1]), "g", ["label"], ["train_step", "evaluate", "affinity", "infer"])
+    assert (emitted.engine, emitted.layout, emitted.targets) == ("litert", traced.layout, traced.targets)
+    for name, bare in emitted.methods.items():
+        assert (bare.inputs, bare.outputs) == (traced.methods[name].inputs, traced.methods[name].outputs)
+        assert not (bare.nodes or bare.constants or bare.results or bare.graph)
+
+
+def test_dropout_is_refused_with_its_module_and_a_way_out() -> None:
+    pytest.importorskip("litert_torch")
+    made = own_job("dropping", [Task(name="label", kind="class", classes=3, head=f"{OWN}:flat_head")], [3, 4, 4])
+    with pytest.raises(JobError, match=r"uses aten\.\w+\.\w+, which cannot train on LiteRT: dropout .* the rate to 0"):
+        emit(trace_program(made, "g", ["label"], ["train_step"]))
