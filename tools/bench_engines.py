@@ -1,9 +1,10 @@
 """What a train step costs on each installed engine, against eager PyTorch in the same run.
 
-python tools/bench_engines.py --batch 8 16 --json engines.json
+python tools/bench_engines.py --batch 8 16 --threads 1 2 --python executorch=.venv-312/bin/python --json engines.json
 
-Every engine runs in processes of its own, in turn, so that a busy machine is busy for all of them. Times are CPU time;
-``ready`` counts from the start of Python to a loaded program. Peak memory is that of the process.
+Every engine runs in processes of its own, in turn, so that a busy machine is busy for all of them. ``step`` is CPU
+time and the ratio that of CPU time, ``wall`` the time that passed; ``ready`` is CPU time from the start of Python to a
+loaded program. Peak memory is that of the process. ``--python`` measures an engine in another environment too.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Compare the engines' train step with eager PyTorch.")
     parser.add_argument("--net", nargs="+", choices=NETS, default=list(NETS))
     parser.add_argument("--batch", nargs="+", type=int, default=[8])
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--steps", type=int, default=20, help="timed steps of one process")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each engine")
+    parser.add_argument("--python", nargs="+", default=[], metavar="ENGINE=PATH", help="another Python for an engine")
     parser.add_argument("--json", type=Path, help="write the rows to this file too")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)  # engine, folder
     options = parser.parse_args(arguments)
@@ -50,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(measure(options.child[0], Path(options.child[1]), options.steps)))
         return 0
     rows = [row for net in options.net for batch in options.batch for row in compare(net, batch, options)]
+    rows.sort(key=lambda row: (row["net"], row["batch"], row["threads"]))
     print(table(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -57,24 +60,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(net: str, batch: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row for eager and each engine."""
+    """A row for eager, each engine, and each engine in another environment, for each number of threads."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sizes = prepare(net, batch, folder)
-        found: dict[str, list[dict[str, Any]]] = {engine: [] for engine in sizes}
+        kinds = [(engine, sys.executable) for engine in sizes]
+        kinds += [(engine, python) for engine, _, python in (each.partition("=") for each in options.python)]
+        found: dict[tuple[str, str, int], list[dict[str, Any]]] = {
+            (*kind, threads): [] for threads in options.threads for kind in kinds
+        }
         for _ in range(options.repeats):
-            for engine, results in found.items():
-                results.append(_run_child(engine, folder, options))
+            for (engine, python, threads), results in found.items():
+                results.append(_run_child(engine, python, threads, folder, options.steps))
     rows = []
-    for engine, results in found.items():
-        steps = [step for result in results for step in result["steps_s"]]
+    for (engine, python, threads), results in found.items():
+        median = {key: statistics.median(r[key] for r in results) for key in ("ready_s", "peak_mb")}
+        times = {key: statistics.median(t for r in results for t in r[key]) for key in ("steps_s", "walls_s")}
         rows.append({
-            "net": net, "batch": batch, "threads": options.threads, "engine": engine,
-            "step_ms": 1000 * statistics.median(steps), "ready_s": statistics.median(r["ready_s"] for r in results),
-            "peak_mb": statistics.median(r["peak_mb"] for r in results), "program_kb": sizes[engine] / 1000,
+            "net": net, "batch": batch, "threads": threads, "program_kb": sizes[engine] / 1000,
+            "engine": engine if python == sys.executable else f"{engine} *",
+            "step_ms": 1000 * times["steps_s"], "wall_ms": 1000 * times["walls_s"], **median,
         })  # fmt: skip
+    eager = {row["threads"]: row["step_ms"] for row in rows if row["engine"] == EAGER}
     for row in rows:
-        row["ratio"] = row["step_ms"] / rows[0]["step_ms"]
+        row["ratio"] = row["step_ms"] / eager[row["threads"]]
     return rows
 
 
@@ -151,9 +160,9 @@ def _block(channels: int, width: int, stride: int) -> Any:
     return nn.Sequential(nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.GroupNorm(8, width), nn.ReLU())
 
 
-def _run_child(engine: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", engine, str(folder), "--steps", str(options.steps)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)}
+def _run_child(engine: str, python: str, threads: int, folder: Path, steps: int) -> dict[str, Any]:
+    command = [python, __file__, "--child", engine, str(folder), "--steps", str(steps)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -167,12 +176,13 @@ def measure(engine: str, folder: Path, steps: int) -> dict[str, Any]:
     ready = time.process_time()
     for _ in range(WARM_UP):
         step()
-    times = []
+    times, walls = [], []
     for _ in range(steps):
-        start = time.process_time()
+        start, began = time.process_time(), time.perf_counter()
         step()
         times.append(time.process_time() - start)
-    return {"ready_s": ready, "steps_s": times, "peak_mb": _peak_mb()}
+        walls.append(time.perf_counter() - began)
+    return {"ready_s": ready, "steps_s": times, "walls_s": walls, "peak_mb": _peak_mb()}
 
 
 def engine_step(engine: str, folder: Path, feeds: dict[str, Any]) -> Callable[[], object]:
@@ -221,14 +231,16 @@ def _peak_mb() -> float:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows for people."""
-    lines = [
-        f"{'net':12} {'batch':>5} {'engine':12} {'step ms':>8} {'ratio':>6} {'ready s':>8} {'peak MB':>8} {'KB':>6}"
-    ]
+    head = ("net", "batch", "threads", "engine", "step ms", "wall ms", "ratio", "ready s", "peak MB", "KB")
+    lines = ["{:12} {:>5} {:>7} {:12} {:>8} {:>8} {:>6} {:>8} {:>8} {:>6}".format(*head)]
     for row in rows:
         lines.append(
-            f"{row['net']:12} {row['batch']:5} {row['engine']:12} {row['step_ms']:8.1f} {row['ratio']:6.2f} "
-            f"{row['ready_s']:8.2f} {row['peak_mb']:8.0f} {row['program_kb']:6.0f}"
+            f"{row['net']:12} {row['batch']:5} {row['threads']:7} {row['engine']:12} {row['step_ms']:8.1f} "
+            f"{row['wall_ms']:8.1f} {row['ratio']:6.2f} {row['ready_s']:8.2f} {row['peak_mb']:8.0f} "
+            f"{row['program_kb']:6.0f}"
         )
+    if any(row["engine"].endswith("*") for row in rows):
+        lines.append("* in the environment named with --python")
     return "\n".join(lines)
 
 
