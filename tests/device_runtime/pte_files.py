@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 
 from mas_edge.export.executorch.flat import Call, Plan, TensorValue, write
+from mas_edge.export.executorch.flat import Value as PteValue
 from mas_edge.protocol.program import FORMAT, Method, Program, Value
 from mas_edge.protocol.weights import Layout
 
@@ -15,7 +16,7 @@ Change = Callable[[Plan], object]
 
 
 def plan(name: str = "m") -> Plan:
-    values = [TensorValue((2,), "float32"), TensorValue((2,), "float32", constant=1), 1,
+    values: list[PteValue] = [TensorValue((2,), "float32"), TensorValue((2,), "float32", constant=1), 1,
               TensorValue((2,), "float32", offset=16)]  # fmt: skip
     return Plan(name, values, [X], [OUT], [("aten::add", "out")], [Call(ADD, [X, C, ALPHA, OUT, OUT])], 32)
 

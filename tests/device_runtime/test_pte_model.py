@@ -10,7 +10,7 @@ import pytest
 
 from device_runtime.engines.pte_kernels import ARGUMENTS
 from device_runtime.engines.pte_model import check_pte
-from mas_edge.export.executorch.flat import OPTIONAL_TENSORS, TENSOR_LIST, Call, ListValue, Plan, TensorValue
+from mas_edge.export.executorch.flat import OPTIONAL_TENSORS, TENSOR_LIST, Call, ListValue, Plan, TensorValue, Value
 from mas_edge.export.executorch.kernels import KERNELS
 from mas_edge.protocol.errors import ProgramError
 from tests.device_runtime.pte_files import ADD, ALPHA, OUT, C, X, packed
@@ -19,8 +19,8 @@ XNNPACK = Path(__file__).parents[1] / "export" / "contents" / "data" / "pte_xnnp
 LIST = ListValue(12 - 5, (ALPHA,))  # integers
 
 
-def value(place: int, made: object) -> Callable[[Plan], object]:
-    return lambda plan: plan.values.__setitem__(place, made)  # type: ignore[arg-type]
+def value(place: int, made: Value) -> Callable[[Plan], object]:
+    return lambda plan: plan.values.__setitem__(place, made)
 
 
 def call(operator: int, *arguments: int) -> Callable[[Plan], object]:

@@ -90,11 +90,22 @@ def test_an_operator_does_what_eager_does(engine: str, table: str, name: str) ->
     require_same(engine, lambda a: case(a.to(a.dtype)), normal(2, 3, 4))
 
 
+ONNX_HAS_NOT: dict[str, Case] = {
+    "on axes that are not neighbours": lambda a: a[torch.tensor([1, 0, 0]), :, INDEX],
+    "leave scale_grad_by_freq out": lambda a: F.embedding(INDEX, a[0], scale_grad_by_freq=True),
+}
+
+
+@pytest.mark.parametrize("reason", ONNX_HAS_NOT)
+def test_what_one_engine_has_not_another_may_have(reason: str) -> None:
+    with pytest.raises(JobError, match=reason):
+        require_same("onnxruntime", ONNX_HAS_NOT[reason], normal(2, 3, 4))
+    require_same("executorch", ONNX_HAS_NOT[reason], normal(2, 3, 4))
+
+
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        (lambda a: a[torch.tensor([1, 0, 0]), :, INDEX], "on axes that are not neighbours"),
-        (lambda a: F.embedding(INDEX, a[0], scale_grad_by_freq=True), "leave scale_grad_by_freq out"),
         (lambda a: F.avg_pool2d(a, 2, divisor_override=3), "with divisor_override cannot train"),
         (lambda a: a.sort(1).values, "uses aten.sort.default, which cannot train on .*: use max"),
         (lambda a: torch.linalg.inv(a @ a.mT), "uses aten.linalg_inv_ex.default, which cannot train on"),
