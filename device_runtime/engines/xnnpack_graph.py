@@ -16,6 +16,7 @@ from mas_edge.protocol.flatbuffer import Table, item_of, root_of
 # At byte 4: magic, the header's size, where table and constants begin and how long they are.
 MAGIC, HEADER = b"XH00", struct.Struct("<4sHIIIQ")
 IDENTIFIERS = (b"XN00", b"XN01")  # of the table, at its byte 4
+MAX_BYTES = 1 << 30  # of one tensor; a damaged size must not become hours of work
 MAX_DIMS = 6  # XNN_MAX_TENSOR_DIMS
 NONE = 0xFFFFFFFF  # XNN_INVALID_VALUE_ID: an argument that is left out
 IN_NAMED = 0xFFFFFFFFFFFFFFFF  # the offset of a constant that has a name instead
@@ -27,6 +28,7 @@ BITS = {1: 32, 2: 16, 3: 8, 4: 8, 5: 32, 6: 8, 7: 32, 8: 4, 9: 8, 12: 32, 13: 32
 GRAPH_NODES, GRAPH_VALUES, GRAPH_EXTERNALS, GRAPH_INPUTS, GRAPH_OUTPUTS = 1, 2, 3, 4, 5
 GRAPH_OLD_CONSTANTS, GRAPH_CONSTANTS = 6, 8
 VALUE_TYPE, VALUE_COUNT, VALUE_DIMS, VALUE_CONSTANT, VALUE_EXTERNAL, VALUE_FLAGS, VALUE_ID = 0, 1, 2, 3, 4, 5, 6
+INFINITE = 0x7F800000  # float32 infinity as an integer; finite positive ones are below
 PER_CHANNEL, PER_TENSOR = 1, 2  # of the union XNNQuantParams
 
 # Which fields of a node name values, the result last, by its kind in the union XNodeUnion.
@@ -95,6 +97,8 @@ class _Graph:
         kind, sizes = tensor.number(VALUE_TYPE, "h"), tensor.numbers(VALUE_DIMS, "I")
         if kind not in BITS or len(sizes) != tensor.number(VALUE_COUNT, "I") or len(sizes) > MAX_DIMS:
             _damaged(f"a delegate's tensor of the type {kind} and the shape {sizes}")
+        if math.prod(sizes) * BITS[kind] > 8 * MAX_BYTES:
+            _damaged(f"a delegate's tensor of the shape {sizes}")
         constant = tensor.number(VALUE_CONSTANT, "I")
         if constant and item_of(self._sizes, constant) * 8 < math.prod(sizes) * BITS[kind]:
             _damaged(f"a delegate's constant {constant} is too small for the shape {sizes}")
@@ -115,6 +119,9 @@ class _Graph:
 
     def _check_scales(self, kind: int, table: Table, sizes: list[int]) -> None:
         if kind == PER_TENSOR:
+            scale, zero = table.number(0, "I"), table.number(1, "i")
+            if not 0 < scale < INFINITE or not -128 <= zero <= 255:
+                _damaged(f"a delegate's tensor of the zero point {zero} and the scale {scale:#x}, a float32")
             return
         if kind != PER_CHANNEL:
             _damaged(f"a delegate's tensor quantised in the way {kind}; expected one scale for all or a channel")
