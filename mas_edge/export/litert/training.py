@@ -17,6 +17,7 @@ from device_runtime.engines.torch_engine import DTYPES
 from mas_edge.export.functional import RANDOM, functional
 from mas_edge.export.litert.conversion import Signature, convert, require_converter
 from mas_edge.export.litert.definitions import DEFINITIONS
+from mas_edge.export.litert.scaling import scale_before_expanding
 from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.program import Constant, Method, Program, Value, graph_output
 
@@ -43,6 +44,7 @@ def emit(program: Program) -> Program:
 def _signature(method: Method, name: str, group: str) -> Signature:
     graph = functional(method, f"method {name!r} of program {group!r}", (), DEFINITIONS)
     _refuse_random(graph)
+    scale_before_expanding(graph)
     constants = [_tensor(constant) for constant in method.constants] + _taken_out(graph)
     return Signature(
         name,

@@ -13,6 +13,7 @@ from mas_edge.export.litert.conversion import Signature, convert, reason
 from mas_edge.export.litert.inference import export_inference
 from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import JobError, ServerError
+from tests.export.litert.environment import needs_converter
 from tests.learning.jobs import KINDS, series_job
 
 X = torch.zeros(1, 3, 4)
@@ -56,6 +57,7 @@ class Branching(nn.Module):
         return (x if x.sum() > 0 else -x,)
 
 
+@needs_converter
 @pytest.mark.parametrize(
     ("module", "text"),
     [(Cumulative(), "has no form of the operator aten.cummax.default"), (Branching(), "GuardOnDataDependentSymNode")],
@@ -63,7 +65,6 @@ class Branching(nn.Module):
 def test_a_module_that_cannot_be_converted_is_the_authors_to_change(
     module: nn.Module, text: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("litert_torch")
     with pytest.raises(JobError, match=f"^the network cannot be written for LiteRT: .*{text}") as caught:
         convert([Signature("infer", module.eval(), (X,), ["x"], ["y"])], "the network")
     assert "\n" not in str(caught.value)

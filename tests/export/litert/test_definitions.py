@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mas_edge.export.litert.convolution import convolution, convolution_backward, fitted, spread
-from mas_edge.export.litert.definitions import embedding_backward, nearest_backward
+from mas_edge.export.litert.indexing import embedding_backward, index_put, scatter_add
 from mas_edge.export.litert.pooling import max_pool, max_pool_backward
 
 ATEN = torch.ops.aten
@@ -110,8 +110,35 @@ def test_the_gradient_of_an_embedding_is_that_of_pytorch(padding: int, scaled: b
     torch.testing.assert_close(found, ATEN.embedding_dense_backward(grad, places, 8, padding, scaled))
 
 
-@pytest.mark.parametrize("size", [(6, 4), (3, 8), (9, 12), (7, 5)])
-def test_the_gradient_of_nearest_upsampling_is_that_of_pytorch(size: tuple[int, int]) -> None:
-    grad, shape = normal(2, 3, *size).float(), [2, 3, 3, 4]
-    expected = ATEN.upsample_nearest2d_backward(grad, list(size), shape)
-    torch.testing.assert_close(nearest_backward(grad, size, shape, None, None), expected)
+PUT: dict[str, tuple[list[Any], tuple[int, ...]]] = {
+    "channels": ([None, [2, 0, 2]], (4, 3, 5)),
+    "rows": ([[3, -1, 0]], (3, 3, 5)),
+    "the last axis": ([None, None, [4, 4]], (4, 3, 2)),
+    "pairs": ([[0, 1, 1], [2, 2, 0]], (3, 5)),
+    "pairs of another shape": ([[[0], [1]], [2, 0]], (2, 2, 5)),
+    "one value for all": ([None, [0, 1]], ()),
+}
+
+
+@pytest.mark.parametrize("case", PUT)
+def test_adding_at_places_is_that_of_pytorch(case: str) -> None:
+    places, shape = PUT[case]
+    indices = [None if place is None else torch.tensor(place) for place in places]
+    x, values = normal(4, 3, 5), normal(*shape, seed=1)
+    torch.testing.assert_close(index_put(x, indices, values, True), ATEN.index_put(x, indices, values, True))
+
+
+def test_writing_and_scattered_axes_stay_as_they_are() -> None:
+    x, place = normal(4, 3, 5), torch.tensor([1, 2])
+    assert index_put(x, [place], normal(2, 3, 5)) is NotImplemented
+    assert index_put(x, [place, None, place], normal(2, 3), True) is NotImplemented
+    assert scatter_add(x, 1, torch.zeros(2, 3, 5, dtype=torch.int64), normal(2, 3, 5)) is NotImplemented
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_the_gradient_of_a_gather_is_that_of_pytorch(axis: int) -> None:
+    x = normal(4, 3, 5)
+    shape = [2 if i == axis % 3 else size for i, size in enumerate(x.shape)]
+    places = torch.randint(0, x.shape[axis], shape, generator=torch.Generator().manual_seed(2))
+    source = normal(*shape, seed=1)
+    torch.testing.assert_close(scatter_add(x, axis, places, source), ATEN.scatter_add(x, axis, places, source))

@@ -19,6 +19,7 @@ from mas_edge.export.trained import trained_network
 from mas_edge.job import Job
 from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import JobError, ServerError
+from tests.export.litert.environment import require_converter
 from tests.learning.jobs import KINDS, series_job
 
 TASKS = ["label", "next"]
@@ -35,7 +36,7 @@ def samples(count: int = 64) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def converted() -> Converted:
-    pytest.importorskip("litert_torch")
+    require_converter()
     network = trained_network(job(), TASKS, vector_of(build(job(), TASKS)))
     return converted_network(network, job(), TASKS, Calibration(samples()))
 

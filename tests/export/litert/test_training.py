@@ -16,13 +16,15 @@ from mas_edge.export.graph import method_of
 from mas_edge.export.litert.training import emit
 from mas_edge.export.trace import portable_operators, trace_program
 from mas_edge.export.verify import verify
-from mas_edge.job import Task
+from mas_edge.job import Job, Task
 from mas_edge.learning import build
 from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.program import FORMAT, Method, Program, Value, dump, load
 from mas_edge.protocol.weights import Layout
-from tests.learning.jobs import KINDS, OWN, own_job, series_job
+from tests.export.litert.environment import needs_converter, require_converter
+from tests.learning.jobs import OWN, own_job
 
+METHODS = ["train_step", "evaluate", "affinity", "infer"]
 TOLERANCE = 1e-5  # of the largest value of each result
 
 
@@ -44,14 +46,25 @@ LAYERS: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
     "mean_pool": (lambda x: F.avg_pool2d(x, 2) + F.adaptive_avg_pool2d(x, 3), [X]),
     "upsampling": (lambda x: F.interpolate(x, scale_factor=2.0) + F.pixel_shuffle(x, 2), [X]),
     "bilinear": (lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"), [X]),
+    "mean_and_conv": (  # whose gradients meet, and go on to a convolution with a stride
+        lambda x, v, w: _mean_and_conv(F.conv2d(x, v, stride=2, padding=1), w),
+        [X, normal(5, 4, 3, 3), normal(2, 5, 3, 3)],
+    ),
     "activations": (lambda x: F.gelu(x) + F.silu(x) + F.hardswish(x) + x.sigmoid() * x.tanh() + F.relu(x), [X]),
     "softmax": (lambda x: x.softmax(1) + x.log_softmax(-1), [X]),
     "losses": (
         lambda x, y: F.cosine_similarity(x, y) + F.huber_loss(x, y) + F.l1_loss(x, y), [X, normal(2, 4, 6, 6, seed=1)]
     ),
     "classes": (lambda x, y: F.cross_entropy(x, y, ignore_index=3), [normal(5, 4), torch.tensor([0, 1, 2, 3, 1])]),
+    "chosen": (
+        lambda x, i: x[:, i] + x.gather(1, i.reshape(1, 3, 1, 1).expand(2, 3, 6, 6)), [X, torch.tensor([2, 0, 2])]
+    ),
     "embedding": (lambda w, i: F.embedding(i, w), [normal(7, 3), torch.tensor([[0, 1, 1], [6, 2, 0]])]),
 }  # fmt: skip
+
+
+def _mean_and_conv(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.cat([x.mean((2, 3)).flatten(), F.conv2d(x, weight, padding=1).flatten()])
 
 
 def with_gradients(function: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
@@ -82,7 +95,7 @@ def program(methods: Mapping[str, Method]) -> Program:
 
 @pytest.fixture(scope="module")
 def layers() -> Runner:
-    pytest.importorskip("litert_torch")
+    require_converter()
     from device_runtime.engines.litert_engine import LiteRTEngine
 
     made = emit(program({name: method(*layer) for name, layer in LAYERS.items()}))
@@ -99,37 +112,38 @@ def test_a_layer_and_its_gradients_are_those_of_eager(layers: Runner, name: str)
         assert np.abs(got - expected.numpy()).max() <= TOLERANCE * largest, name
 
 
+def small_job(encoder: str = "depthwise") -> Job:
+    """A depthwise convolution, a batch norm with statistics of its own, and a head."""
+    return own_job(encoder, [Task(name="label", kind="class", classes=3, head=f"{OWN}:flat_head")], [3, 4, 4])
+
+
 @pytest.fixture(scope="module")
 def emitted() -> Program:
-    pytest.importorskip("litert_torch")
-    made = series_job(KINDS[:1])
-    return emit(trace_program(made, "g", ["label"], ["train_step", "evaluate", "affinity", "infer"]))
+    require_converter()
+    return emit(trace_program(small_job(), "g", ["label"], METHODS))
 
 
 def test_a_program_trains_to_parity_and_does_all_else_as_its_network_does(emitted: Program) -> None:
-    made = series_job(KINDS[:1])
-    found = verify(emitted, build(made, ["label"]), made)
-    assert {comparison.method for comparison in found} == {"train_step", "evaluate", "affinity", "infer"}
+    found = verify(emitted, build(small_job(), ["label"]), small_job())
+    assert {comparison.method for comparison in found} == set(METHODS)
 
 
 def test_a_program_of_another_network_is_not_released(emitted: Program) -> None:
-    made = series_job(KINDS[:1])
-    other = build(made, ["label"])
-    other.encoder[0][1].eps = 0.5  # type: ignore[index]
+    other = build(small_job(), ["label"])
+    other.encoder.norm.eps = 0.5  # type: ignore[union-attr]
     with pytest.raises(ServerError, match="program 'g' does not do what its network does"):
-        verify(emitted, other, made)
+        verify(emitted, other, small_job())
 
 
 def test_only_the_file_and_the_engine_change(emitted: Program) -> None:
-    traced = trace_program(series_job(KINDS[:1]), "g", ["label"], ["train_step", "evaluate", "affinity", "infer"])
+    traced = trace_program(small_job(), "g", ["label"], METHODS)
     assert (emitted.engine, emitted.layout, emitted.targets) == ("litert", traced.layout, traced.targets)
     for name, bare in emitted.methods.items():
         assert (bare.inputs, bare.outputs) == (traced.methods[name].inputs, traced.methods[name].outputs)
         assert not (bare.nodes or bare.constants or bare.results or bare.graph)
 
 
+@needs_converter
 def test_dropout_is_refused_with_its_module_and_a_way_out() -> None:
-    pytest.importorskip("litert_torch")
-    made = own_job("dropping", [Task(name="label", kind="class", classes=3, head=f"{OWN}:flat_head")], [3, 4, 4])
     with pytest.raises(JobError, match=r"uses aten\.\w+\.\w+, which cannot train on LiteRT: dropout .* the rate to 0"):
-        emit(trace_program(made, "g", ["label"], ["train_step"]))
+        emit(trace_program(small_job("dropping"), "g", ["label"], METHODS[:1]))

@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-pytest.importorskip("litert_torch")
-pytest.importorskip("tflite_micro")
-
 from device_runtime.engines.litert_engine import inference_model
 from mas_edge.export.litert import conversion
 from mas_edge.export.micro import MicroModel, export, export_micro
@@ -25,7 +22,10 @@ from mas_edge.job import Job
 from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.weights import Vector
+from tests.export.litert.environment import needs_board
 from tests.learning.jobs import KINDS, series_job
+
+pytestmark = needs_board
 
 TASKS = ["label", "next"]
 
