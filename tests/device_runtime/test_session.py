@@ -354,7 +354,7 @@ def test_samples_losses_and_metrics_are_those_of_the_whole_data_whatever_the_bat
     dense_programs: dict[int, Program], tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, share: float
 ) -> None:
     rng = np.random.default_rng(seed)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "x": rng.standard_normal((2 * count, 2, 4), np.float32),
         "split": np.repeat(np.array([0, 1], np.uint8), count),
         "kind": rng.choice([-100, 0, 1, 2], (2 * count, 4), p=[1 - share, *[share / 3] * 3]),

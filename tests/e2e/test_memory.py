@@ -24,9 +24,9 @@ LENGTH, BATCH, TRAIN = 2048, 16, 24
 MB = 10**6
 
 
-def text(batch: int = BATCH, **changed: int) -> str:
+def text(rounds: int, merge_rounds: int, batch: int = BATCH) -> str:
     """A job whose steps take memory: long signals, a wide network, large batches."""
-    small = job_text(min_devices=2, per_round=4, **changed)
+    small = job_text(min_devices=2, per_round=4, rounds=rounds, merge_rounds=merge_rounds)
     return (
         small.replace("[3, 16]", f"[3, {LENGTH}]")
         .replace("width = 8", "width = 16")
