@@ -57,7 +57,7 @@ def verify(program: Program, network: Network, job: Job, seed: int = 0) -> list[
         ServerError: an output is further off than its tolerance, or not finite.
     """
     program = load(dump(program))
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         runner = open_engine(program.engine).load(program)
         found = [each for method in program.methods for each in _attempts(runner, program, method, network, job, seed)]
     require_close(found, f"program {program.group!r}")
@@ -65,8 +65,11 @@ def verify(program: Program, network: Network, job: Job, seed: int = 0) -> list[
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on nets of this size: measured 0.6 s against 14 s on two busy cores."""
+def one_thread() -> Iterator[None]:
+    """While it holds, torch computes on one thread.
+
+    Threads cost more than they bring on nets of this size: measured 0.6 s against 14 s on two busy cores.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

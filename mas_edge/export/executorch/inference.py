@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from device_runtime.engines.executorch_engine import inference_model
 from mas_edge.export.trained import InOrder, trained_network
+from mas_edge.export.verify import one_thread
 from mas_edge.job import Job
 from mas_edge.protocol.errors import EdgeError, JobError, ServerError
 from mas_edge.protocol.weights import Vector
@@ -53,7 +54,7 @@ def export_inference(
     network = InOrder(trained_network(job, tasks, vector), tasks).eval()
     samples = _samples(job, calibration) if precision == INT8 else None
     try:
-        with _quiet():
+        with _quiet(), one_thread():
             data = _lowered(network, job, samples)
     except ImportError as error:
         message = f"exporting to ExecuTorch needs a package that is not here ({error}): {INSTALL}"
