@@ -70,3 +70,22 @@ def functional(method: Method, where: str, kept: Collection[str], own: Definitio
 def _definitions(kept: Collection[str], own: Definitions) -> dict[OpOverload, Callable[..., Any]]:
     known = core_aten_decompositions()
     return {op: known[op] for op in known if str(op) not in kept and str(op) not in RANDOM} | dict(own)
+
+
+def arguments_of(node: fx.Node, values: Mapping[fx.Node, Any]) -> list[Any]:
+    """Every argument of a call in the order of its schema, those that are not given by their default."""
+    target: OpOverload = node.target  # type: ignore[assignment]
+    given = dict(zip((argument.name for argument in target._schema.arguments), node.args, strict=False)) | node.kwargs
+
+    def resolve(argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return values[argument]
+        return [resolve(item) for item in argument] if isinstance(argument, (list, tuple)) else argument
+
+    return [resolve(given.get(argument.name, argument.default_value)) for argument in target._schema.arguments]
+
+
+def where(node: fx.Node) -> str:
+    """The place in the network that a call comes from. Forward passes come first, so that one is named at its own."""
+    module = node.meta["module"]
+    return f"module {module!r} of the network" if module else "the network, a loss or a metric"

@@ -23,7 +23,7 @@ from torch._ops import OpOverload
 from mas_edge.export.executorch import flat, kernels, views
 from mas_edge.export.executorch.builder import LARGE, Builder
 from mas_edge.export.executorch.operand import ITEM_BYTES, Operand, cut, expanded, fresh, reshaped
-from mas_edge.export.functional import RANDOM, functional
+from mas_edge.export.functional import RANDOM, arguments_of, functional, where
 from mas_edge.export.lowering import convolution, indexing, norms, pointwise, pooling, resampling
 from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.program import Method, Program
@@ -84,7 +84,7 @@ def _emit_node(b: Builder, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         return values[source][place]  # type: ignore[index]
     target: OpOverload = node.target  # type: ignore[assignment]
     results = _described(node)
-    arguments = _arguments(target, node, values)
+    arguments = arguments_of(node, values)
     if target in views.RESHAPES:
         return reshaped(arguments[0], results[0].shape) or reshaped(b.real(arguments[0]), results[0].shape)
     if target in views.VIEWS:
@@ -95,22 +95,10 @@ def _emit_node(b: Builder, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     kernel = kernels.kernel_of(target)
     if kernel is None:
         reason = INSTEAD.get(str(target), DEFAULT)
-        message = f"{_where(node)} uses {target}, which cannot train on ExecuTorch: {reason}"
+        message = f"{where(node)} uses {target}, which cannot train on ExecuTorch: {reason}"
         raise JobError(message)
     made = b.call(kernel, _for_kernel(b, kernel, target, arguments), results)
     return made if isinstance(node.meta["val"], (list, tuple)) else made[0]
-
-
-def _arguments(target: OpOverload, node: fx.Node, values: dict[fx.Node, Any]) -> list[Any]:
-    """Every argument of the operator's schema in order, those that are not given with their default."""
-    given = dict(zip((argument.name for argument in target._schema.arguments), node.args, strict=False)) | node.kwargs
-
-    def resolve(item: Any) -> Any:
-        if isinstance(item, fx.Node):
-            return values[item]
-        return [resolve(each) for each in item] if isinstance(item, (list, tuple)) else item
-
-    return [resolve(given.get(argument.name, argument.default_value)) for argument in target._schema.arguments]
 
 
 def _for_kernel(b: Builder, kernel: OpOverload, target: OpOverload, arguments: list[Any]) -> list[Any]:
@@ -138,16 +126,10 @@ def _described(node: fx.Node) -> list[Operand]:
     for tensor in value if isinstance(value, (list, tuple)) else [value]:
         dtype = str(tensor.dtype).removeprefix("torch.")
         if dtype not in ITEM_BYTES:
-            message = f"{_where(node)} computes in {dtype}; on ExecuTorch: {', '.join(ITEM_BYTES)}"
+            message = f"{where(node)} computes in {dtype}; on ExecuTorch: {', '.join(ITEM_BYTES)}"
             raise JobError(message)
         found.append(fresh(tuple(tensor.shape), dtype))
     return found
-
-
-def _where(node: fx.Node) -> str:
-    """Forward passes come first, so that an operator is named at its forward pass."""
-    module = node.meta["module"]
-    return f"module {module!r} of the network" if module else "the network, a loss or a metric"
 
 
 def _as_strided(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
-from mas_edge.export.functional import RANDOM, functional
+from mas_edge.export.functional import RANDOM, arguments_of, functional, where
 from mas_edge.export.onnx_training import (
     convolution,
     indexing,
@@ -76,26 +76,13 @@ def _emit_node(w: Writer, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         return values[source][place]  # type: ignore[index]
     name = str(node.target)
     if name not in CONVERTERS or not isinstance(node.target, OpOverload):
-        message = f"{_where(node)} uses {name}, which cannot train on ONNX Runtime: {INSTEAD.get(name, DEFAULT)}"
+        message = f"{where(node)} uses {name}, which cannot train on ONNX Runtime: {INSTEAD.get(name, DEFAULT)}"
         raise JobError(message)
     try:
-        return CONVERTERS[name](w, _described(node.meta["val"], node), *_arguments(node.target, node, values))
+        return CONVERTERS[name](w, _described(node.meta["val"], node), *arguments_of(node, values))
     except JobError as error:
-        message = f"{_where(node)}: {error}"
+        message = f"{where(node)}: {error}"
         raise JobError(message) from None
-
-
-def _arguments(target: OpOverload, node: fx.Node, values: dict[fx.Node, Any]) -> list[Any]:
-    """Every argument of the operator's schema in order, those that are not given with their default."""
-    given = dict(zip((argument.name for argument in target._schema.arguments), node.args, strict=False)) | node.kwargs
-    found = [given.get(argument.name, argument.default_value) for argument in target._schema.arguments]
-
-    def resolve(argument: Any) -> Any:
-        if isinstance(argument, fx.Node):
-            return values[argument]
-        return [resolve(item) for item in argument] if isinstance(argument, (list, tuple)) else argument
-
-    return [resolve(argument) for argument in found]
 
 
 def _described(value: Any, node: fx.Node) -> Any:
@@ -103,13 +90,7 @@ def _described(value: Any, node: fx.Node) -> Any:
     if isinstance(value, Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         if dtype not in TYPES:
-            message = f"{_where(node)} computes in {dtype}; on ONNX Runtime: {', '.join(TYPES)}"
+            message = f"{where(node)} computes in {dtype}; on ONNX Runtime: {', '.join(TYPES)}"
             raise JobError(message)
         return Operand("", tuple(value.shape), dtype)
     return [_described(item, node) for item in value] if isinstance(value, (list, tuple)) else None
-
-
-def _where(node: fx.Node) -> str:
-    """Forward passes come first, so that an operator is named at its forward pass."""
-    module = node.meta["module"]
-    return f"module {module!r} of the network" if module else "the network, a loss or a metric"
