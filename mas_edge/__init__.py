@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mas_edge.job import Affinity, Data, Federation, Job, Network, Optimizer, Task, load_job
+    from mas_edge.job import Affinity, Card, Data, Federation, Job, Network, Optimizer, Task, load_job
     from mas_edge.mas.affinity import AffinityMatrix
     from mas_edge.mas.split import Split, best_split
     from mas_edge.orchestrator.service import run_job
@@ -28,6 +28,7 @@ __all__ = [
     "AffinityMatrix",
     "best_split",
     "BrokerError",
+    "Card",
     "Data",
     "DataError",
     "DeviceError",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "mas_edge.job": ("Affinity", "Data", "Federation", "Job", "Network", "Optimizer", "Task", "load_job"),
+    "mas_edge.job": ("Affinity", "Card", "Data", "Federation", "Job", "Network", "Optimizer", "Task", "load_job"),
     "mas_edge.mas.affinity": ("AffinityMatrix",),
     "mas_edge.mas.split": ("Split", "best_split"),
     "mas_edge.orchestrator.service": ("run_job",),
