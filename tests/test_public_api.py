@@ -29,7 +29,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_a_job_built_in_python_equals_the_one_from_the_file() -> None:
     built = Job(
-        name="watch", fleet="watch", seed=0, engines=["torch", "onnxruntime", "executorch"], data=Data(input_shape=[6, 64]),
+        name="watch", fleet="watch", seed=0, engines=["torch", "onnxruntime", "executorch"],
+        data=Data(input_shape=[6, 64]),
         network=Network(family="series", encoder_args={"width": 12}),
         federation=Federation(
             rounds=20, merge_rounds=8, groups=2, devices_per_round=5, local_epochs=1, batch_size=32,
