@@ -13,7 +13,7 @@ NEWER      := .venv-312
 LITERT_TESTS := tests/export/litert tests/export/micro tests/device_runtime/test_litert_engine.py
 NEW_PYTHON ?= $(shell tools/newer_python.sh)
 
-.PHONY: demo test test-litert test-aarch64 environments check fix clean
+.PHONY: demo test test-litert test-aarch64 test-starved environments check fix clean
 
 demo: $(STAMP)  ## run the whole MAS job on real data with ten device processes (under 3 minutes)
 	$(BIN)/mas-edge demo --out demo-out --json demo-out/result.json $(DEMO_ARGS)
@@ -26,6 +26,9 @@ test-litert: $(LITERT)/.installed $(TFLITE)/.installed  ## the tests of LiteRT a
 
 test-aarch64: $(STAMP)  ## the device runtime on emulated 64-bit ARM, up to a whole job: fetches 150 MB once; Debian 12
 	MAS_EDGE_AARCH64=1 $(BIN)/python -m pytest tests/e2e/test_aarch64.py $(PYTEST_ARGS)
+
+test-starved: $(STAMP)  ## a device under a real limit on its address space: fails, says so, goes on with less
+	MAS_EDGE_STARVE=1 $(BIN)/python -m pytest tests/e2e/test_memory.py $(PYTEST_ARGS)
 
 environments: $(LITERT)/.installed $(TFLITE)/.installed $(if $(NEW_PYTHON),$(NEWER)/.installed)  ## every environment that tests use
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import subprocess
@@ -114,6 +115,10 @@ def test_a_device_with_little_memory_trains_with_a_smaller_batch_in_the_same_rou
         assert shown["deployment"]["healthy"] == 3, "a device that has no room to train has room to answer"
 
 
+@pytest.mark.skipif(
+    os.environ.get("MAS_EDGE_STARVE") != "1",
+    reason="how far a limit on address space reaches differs from machine to machine: run by `make test-starved`",
+)
 def test_a_device_that_runs_out_of_memory_says_so_lives_on_and_goes_on_with_a_smaller_batch(
     embedded_broker: EmbeddedBroker, tmp_path: Path
 ) -> None:
