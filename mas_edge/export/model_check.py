@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from device_runtime.inference import INPUT, open_model
 from mas_edge.export.describe import Trained
-from mas_edge.export.inference import OUTPUT_PREFIX, TOLERANCE
+from mas_edge.export.inference import OUTPUT_PREFIX
 from mas_edge.export.quality import Answers, Run, Samples, answers_of, losses_of
 from mas_edge.export.report import MODEL, Loss
-from mas_edge.export.trained import trained_network
+from mas_edge.export.trained import TOLERANCE, eager_answers, trained_network
 from mas_edge.export.verify import Comparison, compare, require_close
 from mas_edge.protocol.errors import EdgeError, ServerError
 from mas_edge.protocol.program import Program
@@ -97,11 +96,7 @@ def runner_of(model: bytes, trained: Trained) -> Run:
 def _eager(trained: Trained) -> Run:
     network = trained_network(trained.job, trained.tasks, trained.vector)
 
-    def run(x: NDArray[np.float32]) -> Answers:
-        with torch.no_grad():
-            return {task: y.numpy() for task, y in network(torch.from_numpy(x)).items()}
-
-    return run
+    return lambda x: eager_answers(network, x)
 
 
 def _golden(x: NDArray[np.float32], answers: Answers, trained: Trained) -> bytes:

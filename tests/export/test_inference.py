@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mas_edge.export import inference
 from mas_edge.export.inference import export_inference, golden_of
+from mas_edge.export.trained import eager_answers
 from mas_edge.job import Data, Federation, Job, Network, Task
 from mas_edge.learning.network import build, load_vector, vector_of
 from mas_edge.protocol.errors import JobError, ServerError, WeightsError
@@ -164,12 +165,12 @@ def test_a_network_without_an_onnx_form_is_the_authors_to_change(made_by: str, r
 
 
 def test_a_model_that_differs_from_eager_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = inference._eager
+    honest = eager_answers
 
     def slightly_off(*args: Any) -> dict[str, NDArray[np.float32]]:
         return {task: (output + np.float32(3e-4)) for task, output in honest(*args).items()}
 
-    monkeypatch.setattr(inference, "_eager", slightly_off)
+    monkeypatch.setattr(inference, "eager_answers", slightly_off)
     with pytest.raises(ServerError, match=r"output 'linear' differs from eager by 0\.0003 at batch size 1"):
         export_inference(job(), ["linear"], trained(["linear"]))
 

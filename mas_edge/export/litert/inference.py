@@ -17,19 +17,16 @@ from numpy.typing import NDArray
 
 from device_runtime.engines.litert_engine import INPUT, SIGNATURE, inference_model
 from mas_edge.export.litert.conversion import Calibration, Converted, Signature, convert, require_converter
-from mas_edge.export.trained import InOrder, trained_network
+from mas_edge.export.trained import Answers, InOrder, eager_answers, random_samples, require_answers, trained_network
 from mas_edge.job import Job
 from mas_edge.learning.network import Network
 from mas_edge.protocol.errors import EdgeError, JobError, ServerError
 from mas_edge.protocol.weights import Vector
 
 FP32, INT8 = "fp32", "int8"
-TOLERANCE = 1e-4  # of max(1, |eager|), as for ONNX: rounding is a few 1e-6 in deep networks, a wrong operator far more
 # Of an output's length (relative L2). Usual are 0.005 to 0.08; a range set wrongly gives about 1.
 LOSS_BOUND = 0.25
 SAMPLES = 5  # a float32 file is verified on
-
-Answers = Mapping[str, NDArray[np.float32]]
 
 
 def export_inference(
@@ -111,12 +108,6 @@ def require_small_losses(found: Mapping[str, float]) -> None:
         raise JobError(message)
 
 
-def eager_answers(network: Network, x: NDArray[np.float32]) -> Answers:
-    """What PyTorch says to ``x`` [n, *input_shape], by task."""
-    with torch.no_grad():
-        return {task: y.numpy() for task, y in network(torch.from_numpy(x)).items()}
-
-
 def _run(data: bytes, x: NDArray[np.float32]) -> Answers:
     try:
         return inference_model(data).run(x)
@@ -134,16 +125,5 @@ def relative_error(got: NDArray[np.float32], expected: NDArray[np.float32]) -> f
 
 
 def _verify(data: bytes, network: Network, job: Job) -> None:
-    x = np.random.default_rng(SAMPLES).standard_normal((SAMPLES, *job.data.input_shape), np.float32)
-    got = _run(data, x)
-    for task, expected in eager_answers(network, x).items():
-        if got[task].shape != expected.shape:
-            message = f"exported model: output {task!r} has shape {got[task].shape}, not {expected.shape}"
-            raise ServerError(message)
-        difference = float(np.max(np.abs(got[task] - expected) / np.maximum(1.0, np.abs(expected)), initial=0.0))
-        if not difference <= TOLERANCE:  # NaN must not pass
-            message = (
-                f"exported model: output {task!r} differs from eager by {difference:.2g}; allowed is {TOLERANCE:g} of "
-                "max(1, |eager|): this model must not be deployed"
-            )
-            raise ServerError(message)
+    x = random_samples(job, seed=SAMPLES, batch=SAMPLES)
+    require_answers(_run(data, x), eager_answers(network, x))

@@ -17,14 +17,13 @@ from mas_edge.export.litert.conversion import Calibration
 from mas_edge.export.litert.inference import (
     checked_samples,
     converted_network,
-    eager_answers,
     relative_error,
     require_small_losses,
 )
 from mas_edge.export.micro.board import GRANULARITY, answers_of, arena_bytes, require_tflite_micro
 from mas_edge.export.micro.c_source import header_text, source_text
 from mas_edge.export.micro.tables import TensorSpec, operators_of, tensors_of
-from mas_edge.export.trained import trained_network
+from mas_edge.export.trained import eager_answers, trained_network
 from mas_edge.job import Job
 from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.weights import Vector

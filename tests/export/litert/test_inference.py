@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mas_edge.export.litert import inference
 from mas_edge.export.litert.conversion import Calibration, Converted
 from mas_edge.export.litert.inference import converted_network, export_inference, losses
-from mas_edge.export.trained import trained_network
+from mas_edge.export.trained import eager_answers, trained_network
 from mas_edge.job import Job
 from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import JobError, ServerError
@@ -56,7 +56,7 @@ def run(data: bytes, x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
 
 def eager(x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     network = trained_network(job(), TASKS, vector_of(build(job(), TASKS)))
-    return dict(inference.eager_answers(network, x))
+    return dict(eager_answers(network, x))
 
 
 def test_the_model_gives_eagers_outputs_under_the_tasks_names(converted: Converted) -> None:
@@ -96,7 +96,7 @@ def test_a_model_that_differs_from_eager_does_not_leave(ready: Converted, monkey
     def slightly_off(*arguments: Any) -> dict[str, NDArray[np.float32]]:
         return {task: output + np.float32(3e-4) for task, output in honest(*arguments).items()}
 
-    honest = inference.eager_answers
+    honest = eager_answers
     monkeypatch.setattr(inference, "eager_answers", slightly_off)
     with pytest.raises(ServerError, match=r"output 'label' differs from eager by 0\.0003; allowed is 0\.0001"):
         export_inference(job(), TASKS, vector_of(build(job(), TASKS)))
