@@ -15,8 +15,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.balance import TaskWeights
 from device_runtime.engines.base import Runner
-from mas_edge.protocol.errors import DataError, DeviceError, WeightsError
+from mas_edge.protocol.errors import DataError, DeviceError, ProgramError, WeightsError
 from mas_edge.protocol.messages import Report, Training
 from mas_edge.protocol.program import Program, TargetSpec
 from mas_edge.protocol.weights import Vector
@@ -46,7 +47,8 @@ def train(
 
     Epoch e takes its mini-batches in the order of the seed ``training.seed + e``. Steps count from 0 over all epochs;
     the affinity is measured before every step that is a multiple of ``affinity_period``, so that a device with fewer
-    steps than one period still measures once. Losses are the means of the last epoch. A task weight not given is 1.
+    steps than one period still measures once. Losses are the means of the last epoch. A task weight not given is 1;
+    with ``training.balance`` the weights move after every step, and the report says where to.
 
     ``Report.samples`` are the labelled train samples of each task. A task with 0 of them has no loss and has zeros in
     its row and column of ``affinity``: whoever averages must leave these pairs out, not count them as zero.
@@ -56,8 +58,10 @@ def train(
         DeviceError: losses, weights or affinities stopped being finite.
         DataError: no train sample is labelled for any of the program's tasks.
         WeightsError: ``weights`` does not have the length of the program's layout.
+        ProgramError: the tasks are to be balanced, and the program does not give the gradient norms for it.
     """
     _check_length(program, weights)
+    _check_balance(program, training)
     clock, cpu_start = _Clock(), time.process_time()  # of the whole process: the engine's own threads do the work
     course, means = _Course(runner, program, weights, training, clock), _Means(program)
     for epoch in range(training.local_epochs):
@@ -77,10 +81,12 @@ def train(
         losses=means.of("losses"),
         affinity=course.affinities.mean(),
         affinity_measurements=course.affinities.measurements,
+        task_weights=course.task_weights.moved(),
         steps=course.steps,
         batch_size=program.batch_size,
         seconds=clock.seconds,
         cpu_seconds=time.process_time() - cpu_start,
+        affinity_cpu_seconds=clock.cpu_seconds.get("affinity", 0.0),
     )
     return np.array(course.weights, np.float32), report
 
@@ -123,24 +129,26 @@ def evaluate(runner: Runner, program: Program, weights: Vector, data: Batches, *
 
 
 class _Course:
-    """The state that runs through one round's steps: weights, momentum, and the affinities measured on the way."""
+    """The state of one round's steps: weights, momentum, task weights, and the affinities measured on the way."""
 
     def __init__(self, runner: Runner, program: Program, weights: Vector, training: Training, clock: _Clock) -> None:
         self.weights, self.steps, self.affinities = weights, 0, _Affinities(program)
         self._runner, self._training, self._clock = runner, training, clock
         self._momentum = np.zeros(program.layout.trainable, np.float32)
         rates = [training.learning_rate, training.momentum, training.weight_decay, training.proximal_mu]
-        task_weights = [training.task_weights.get(task, 1.0) for task in program.tasks]
+        self.task_weights = TaskWeights(program.tasks, training)
         self._given: Feeds = {
             "anchor": weights[: program.layout.trainable],  # what a FedProx program pulls towards
-            "task_weights": np.array(task_weights, np.float32),
             "hyper": np.array(rates, np.float32),
         }
 
     def step(self, batch: Feeds) -> NDArray[Any]:
         """Measure the affinity if it is due, then take one step; return the losses, shape (n,)."""
         period = self._training.affinity_period
-        feeds: Feeds = {**self._given, **batch, "weights": self.weights, "momentum": self._momentum}
+        feeds: Feeds = {
+            **self._given, **batch, "weights": self.weights, "momentum": self._momentum,
+            "task_weights": self.task_weights.vector,
+        }  # fmt: skip
         if period and self.steps % period == 0:
             with self._clock.running("affinity"):
                 measured = self._runner.run("affinity", feeds)["affinity"]
@@ -151,6 +159,7 @@ class _Course:
             self._require_finite("losses", results["losses"])
             self._require_finite("weights", results["weights"])
         self.weights, self._momentum = results["weights"], results["momentum"]
+        self.task_weights.move(results)
         self.steps += 1
         return results["losses"]
 
@@ -168,6 +177,17 @@ def _check_length(program: Program, weights: Vector) -> None:
     if weights.shape != (program.layout.size,):
         message = f"expected weights of shape ({program.layout.size},) for this program, got {weights.shape}"
         raise WeightsError(message)
+
+
+def _check_balance(program: Program, training: Training) -> None:
+    method = program.methods.get("train_step")
+    given = [value.name for value in method.outputs] if method else []
+    if training.balance and "norms" not in given:
+        message = (
+            f"the plan balances the tasks of {program.group!r} by GradNorm, but the program's train_step gives no "
+            "gradient norms: export it from a job with method.balance = 'gradnorm'"
+        )
+        raise ProgramError(message)
 
 
 def _valid(batch: Feeds, task: str) -> NDArray[np.bool_]:
@@ -250,19 +270,21 @@ class _Affinities:
 
 
 class _Clock:
-    """Wall seconds by activity. Waiting for the next batch counts for the activity that wants it."""
+    """Wall and processor seconds by activity. Waiting for the next batch counts for the activity that wants it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.cpu_seconds: dict[str, float] = {}
 
     @contextmanager
     def running(self, activity: str) -> Iterator[None]:
         """Count the seconds inside the block."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
             self.seconds[activity] = self.seconds.get(activity, 0.0) + time.perf_counter() - start
+            self.cpu_seconds[activity] = self.cpu_seconds.get(activity, 0.0) + time.process_time() - cpu_start
 
     def timed(self, activity: str, batches: Iterator[dict[str, NDArray[Any]]]) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the batches; the seconds it takes to make each are counted."""

@@ -8,9 +8,9 @@ inputs, in this order (B batch, P weights, T of them trained, n tasks):
   y.<task> [B, *shape]   mask.<task> [B] or [B, *shape]   task_weights [n]
   hyper [4] = learning rate, momentum, weight decay, proximal mu
 methods:
-  train_step (all of them)                        -> weights [P], momentum [T], losses [n]
+  train_step (all of them)                        -> weights [P], momentum [T], losses [n], norms [n] (with GradNorm)
   evaluate (weights, x, y.*, mask.*)              -> losses [n], metrics [n]
-  affinity (weights, x, y.*, mask.*, hyper)       -> losses [n], affinity [n, n]
+  affinity (weights, x, y.*, mask.*, hyper)       -> losses [n], affinity [n, n]; of kind ``features`` without hyper
   infer (weights, x)                              -> out.<task> [B, ...] for every task
 """
 
@@ -75,7 +75,8 @@ def inputs_of(program: Program, method: str, job: Job) -> list[Value]:
         values.append(Value(f"mask.{task}", [batch, *target.mask_shape], "float32"))
     if method == "train_step":
         values.append(Value("task_weights", [len(program.tasks)], "float32"))
-    if method in ("train_step", "affinity"):
+    # Gradients at the encoder's output know no learning rate: an input that nothing uses may be dropped by a converter.
+    if method == "train_step" or (method == "affinity" and job.affinity.kind != "features"):
         values.append(Value("hyper", [4], "float32"))
     return values
 

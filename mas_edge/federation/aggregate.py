@@ -7,13 +7,17 @@ them, which is the device's sample count when every sample has at least one labe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mas_edge.federation import measurements
+from mas_edge.federation.measurements import Counts, Matrix, mean_affinity
 from mas_edge.protocol.errors import WeightsError
+from mas_edge.protocol.messages import Report
 from mas_edge.protocol.weights import ENCODER, Layout, Vector, part_weights, sent_layout
+
+__all__ = ["Accumulator", "affinity_over_rounds", "mean_affinity", "mean_task_weights", "weighted_losses"]
 
 
 class Accumulator:
@@ -54,32 +58,10 @@ class Accumulator:
         return result
 
 
-def mean_affinity(
-    measured: Sequence[NDArray[np.float64]],
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The uniform mean over devices of their n x n affinities, and how many devices stand behind each pair.
-
-    Source: S_ij = (1/K) sum_k S^k_ij (MAS, ICCV 2023). A NaN says that a device did not measure a pair, and does not
-    count; a pair that nobody measured is 0. Expects at least one matrix.
-    """
-    stacked = np.stack(measured)
-    seen = np.isfinite(stacked)
-    count = seen.sum(axis=0)
-    return np.where(seen, stacked, 0.0).sum(axis=0) / np.maximum(count, 1), count
-
-
-def affinity_over_rounds(
-    rounds: Sequence[tuple[NDArray[np.float64], NDArray[np.int64]]],
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The uniform mean over rounds of their mean affinities; a round in which nobody measured a pair is left out.
-
-    Takes and returns (matrix n x n, devices behind each pair n x n); averaging over rounds is what makes the split
-    stable, because a single round's affinity is noisy.
-    """
-    measured = np.stack([devices > 0 for _, devices in rounds])
-    total = np.stack([matrix for matrix, _ in rounds]).sum(axis=0, where=measured)
-    devices = np.stack([devices for _, devices in rounds]).sum(axis=0)
-    return total / np.maximum(measured.sum(axis=0), 1), devices
+def affinity_over_rounds(rounds: Sequence[tuple[Matrix, Counts]]) -> tuple[Matrix, Counts]:
+    """Matrix and devices of ``measurements.affinity_over_rounds``."""
+    found = measurements.affinity_over_rounds(rounds)
+    return found.matrix, found.devices
 
 
 def weighted_losses(reports: Sequence[tuple[Mapping[str, float], Mapping[str, int]]]) -> dict[str, float]:
@@ -92,3 +74,13 @@ def weighted_losses(reports: Sequence[tuple[Mapping[str, float], Mapping[str, in
                 total[task] = total.get(task, 0.0) + value * samples[task]
                 weight[task] = weight.get(task, 0) + samples[task]
     return {task: total[task] / weight[task] for task in total}
+
+
+def mean_task_weights(reports: Iterable[Report]) -> dict[str, float]:
+    """What GradNorm on the devices has made of the task weights: their mean by labelled samples of the task, of sum n.
+
+    A task that no device with labels reported is absent; n are the others.
+    """
+    means = weighted_losses([(report.task_weights, report.samples) for report in reports])
+    total = sum(means.values())
+    return {task: mean * len(means) / total for task, mean in means.items()} if total > 0 else {}

@@ -8,6 +8,7 @@ A loss of one's own is any torch function of the same signature, named in the jo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import torch
@@ -79,8 +80,22 @@ LOSSES: dict[str, Measure] = {
 
 
 def loss_of(task: Task) -> Measure:
-    """The loss function of ``task``. Raises JobError for an unknown name or a function that cannot be found."""
-    return resolve(task.loss_name, f"tasks[{task.name}].loss", LOSSES)
+    """The loss function of ``task``; that of a class task is divided by ``task.unit``, as its targets cannot be.
+
+    Raises JobError for an unknown name or a function that cannot be found.
+    """
+    loss = resolve(task.loss_name, f"tasks[{task.name}].loss", LOSSES)
+    return loss if task.unit == 1 or task.target_dtype != "int64" else _in_units(loss, task.unit)
+
+
+def _in_units(loss: Measure, unit: float) -> Measure:
+    """``loss`` divided by ``unit``, under its own name."""
+
+    @functools.wraps(loss)
+    def scaled(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        return loss(output, target, mask) / unit
+
+    return scaled
 
 
 def resolve(name: str, key: str, table: Mapping[str, Measure]) -> Measure:

@@ -72,6 +72,14 @@ class Status(Message, frozen=True, kw_only=True, tag="status"):
     reason: str = ""
 
 
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """GradNorm: how a device moves the task weights after every step (see ``device_runtime.balance``)."""
+
+    alpha: float  # how strongly a task that learns slowly is pulled up
+    rate: float  # by how much a weight is moved in a step, relatively
+    initial_losses: dict[str, float] = {}  # L(0); where a task has none, the device's first loss of this plan
+
+
 class Training(msgspec.Struct, frozen=True, kw_only=True):
     """How a selected device trains in one round."""
 
@@ -81,8 +89,9 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     local_epochs: int
     seed: int
     task_weights: dict[str, float]
-    affinity_period: int = 0  # measure the lookahead affinity at every n-th step; 0 = not at all
+    affinity_period: int = 0  # measure the affinity at every n-th step; 0 = not at all
     proximal_mu: float = 0.0  # FedProx
+    balance: Balance | None = None  # GradNorm, from task_weights on; needs a program whose train_step gives norms
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,9 +162,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     # row = source i, column = recipient j, in the order of the plan's tasks; null where no batch held labels of both
     affinity: list[list[float | None]] | None = None
     affinity_measurements: int = 0
+    task_weights: dict[str, float] = {}  # what GradNorm has made of the plan's
     steps: int = 0
     seconds: dict[str, float] = {}  # by activity: train, affinity, evaluate, download, load
     cpu_seconds: float = 0.0
+    affinity_cpu_seconds: float = 0.0  # the part of cpu_seconds that measuring the affinity took
     received_bytes: int = 0
     engine: str = ""
     batch_size: int = 0  # of the program that ran
