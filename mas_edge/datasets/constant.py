@@ -36,7 +36,8 @@ def constant_losses(job: Job, folders: Sequence[Path]) -> dict[str, float]:
         parts = [folder.targets(task.name, "test") for folder in data if task.name in folder.header.tasks]
         if best is not None and any(len(y) for y, _ in parts):
             y, valid = np.concatenate([y for y, _ in parts]), np.concatenate([valid for _, valid in parts])
-            losses[task.name] = best(y, valid, task)
+            scale = task.unit if task.target_dtype == "int64" else 1.0  # as in training: see Task.unit
+            losses[task.name] = best(y, valid, task) / scale
     return losses
 
 
