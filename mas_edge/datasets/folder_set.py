@@ -55,7 +55,7 @@ def make_once(directory: Path, wanted: FolderSet) -> bool:
 
 
 def _mark(directory: Path, wanted: FolderSet) -> None:
-    digests = {str(path.relative_to(directory).as_posix()): _sha256(path) for path in sorted(directory.glob("*/*"))}
+    digests = {path.relative_to(directory).as_posix(): _sha256(path) for path in sorted(directory.glob("*/*"))}
     marker = json.dumps({**wanted.recipe, "files": digests}, indent=1)
     (directory / f"{wanted.what}.json").write_text(marker + "\n", encoding="utf-8", newline="\n")
 
@@ -92,5 +92,4 @@ def _same_arguments(directory: Path, wanted: FolderSet, marker: dict[str, Any]) 
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,7 +6,7 @@ inertial signals from a smartwatch", Physiological Measurement 39 (2018), arXiv:
 
 A sample is a window of 64 steps (1.28 s). Class tasks ask what it shows; the others ask what happens in the 64 steps
 that follow, which the network does not see. Three of each person's 14 recordings are for testing, and nothing of a
-test recording is trained on. The folders are made elsewhere and renamed into place: a half-written one is never seen.
+test recording is trained on.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import json
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mas_edge.datasets.folder_set import FolderSet, make_once
 from mas_edge.protocol.errors import DataError
 
 # The file of seglearn 1.2.5. It is a pickle, which can run code when it is read: it is opened only if it is this file.
 RECORDINGS_SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
 RECIPE = 1  # of the folders; goes up when the same recordings give other folders
-MARKER = "watch.json"  # names the recipe and the digest of every file
 SUBJECTS, EXERCISES, SIDES = 10, 7, 2
 WINDOW = FOLLOWING = 64  # steps of 20 ms; sets of 20 repetitions take 19 to 52 s
 STRIDE = 32
@@ -91,52 +88,9 @@ def make_watch(directory: Path) -> WatchFolders:
         DataError: ``directory`` holds something else, or changed folders; the recordings are missing or others.
     """
     names = [f"watch-{subject:02d}" for subject in range(1, SUBJECTS + 1)]
-    done = WatchFolders(directory, [directory / name for name in names], created=False)
-    if _is_complete(directory):
-        return done
-    recordings = _load_recordings()
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        parent = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    except OSError as error:
-        message = f"{directory} cannot be made: {error.strerror}: choose another --out"
-        raise DataError(message) from None
-    try:
-        made = parent / "whole"
-        made.mkdir()
-        _write(made, names, recordings)
-        made.rename(directory)  # takes the place of an empty folder, never of a full one
-    except OSError as error:
-        if _is_complete(directory):  # another process was faster
-            return done
-        message = f"{directory} cannot be written: {error.strerror}"
-        raise DataError(message) from None
-    finally:
-        shutil.rmtree(parent, ignore_errors=True)
-    return WatchFolders(directory, done.folders, created=True)
-
-
-def _is_complete(directory: Path) -> bool:
-    """True if the folders are there and whole, False if there is nothing. Raises DataError for anything else."""
-    try:
-        if not directory.exists() or not any(directory.iterdir()):
-            return False
-        marker = json.loads((directory / MARKER).read_text(encoding="utf-8"))
-        files = dict(marker["files"]) if marker["recipe"] == RECIPE else {}
-        whole = bool(files) and all(_sha256(directory / name) == digest for name, digest in files.items())
-    except (FileNotFoundError, NotADirectoryError):
-        message = f"{directory} holds something else than whole watch folders: choose an empty or new folder as --out"
-        raise DataError(message) from None
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        message = f"{directory} holds watch folders that were changed or made by another version: delete it, run again"
-        raise DataError(message)
-    return True
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    recipe = {"recipe": RECIPE, "recordings": RECORDINGS_SHA256}
+    created = make_once(directory, FolderSet("watch", recipe, lambda made: _write(made, names)))
+    return WatchFolders(directory, [directory / name for name in names], created)
 
 
 def _load_recordings() -> dict[str, Any]:
@@ -167,17 +121,14 @@ def is_held_out(subject: int, exercise: int, side: int) -> bool:
     return exercise * SIDES + side in {(3 * (subject - 1) + 5 * j) % (EXERCISES * SIDES) for j in range(3)}
 
 
-def _write(directory: Path, names: list[str], recordings: dict[str, Any]) -> None:
-    digests = {}
+def _write(directory: Path, names: list[str]) -> None:
+    recordings = _load_recordings()
     for subject, name in enumerate(names, start=1):
         folder = directory / name
         folder.mkdir()
         (folder / "data.toml").write_text(DATA_TOML, encoding="utf-8", newline="\n")
         for array, values in _arrays_of(subject, recordings).items():
             np.save(folder / f"{array}.npy", values, allow_pickle=False)
-        digests.update({f"{name}/{path.name}": _sha256(path) for path in sorted(folder.iterdir())})
-    marker = json.dumps({"recipe": RECIPE, "recordings": RECORDINGS_SHA256, "files": digests}, indent=1)
-    (directory / MARKER).write_text(marker + "\n", encoding="utf-8", newline="\n")
 
 
 def _arrays_of(subject: int, recordings: dict[str, Any]) -> dict[str, Array]:

@@ -19,7 +19,7 @@ from mas_edge.datasets.rooms.scene import CLASS_OF_SURFACE, CLASSES, F32, Buildi
 from mas_edge.datasets.rooms.surface import ROUNDING, Surface, surface_at
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, as ITU-R BT.601 weighs them
-SIGMA = 1.0  # pixels, of the blurs
+SIGMA, WIDE = 1.0, 2.0  # pixels, of the blurs; the wide one for curvature, whose lines are the thinnest
 KEYPOINT_GAIN, EDGE_GAIN = np.float32(40.0), np.float32(6.5)  # so that k and t weigh about as much as d and n
 FADE = np.float32(0.1)  # 1/m², of the light at the camera
 CHUNK = 16384  # pixels that are rendered together: their arrays of float32 stay in a core's cache
@@ -163,7 +163,7 @@ def reshading(seen: View) -> F32:
 
 def curvature(seen: View) -> F32:
     """The two principal curvatures, the larger first, in units of an edge's 1/(8 cm), [B, 2, H, W]."""
-    return np.stack([blur(seen.image(k * ROUNDING)) for k in (seen.surface.most, seen.surface.least)], axis=1)
+    return np.stack([blur(seen.image(k * ROUNDING), WIDE) for k in (seen.surface.most, seen.surface.least)], axis=1)
 
 
 def autoencoder(seen: View) -> F32:
@@ -171,10 +171,10 @@ def autoencoder(seen: View) -> F32:
     return seen.picture
 
 
-def blur(image: F32) -> F32:
-    """Convolve [B, H, W] with a Gaussian of ``SIGMA`` pixels, mirrored at the borders."""
-    reach = int(3 * SIGMA)
-    bell = np.exp(-np.square(np.arange(-reach, reach + 1) / SIGMA) / 2)
+def blur(image: F32, sigma: float = SIGMA) -> F32:
+    """Convolve [B, H, W] with a Gaussian of ``sigma`` pixels, mirrored at the borders."""
+    reach = int(3 * sigma)
+    bell = np.exp(-np.square(np.arange(-reach, reach + 1) / sigma) / 2)
     weights = (bell / bell.sum()).astype(np.float32)
     for axis in (1, 2):
         length = image.shape[axis]
