@@ -51,18 +51,18 @@ def lookahead(objective: Objective, feeds: Tensors) -> tuple[Tensor, Tensor]:
     rate, _, decay, _ = feeds["hyper"].unbind()
     encoder, heads = leaves[: len(parts)], leaves[len(parts) :]
 
-    def losses(moving: Sequence[Tensor]) -> Tensor:
+    def losses(moving: Sequence[Tensor]) -> list[Tensor]:
         state = [*moving, *heads, *copies(kept, objective.kept)]
         return measured(objective, objective.losses, forward(objective, state, feeds["x"]), labels)
 
     found = losses(encoder)
-    gradients = [gradient_of(loss, encoder) for loss in found.unbind()]
-    before, start = found.detach(), trained[: objective.encoder_size]
+    gradients = [gradient_of(loss, encoder) for loss in found]
+    before, start = torch.stack(found).detach(), trained[: objective.encoder_size]
     rows = []
     with torch.no_grad():
         for gradient in gradients:
             moved = start - rate * (objective.encoder_scale * gradient + decay * start)
-            rows.append((1 - losses(views(moved, parts)) / _divisor(before)) / rate)
+            rows.append((1 - torch.stack(losses(views(moved, parts))) / _divisor(before)) / rate)
     return before, torch.stack(rows)
 
 
@@ -75,8 +75,8 @@ def first_order(objective: Objective, feeds: Tensors) -> tuple[Tensor, Tensor]:
     leaves, parts = leaves_of(objective, trained), _encoder(objective)
     outputs = forward(objective, [*leaves, *copies(kept, objective.kept)], feeds["x"])
     losses = measured(objective, objective.losses, outputs, labels_of(objective, feeds))
-    gradients = torch.stack([gradient_of(loss, leaves[: len(parts)]) for loss in losses.unbind()])
-    theta, decay, before = trained[: objective.encoder_size], feeds["hyper"][2], losses.detach()
+    gradients = torch.stack([gradient_of(loss, leaves[: len(parts)]) for loss in losses])
+    theta, decay, before = trained[: objective.encoder_size], feeds["hyper"][2], torch.stack(losses).detach()
     pulled = torch.mm(theta.unsqueeze(0), gradients.t())  # [1, n]: what weight decay does to each recipient
     return before, (objective.encoder_scale * _gram(gradients) + decay * pulled) / _divisor(before)
 
@@ -87,8 +87,8 @@ def features(objective: Objective, feeds: Tensors) -> tuple[Tensor, Tensor]:
     state = [*leaves_of(objective, trained), *copies(kept, objective.kept)]
     z, outputs = forward_by_parts(objective, state, feeds["x"])
     losses = measured(objective, objective.losses, outputs, labels_of(objective, feeds))
-    gradients = torch.stack([gradient_of(loss, [z]) for loss in losses.unbind()])
-    before = losses.detach()
+    gradients = torch.stack([gradient_of(loss, [z]) for loss in losses])
+    before = torch.stack(losses).detach()
     return before, _gram(gradients) / _divisor(before)
 
 

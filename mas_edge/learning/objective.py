@@ -136,8 +136,13 @@ def _named(objective: Objective, state: Sequence[Tensor]) -> dict[str, Tensor]:
     return named
 
 
-def measured(objective: Objective, measures: Sequence[Measure], outputs: Tensors, labels: Sequence[Label]) -> Tensor:
-    """The losses or metrics [n] of the tasks. Raises JobError for one that does not return one number."""
+def measured(
+    objective: Objective, measures: Sequence[Measure], outputs: Tensors, labels: Sequence[Label]
+) -> list[Tensor]:
+    """The losses or metrics of the tasks, a number each. Raises JobError for one that does not return one number.
+
+    Not stacked: who differentiates one element of a stack passes zeros back through the heads of all others.
+    """
     values = []
     for task, measure, label in zip(objective.tasks, measures, labels, strict=True):
         value = measure(outputs[task.name], *label)
@@ -146,7 +151,7 @@ def measured(objective: Objective, measures: Sequence[Measure], outputs: Tensors
             message = f"tasks[{task.name}]: the loss or metric {measure.__name__!r} returned {got}, expected one number"
             raise JobError(message)
         values.append(value)
-    return torch.stack(values)
+    return values
 
 
 def gradient_of(result: Tensor, leaves: Sequence[Tensor], pull: Tensor | None = None) -> Tensor:

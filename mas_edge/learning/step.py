@@ -68,8 +68,8 @@ def evaluate(objective: Objective, feeds: Tensors) -> dict[str, Tensor]:
         state = [*views(trained, objective.trained), *copies(kept, objective.kept)]
         outputs, labels = forward(objective, state, feeds["x"]), labels_of(objective, feeds)
         return {
-            "losses": measured(objective, objective.losses, outputs, labels),
-            "metrics": measured(objective, objective.metrics, outputs, labels),
+            "losses": torch.stack(measured(objective, objective.losses, outputs, labels)),
+            "metrics": torch.stack(measured(objective, objective.metrics, outputs, labels)),
         }
 
 
@@ -92,7 +92,7 @@ _Found = tuple[Tensor, Tensor, dict[str, Tensor]]  # losses [n], gradient [T], a
 def _directly(objective: Objective, leaves: Sequence[Tensor], buffers: Sequence[Tensor], feeds: Tensors) -> _Found:
     """One pass back from the weighted sum of the losses."""
     outputs = forward(objective, [*leaves, *buffers], feeds["x"])
-    losses = measured(objective, objective.losses, outputs, labels_of(objective, feeds))
+    losses = torch.stack(measured(objective, objective.losses, outputs, labels_of(objective, feeds)))
     return losses, gradient_of(torch.dot(feeds["task_weights"], losses), leaves), {}
 
 
@@ -109,14 +109,14 @@ def _through_features(
     for entry, leaf in zip(objective.trained, leaves, strict=True):
         own.setdefault(entry.part, []).append(leaf)
     pull, of_heads, norms = torch.zeros_like(z), [], []
-    for task, weight, loss in zip(objective.tasks, feeds["task_weights"].unbind(), losses.unbind(), strict=True):
+    for task, weight, loss in zip(objective.tasks, feeds["task_weights"].unbind(), losses, strict=True):
         found = gradient_of(loss, [z, *own.get(task.name, [])])
         at_z = found[: z.numel()]
         pull = pull + weight * at_z.view_as(z)
         of_heads.append(weight * found[z.numel() :])
         norms.append(at_z.norm())
     gradient = torch.cat([gradient_of(z, own.get(ENCODER, []), pull), *of_heads])
-    return losses, gradient, {"norms": torch.stack(norms)}
+    return torch.stack(losses), gradient, {"norms": torch.stack(norms)}
 
 
 def _scaled(objective: Objective, gradient: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from torch import Tensor
 
 from mas_edge.job import Task
@@ -105,3 +106,31 @@ def test_a_function_that_is_not_found_says_why(reference: str, reason: str) -> N
 def test_a_function_of_ones_own_is_found() -> None:
     task = Task(name="t", kind="value", loss=f"{OWN}:log_cosh", metric=f"{OWN}:log_cosh")
     assert loss_of(task) is metric_of(task)
+
+
+CLASSES = {
+    "class": Task(name="t", kind="class", classes=4),
+    "dense_class": Task(name="t", kind="dense_class", shape=[5], classes=4),
+}
+NUMBERS = {
+    "value": Task(name="t", kind="value", shape=[3, 5]),
+    "direction": Task(name="t", kind="direction", shape=[3, 5]),
+}
+
+
+@pytest.mark.parametrize("kind", [*CLASSES, *NUMBERS])
+def test_the_loss_of_a_class_task_is_divided_by_its_unit_and_no_other(kind: str) -> None:
+    task = (CLASSES | NUMBERS)[kind]
+    in_units = replace(task, unit=4.0)
+    output, target = sample("cross_entropy" if kind in CLASSES else "l1", 3)
+    plain, divided = (float(loss_of(each)(output, target, torch.ones(3))) for each in (task, in_units))
+    assert divided == pytest.approx(plain / 4 if kind in CLASSES else plain)
+    assert loss_of(in_units).__name__ == loss_of(task).__name__  # by which errors call it
+    assert metric_of(in_units) is metric_of(task)
+
+
+def test_a_loss_of_ones_own_is_divided_too() -> None:
+    own = Task(name="t", kind="class", classes=4, loss=f"{OWN}:log_cosh", unit=2.0)
+    output, target = torch.randn(3, 4), torch.randn(3, 4)
+    expected = loss_of(replace(own, unit=1.0))(output, target, torch.ones(3)) / 2
+    assert torch.equal(loss_of(own)(output, target, torch.ones(3)), expected)

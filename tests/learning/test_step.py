@@ -5,58 +5,21 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from mas_edge.job import Job, Optimizer, Task
-from mas_edge.learning import Objective, affinity, build, evaluate, objective_of, train_step, usable, vector_of
+from mas_edge.learning import affinity, build, evaluate, objective_of, train_step, usable, vector_of
 from mas_edge.protocol.errors import JobError
-from tests.learning.jobs import OWN, job, own_job, series_job
-
-SIZE, BATCH = 4, 6
-RATE, DECAY = 0.1, 0.01
-CENTRES = {"a": [0.5, 0.0, 0.0, -1.0], "b": [1.0, 1.0, 0.0, 0.0], "c": [-1.0, 0.2, 0.3, 2.0]}
-
-
-def bowls(optimizer: Optimizer | None = None) -> tuple[Objective, dict[str, Tensor]]:
-    """Three quadratic losses L_i = |theta - c_i|^2 / SIZE of one encoder vector theta."""
-    tasks = [Task(name=name, kind="value", shape=[SIZE], loss="l2", head=f"{OWN}:nothing") for name in CENTRES]
-    network = own_job("point", tasks, [SIZE]).network
-    bowl_job = job(tasks, [SIZE], network, optimizer)
-    objective = objective_of(bowl_job, build(bowl_job, list(CENTRES)))
-    weights = torch.tensor(vector_of(objective.network))
-    feeds = {"weights": weights, "momentum": torch.zeros_like(weights), "x": torch.zeros(BATCH, SIZE)}
-    feeds |= {f"y.{name}": torch.tensor(centre).expand(BATCH, SIZE) for name, centre in CENTRES.items()}
-    feeds |= {f"mask.{name}": torch.ones(BATCH) for name in CENTRES}
-    feeds |= {"task_weights": torch.tensor([1.0, 2.0, 0.5]), "hyper": torch.tensor([RATE, 0.9, DECAY, 0.0])}
-    return objective, feeds
-
-
-def bowl(theta: np.ndarray[tuple[int], np.dtype[np.float64]], name: str) -> float:
-    return float(np.sum((theta - CENTRES[name]) ** 2) / SIZE)
-
-
-@pytest.mark.parametrize("scaled", [True, False])
-def test_affinity_of_quadratic_losses_has_its_closed_form(scaled: bool) -> None:
-    objective, feeds = bowls(Optimizer(scale_encoder_gradient=scaled))
-    theta = np.linspace(-1, 1, SIZE)
-    scale = 1 / math.sqrt(3) if scaled else 1.0
-    expected = np.zeros((3, 3))
-    for i, source in enumerate(CENTRES):
-        ahead = theta - RATE * (scale * 2 * (theta - CENTRES[source]) / SIZE + DECAY * theta)
-        for j, recipient in enumerate(CENTRES):
-            expected[i, j] = (1 - bowl(ahead, recipient) / bowl(theta, recipient)) / RATE
-    measured = affinity(objective, feeds)
-    assert np.allclose(measured["affinity"].numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert np.allclose(measured["losses"].numpy(), [bowl(theta, name) for name in CENTRES])
-    assert not np.allclose(expected, expected.T, atol=1e-2)  # so that a transposed answer would not pass
+from tests.learning.bowls import BATCH, CENTRES, DECAY, RATE, SIZE, THETA, bowls
+from tests.learning.jobs import OWN, own_job, series_job
 
 
 def test_a_step_on_quadratic_losses_has_its_closed_form() -> None:
-    objective, feeds = bowls(Optimizer(proximal_mu=0.5))
+    made = bowls(Optimizer(proximal_mu=0.5))
+    objective, feeds = made.objective, made.feeds
     feeds["hyper"] = torch.tensor([RATE, 0.9, DECAY, 0.5])
     feeds["anchor"] = torch.full((SIZE,), 0.25)
     feeds["momentum"] = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    theta = np.linspace(-1, 1, SIZE)
+    theta = THETA
     weights = zip(CENTRES, [1.0, 2.0, 0.5], strict=True)
     gradient = sum(w * 2 * (theta - CENTRES[name]) / SIZE for name, w in weights) / math.sqrt(3)
     velocity = 0.9 * np.array([1.0, 2.0, 3.0, 4.0]) + gradient + DECAY * theta + 0.5 * (theta - 0.25)
@@ -66,22 +29,18 @@ def test_a_step_on_quadratic_losses_has_its_closed_form() -> None:
 
 
 def test_clipping_bounds_the_length_of_the_whole_gradient() -> None:
-    objective, feeds = bowls(Optimizer(clip_norm=0.1))
-    feeds["hyper"] = torch.tensor([RATE, 0.0, 0.0, 0.0])
-    assert float(train_step(objective, feeds)["momentum"].norm()) == pytest.approx(0.1, rel=1e-4)
-    loose, feeds_loose = bowls(Optimizer(clip_norm=1e6))
-    free, _ = bowls()
-    assert torch.equal(train_step(loose, feeds_loose)["momentum"], train_step(free, feeds_loose)["momentum"])
+    tight = bowls(Optimizer(clip_norm=0.1))
+    hyper = {"hyper": torch.tensor([RATE, 0.0, 0.0, 0.0])}
+    assert float(train_step(tight.objective, tight.feeds | hyper)["momentum"].norm()) == pytest.approx(0.1, rel=1e-4)
+    loose, free = bowls(Optimizer(clip_norm=1e6)), bowls()
+    found = [train_step(each.objective, loose.feeds)["momentum"] for each in (loose, free)]
+    assert torch.equal(*found)
 
 
-def test_a_task_without_labels_gives_zero_affinity_and_a_step_that_stays_finite() -> None:
-    objective, feeds = bowls()
-    feeds["mask.b"] = torch.zeros(BATCH)
-    measured = affinity(objective, feeds)
-    assert measured["losses"][1] == 0
-    assert torch.equal(measured["affinity"][:, 1], torch.zeros(3))
-    assert measured["affinity"].isfinite().all()
-    assert all(value.isfinite().all() for value in train_step(objective, feeds).values())
+def test_a_step_stays_finite_where_a_task_has_no_labels() -> None:
+    made = bowls()
+    after = train_step(made.objective, made.feeds | {"mask.b": torch.zeros(BATCH)})
+    assert all(value.isfinite().all() for value in after.values())
 
 
 def test_a_head_without_labels_only_decays() -> None:
