@@ -1,4 +1,4 @@
-"""The groups of a job: all tasks merged into one, then one group for each part of the split, and what they inherit.
+"""The groups of a job: all tasks merged into one, then the groups of the split, and what they inherit.
 
 This module does not know what a network is: a part is a name, ``encoder`` or a task (its head), as in the layouts of
 ``mas_edge.protocol.weights``.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mas_edge.mas.split import Split
 from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.weights import ENCODER
 
@@ -43,23 +42,17 @@ def all_in_one(tasks: Sequence[str]) -> Group:
     return Group(MERGED, tuple(tasks))
 
 
-def groups_of(split: Split) -> tuple[Group, ...]:
-    """Return the groups of a split, named ``group-0``, ``group-1``, ... in its order."""
-    return tuple(Group(f"group-{number}", tasks) for number, tasks in enumerate(split.groups))
+def inheritance(source: Group, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
+    """Return, by group name, the parts of the network ``source`` that a group starts from.
 
-
-def inheritance(merged: Group, groups: Sequence[Group]) -> dict[str, tuple[str, ...]]:
-    """Return, by group name, the parts of the merged network that a group starts from.
-
-    Every group gets a copy of the one encoder; each head goes to the one group that holds its task. Nothing starts
-    from random weights (MAS, ICCV 2023).
+    Every group gets a copy of the one encoder, and the heads of its tasks; nothing starts from random weights (MAS,
+    ICCV 2023).
 
     Raises:
-        JobError: a name is used twice, or the groups are not a partition of the merged group's tasks.
+        JobError: a name is used twice, or a group holds a task that the source does not.
     """
-    named = [task for group in groups for task in group.tasks]
     names = [group.name for group in groups]
-    if sorted(named) != sorted(merged.tasks) or len(set(names)) != len(names):
-        message = f"expected each of the tasks {merged.tasks} in exactly one group of its own name, got {list(groups)}"
+    if len(set(names)) != len(names) or any(not set(group.tasks) <= set(source.tasks) for group in groups):
+        message = f"expected groups with names of their own, of the tasks {source.tasks}; got {list(groups)}"
         raise JobError(message)
     return {group.name: group.parts for group in groups}

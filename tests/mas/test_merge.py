@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from mas_edge.mas.merge import Group, all_in_one, groups_of, inheritance
-from mas_edge.mas.split import Split, best_split
+from mas_edge.mas.merge import Group, all_in_one, inheritance
 from mas_edge.protocol.errors import JobError
-from tests.mas.matrices import LETTERS, TAG
 
 
 def test_all_tasks_are_merged_into_one_group() -> None:
@@ -16,28 +14,22 @@ def test_the_parts_of_a_group_are_the_encoder_and_its_heads() -> None:
     assert all_in_one(["a", "b"]).parts == ("encoder", "a", "b")
 
 
-def test_the_groups_of_a_split_are_numbered_in_its_order() -> None:
-    groups = groups_of(best_split(TAG, 2))
-    assert groups == (Group("group-0", ("s", "d", "n")), Group("group-1", ("k", "t")))
-
-
-def test_every_group_inherits_the_encoder_and_each_head_goes_to_one_group() -> None:
-    inherited = inheritance(all_in_one(LETTERS), groups_of(best_split(TAG, 3)))
-    assert inherited == {
-        "group-0": ("encoder", "s", "d"),
-        "group-1": ("encoder", "n"),
-        "group-2": ("encoder", "k", "t"),
+def test_every_group_inherits_the_encoder_and_the_heads_of_its_tasks() -> None:
+    groups = [Group("one", ("a", "c")), Group("other", ("b",)), Group("overlapping", ("c",))]
+    assert inheritance(all_in_one(["a", "b", "c"]), groups) == {
+        "one": ("encoder", "a", "c"),
+        "other": ("encoder", "b"),
+        "overlapping": ("encoder", "c"),
     }
 
 
-@pytest.mark.parametrize("groups", [(("a",),), (("a", "b"), ("b",)), (("a", "b", "c"),), ()])
-def test_groups_that_are_no_partition_of_the_merged_tasks_are_refused(groups: tuple[tuple[str, ...], ...]) -> None:
-    with pytest.raises(JobError, match="in exactly one group"):
-        inheritance(all_in_one(["a", "b"]), groups_of(Split(0.0, groups)))
+def test_a_task_that_the_source_does_not_hold_is_refused() -> None:
+    with pytest.raises(JobError, match=r"of the tasks \('a', 'b'\)"):
+        inheritance(all_in_one(["a", "b"]), [Group("g", ("a", "c"))])
 
 
 def test_two_groups_of_one_name_are_refused() -> None:
-    with pytest.raises(JobError, match="of its own name"):
+    with pytest.raises(JobError, match="names of their own"):
         inheritance(all_in_one(["a", "b"]), [Group("g", ("a",)), Group("g", ("b",))])
 
 

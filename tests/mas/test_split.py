@@ -166,8 +166,8 @@ def test_a_number_of_groups_that_cannot_be_is_refused(groups: int) -> None:
         best_split(TAG, groups)
 
 
-def test_more_tasks_than_the_exact_search_handles_are_refused() -> None:
-    with pytest.raises(JobError, match=f"has {MAX_TASKS + 1} tasks: the exact search handles at most {MAX_TASKS}"):
+def test_more_tasks_than_the_search_handles_are_refused() -> None:
+    with pytest.raises(JobError, match=f"has {MAX_TASKS + 1} tasks: the search handles at most {MAX_TASKS}"):
         best_split(random_matrix(MAX_TASKS + 1, 0), 2)
 
 
