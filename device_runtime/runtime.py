@@ -22,7 +22,7 @@ from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Li
 from device_runtime.engines import base_name
 from device_runtime.inference import runnable
 from device_runtime.pending import PendingOffers
-from device_runtime.work import Bench, Outcome
+from device_runtime.work import Bench, Outcome, Programs
 from mas_edge.protocol.artifact import encode_chunk
 from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError
 from mas_edge.protocol.messages import Birth, Plan, Status, decode_from_orchestrator, encode
@@ -69,7 +69,7 @@ class Runtime:
         self._leaving = False
         self._store = ArtifactStore(settings.state / "artifacts")
         self._data = data
-        self._bench = Bench(data, self._store, settings.engine, settings.state / "deployed")
+        self._bench = Bench(data, self._store, Programs(settings.engine), settings.state / "deployed")
         self._told_memory = 0
         self._boot_id = uuid.uuid4().hex
         self.agent = Agent(

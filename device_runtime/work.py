@@ -39,20 +39,61 @@ class Outcome:
     update: bytes | None = None
 
 
+class Programs:
+    """The engine of a process, loaded when first needed, and the programs that are ready to run on it.
+
+    ``engine_name`` as for ``open_engine``; at most ``most`` programs are kept ready, the oldest go first.
+    """
+
+    def __init__(self, engine_name: str, most: int = MAX_LOADED) -> None:
+        self.most = most
+        self._name = engine_name
+        self._engine: Engine | None = None
+        self._loaded: dict[str, tuple[Program, Runner]] = {}
+
+    @property
+    def engine(self) -> Engine:
+        """The engine. Raises DeviceError if it does not start."""
+        if self._engine is None:
+            self._engine = open_engine(self._name)
+        return self._engine
+
+    @property
+    def used(self) -> str:
+        """The name of the engine; empty if it was not needed yet."""
+        return self._engine.name if self._engine else ""
+
+    def held(self, artifact: str) -> Program | None:
+        """The program of this digest, if it is ready to run."""
+        loaded = self._loaded.get(artifact)
+        return loaded[0] if loaded else None
+
+    def runner(self, artifact: str, program: Program) -> Runner:
+        """Make ``program``, whose digest is ``artifact``, ready to run."""
+        if artifact not in self._loaded:
+            engine = self.engine
+            while len(self._loaded) >= self.most:
+                del self._loaded[next(iter(self._loaded))]
+            self._loaded[artifact] = (program, engine.load(program))
+        return self._loaded[artifact][1]
+
+    def clear(self) -> None:
+        """Let go of every program."""
+        self._loaded.clear()
+
+
 class Bench:
-    """One device's data, engine and artifacts. ``engine_name`` as for ``open_engine``; loaded when first needed.
+    """One device's data, programs and artifacts.
 
     ``step_memory``: the bytes that a program may take beside the process with its engine loaded; 0 = no limit.
     """
 
-    def __init__(self, data: DataFolder, store: ArtifactStore, engine_name: str, deployed: Path) -> None:
+    def __init__(self, data: DataFolder, store: ArtifactStore, programs: Programs, deployed: Path) -> None:
         self.step_memory = 0
         self._data = data
         self._store = store
-        self._engine_name = engine_name
+        self._programs = programs
         self._deployed = deployed
-        self._engine: Engine | None = None
-        self._loaded: dict[str, tuple[Program, Runner]] = {}
 
     def limit(self, memory: int) -> None:
         """Let the process hold ``memory`` bytes at most, as far as that is a matter of programs.
@@ -60,7 +101,7 @@ class Bench:
         Raises:
             DeviceError: the engine does not start, or takes it all by itself.
         """
-        name = self._open().name
+        name = self._programs.engine.name
         held = resident_bytes()
         if memory <= held:
             message = (
@@ -69,6 +110,7 @@ class Bench:
             )
             raise DeviceError(message)
         self.step_memory = memory - held
+        self._programs.most = 1
 
     def carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
         """Do what the plan says.
@@ -81,8 +123,7 @@ class Bench:
             return Outcome(self._deploy(plan))
         began = time.monotonic()
         artifact = plan.program.artifact
-        loaded = self._loaded.get(artifact)
-        program = loaded[0] if loaded else program_format.load(self._store.read(artifact))
+        program = self._programs.held(artifact) or program_format.load(self._store.read(artifact))
         try:
             return self._run(plan, program, began, stop)
         except (EdgeError, MemoryError) as error:
@@ -91,7 +132,8 @@ class Bench:
             raise DeviceError(self._on_ran_out(program, error)) from None
 
     def _run(self, plan: Plan, program: Program, began: float, stop: Callable[[], bool]) -> Outcome:
-        runner = self._load(plan.program.artifact, program)
+        self._data.fits(program)
+        runner = self._programs.runner(plan.program.artifact, program)
         if plan.weights is None or program.tasks != plan.tasks:
             message = f"plan {plan.round_id} is for tasks {plan.tasks}, its program for {program.tasks}"
             raise DeviceError(message)
@@ -104,33 +146,19 @@ class Bench:
         require_finite(trained, "the trained network")
         return Outcome(self._named(report, loading), _update(program.layout, trained, report))
 
-    def _load(self, artifact: str, program: Program) -> Runner:
-        if artifact not in self._loaded:
-            engine = self._open()
-            self._data.fits(program)
-            while len(self._loaded) >= (1 if self.step_memory else MAX_LOADED):
-                del self._loaded[next(iter(self._loaded))]
-            self._loaded[artifact] = (program, engine.load(program))
-        return self._loaded[artifact][1]
-
-    def _open(self) -> Engine:
-        if self._engine is None:
-            self._engine = open_engine(self._engine_name)
-        return self._engine
-
     def _on_ran_out(self, program: Program, error: Exception) -> str:
         """Let go of what is loaded, allow less than this program takes from now on, and say so."""
-        self._loaded.clear()
+        self._programs.clear()
         needed = memory_needed(program)
         if needed:
             self.step_memory = min(self.step_memory or needed, needed) - 1
+            self._programs.most = 1
         asked = "a smaller one is asked for" if needed and program.batch_size > 1 else "give this device more memory"
         reason = str(error).partition("\n")[0][:300] or type(error).__name__
         return f"not enough memory for batches of {program.batch_size} samples: {asked} ({reason})"
 
     def _named(self, report: Report, loading: float) -> Report:
-        name = self._engine.name if self._engine else ""
-        return msgspec.structs.replace(report, engine=name, seconds={**report.seconds, "load": loading})
+        return msgspec.structs.replace(report, engine=self._programs.used, seconds={**report.seconds, "load": loading})
 
     def _deploy(self, plan: Plan) -> Report:
         """Try the model beside the one in use; it takes its place only if it passes its health check."""

@@ -48,6 +48,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     classes: int = 0
     ignore_index: int = -100
     element_mask: bool = False  # the data folder holds a mask of the target's shape for this task
+    # What a loss of 1 is in the target's own unit: the divisor of targets that the data folder holds scaled. The loss
+    # of a class task, whose targets cannot be scaled, is divided by it. Tables give the loss times this as well.
+    unit: float = 1.0
     loss: str = ""
     metric: str = ""
     head: str = ""
@@ -87,8 +90,9 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Rounds: R in all, the first R0 of them merged, then exactly N groups."""
 
     rounds: int
-    merge_rounds: int
-    groups: int = 2
+    merge_rounds: int | Literal["auto"]  # R0; auto: as soon as the split is stable, at the latest after R/2
+    groups: int | Literal["auto"] = 2  # N, exactly; auto: as many as pay
+    at_most: bool = False  # fewer than N groups may win, as in the released code
     devices_per_round: int = 4
     local_epochs: int = 1
     batch_size: int = 16
@@ -96,6 +100,25 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_reports: int = 1  # updates without which a round is abandoned
     deadline_s: float = 120.0
     parallel_groups: bool = True
+
+    @property
+    def most_merge_rounds(self) -> int:
+        """The largest number of merged rounds."""
+        return max(1, self.rounds // 2) if self.merge_rounds == "auto" else self.merge_rounds
+
+
+class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the rounds are spent on: MAS, or a method that it is compared with (``mas_edge.federation.methods``)."""
+
+    name: Literal["mas", "all-in-one", "one-by-one", "standalone", "hoa", "tag"] = "mas"
+    split: Literal["affinity", "random", "worst", "every"] = "affinity"  # how MAS chooses; all but the first: controls
+    start: Literal["merged", "scratch"] = "merged"  # what the groups of MAS start from; scratch: a control
+    balance: Literal["none", "gradnorm"] = "none"  # of the tasks of one network (GradNorm, Chen et al. 2018)
+    gradnorm_alpha: float = 1.5
+    gradnorm_rate: float = 1e-4  # by how much a task weight is moved in a step, relatively, as in the released code
+    # Rounds after the split between measurements of the merged affinity; where it has changed, the tasks are grouped
+    # anew. 0: never, as published.
+    regroup_rounds: int = 0
 
 
 class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,15 +129,29 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     weight_decay: float = 1e-4
     schedule: Literal["polynomial", "constant"] = "polynomial"
     power: float = 0.9
+    after_split: Literal["continuous", "restart"] = "continuous"  # the released code starts each split's schedule anew
     scale_encoder_gradient: bool = True  # by 1/sqrt(n), as the released code does
     clip_norm: float = 0.0  # of the whole gradient; 0 = off
     proximal_mu: float = 0.0  # FedProx; 0 = off
 
 
 class Affinity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often a device measures the lookahead affinity: at every ``period``-th step (rho)."""
+    """How the devices measure affinity, and how the orchestrator averages what they report."""
 
-    period: int = 5
+    kind: Literal["lookahead", "first_order", "features"] = "lookahead"
+    period: int = 5  # rho: a device measures at every period-th step
+    quorum: int = 1  # devices that must have measured a pair in a round; the round does not count for it otherwise
+    weighting: Literal["uniform", "samples"] = "uniform"
+    average: Literal["mean", "median", "trimmed"] = "mean"  # over devices; the last two withstand an outlying device
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the network of one group may cost at most; 0 = no limit."""
+
+    parameters: int = 0
+    multiply_accumulates: int = 0  # of a train step, per sample
+    memory_bytes: int = 0  # of a train step, beside the process
+    step_seconds: float = 0.0  # of a train step on the slowest device that serves the job
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,6 +175,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     network: Network = Network()
     optimizer: Optimizer = Optimizer()
     affinity: Affinity = Affinity()
+    method: Method = Method()
+    limits: Limits = Limits()
     card: Card = Card()
     fleet: str = "fleet"
     seed: int = 0
@@ -204,8 +243,14 @@ def _job_rules(job: Job) -> list[_Rule]:
         ("tasks", names, "every task has a name of its own", len(set(names)) == n),
         ("tasks", n, f"at most {MAX_TASKS}: the split is searched exactly", n <= MAX_TASKS),
         ("federation.rounds", f.rounds, "at least 1", f.rounds >= 1),
-        ("federation.merge_rounds", f.merge_rounds, f"1 to rounds ({f.rounds})", 1 <= f.merge_rounds <= f.rounds),
-        ("federation.groups", f.groups, f"1 to the number of tasks ({n})", 1 <= f.groups <= n),
+        (
+            "federation.merge_rounds", f.merge_rounds, f"'auto', or 1 to rounds ({f.rounds})",
+            f.merge_rounds == "auto" or 1 <= f.merge_rounds <= f.rounds,
+        ),
+        (
+            "federation.groups", f.groups, f"'auto', or 1 to the number of tasks ({n})",
+            f.groups == "auto" or 1 <= f.groups <= n,
+        ),
         ("federation.devices_per_round", f.devices_per_round, "at least 1", f.devices_per_round >= 1),
         ("federation.local_epochs", f.local_epochs, "1 to 1000", 1 <= f.local_epochs <= 1000),
         ("federation.batch_size", f.batch_size, "1 to 4096", 1 <= f.batch_size <= 4096),
@@ -223,6 +268,29 @@ def _job_rules(job: Job) -> list[_Rule]:
         ("optimizer.proximal_mu", o.proximal_mu, "0 (off) to 100", 0 <= o.proximal_mu <= 100),
         ("card.units", list(job.card.units), f"tasks: {', '.join(names)}", set(job.card.units) <= set(names)),
         ("affinity.period", job.affinity.period, "at least 1", job.affinity.period >= 1),
+        ("affinity.quorum", job.affinity.quorum, f"1 to devices_per_round ({f.devices_per_round})",
+         1 <= job.affinity.quorum <= f.devices_per_round),
+        *_method_rules(job),
+        *((f"limits.{key}", value, "0 (no limit) or more", 0 <= value < float("inf"))
+          for key, value in msgspec.structs.asdict(job.limits).items()),
+    ]  # fmt: skip
+
+
+def _method_rules(job: Job) -> list[_Rule]:
+    method, groups = job.method, job.federation.groups
+    chosen = method.name == "mas" and method.split == "affinity"
+    mas = method.name == "mas"
+    return [
+        ("method.split", method.split, "affinity: only MAS has others", mas or method.split == "affinity"),
+        ("method.start", method.start, "merged: only MAS has another", mas or method.start == "merged"),
+        ("method.gradnorm_alpha", method.gradnorm_alpha, "0 to 10", 0 <= method.gradnorm_alpha <= 10),
+        ("method.gradnorm_rate", method.gradnorm_rate, "more than 0, up to 0.5", 0 < method.gradnorm_rate <= 0.5),
+        ("method.regroup_rounds", method.regroup_rounds, "0 (never) or more", method.regroup_rounds >= 0),
+        (
+            "method.regroup_rounds", method.regroup_rounds, "0 unless the split is chosen by affinity",
+            chosen or method.regroup_rounds == 0,
+        ),
+        ("federation.groups", groups, "a number: only MAS by affinity finds it out", chosen or groups != "auto"),
     ]  # fmt: skip
 
 
@@ -235,6 +303,7 @@ def _task_rules(task: Task) -> list[_Rule]:
         (f"{key}.shape", task.shape, "up to 4 sizes of at least 1", _is_shape(task.shape, 0)),
         (f"{key}.shape", task.shape, _SHAPES[task.kind], fits[task.kind]),
         (f"{key}.classes", task.classes, "2 or more for classes, absent otherwise", (task.classes >= 2) == indices),
+        (f"{key}.unit", task.unit, "more than 0", 0 < task.unit < float("inf")),
         (f"{key}.loss", task.loss, "a known loss or package:function", ":" not in task.loss or _is_function(task.loss)),
         (
             f"{key}.metric", task.metric, "a known metric or package:function",
@@ -299,6 +368,6 @@ def _fields_at(place: str) -> tuple[str, ...]:
     section = place.split(".")[0].split("[")[0]
     kinds: dict[str, type[msgspec.Struct]] = {
         "data": Data, "tasks": Task, "federation": Federation, "network": Network, "optimizer": Optimizer,
-        "affinity": Affinity, "card": Card,
+        "affinity": Affinity, "method": Method, "limits": Limits, "card": Card,
     }  # fmt: skip
     return kinds.get(section, Job).__struct_fields__

@@ -175,7 +175,7 @@ def test_a_job_built_in_python_is_held_to_the_same_rules() -> None:
         federation=Federation(rounds=2, merge_rounds=1, groups=1),
     )  # fmt: skip
     assert check(job) is job
-    with pytest.raises(JobError, match=r"job: federation\.groups is 2; allowed: 1 to the number of tasks"):
+    with pytest.raises(JobError, match=r"job: federation\.groups is 2; allowed: 'auto', or 1 to the number of tasks"):
         check(msgspec.structs.replace(job, federation=Federation(rounds=2, merge_rounds=1, groups=2)))
 
 

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(net: str, batch: int, methods: Sequence[str], engines: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each engine."""
-    from mas_edge.export.memory import with_memory
+    from mas_edge.export.cost import with_costs
     from mas_edge.export.targets import emitter_of
     from mas_edge.export.trace import trace_program
 
@@ -62,7 +62,7 @@ def compare(net: str, batch: int, methods: Sequence[str], engines: Sequence[str]
     traced = trace_program(job, "bench", [task.name for task in job.tasks], methods)
     rows = []
     for engine in engines:
-        program = with_memory(emitter_of(engine)(traced), traced)
+        program = with_costs(emitter_of(engine)(traced), traced)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "program"
             path.write_bytes(program_format.dump(program))

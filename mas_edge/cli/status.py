@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from mas_edge.federation.methods import planned_rounds
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.view import Snapshot
 
@@ -38,15 +39,14 @@ def run(args: argparse.Namespace) -> int:
 
 def lines_of(snapshot: Snapshot) -> list[str]:
     """The state in words."""
-    federation = snapshot.job.federation
+    planned = planned_rounds(snapshot.job)
     training = [r for r in snapshot.rounds if r.kind == "train" and r.outcome != "abandoned"]
     merged = sum(r.phase == "merge" for r in training)
     online = sum(device.online for device in snapshot.devices)
     lines = [
         f"run      {snapshot.run}",
         f"phase    {snapshot.phase}",
-        f"rounds   {merged} of {federation.merge_rounds} merged, {len(training) - merged} of "
-        f"{federation.groups * (federation.rounds - federation.merge_rounds)} after the split",
+        f"rounds   {merged} of {planned[0]} merged, {len(training) - merged} of {planned[1]} after the split",
         f"devices  {online} of {len(snapshot.devices)} online",
     ]
     lines += [f"open     {r.round_id}: {r.reports} of {len(r.selected)} reports" for r in snapshot.open_rounds]

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mas_edge.federation.flow import PHASES
+from mas_edge.federation.methods import planned_rounds
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.orchestrator.view import Snapshot
 
@@ -30,8 +31,7 @@ def trained(snapshot: Snapshot) -> list[RoundRecord]:
 
 
 def _head(snapshot: Snapshot) -> RenderableType:
-    federation = snapshot.job.federation
-    total = federation.merge_rounds + federation.groups * (federation.rounds - federation.merge_rounds)
+    total = sum(planned_rounds(snapshot.job))
     done = len(trained(snapshot))
     table = Table.grid(padding=(0, 2))
     number = PHASES.index(snapshot.phase) + 1 if snapshot.phase in PHASES else 0

@@ -15,7 +15,7 @@ Result = dict[str, Any]
 def plot_losses(result: Result, path: Path) -> None:
     """One panel a task: train loss per round, and the test losses after each phase."""
     tasks = [task["name"] for task in result["job"]["tasks"]]
-    split_at = result["job"]["federation"]["merge_rounds"]
+    split_at = max((r["index"] + 1 for r in result["rounds"] if r["phase"] == "merge"), default=0)
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
     figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import msgspec
 
 from mas_edge.export.cache import ExportCache, Verified, key_of
-from mas_edge.export.memory import with_memory
+from mas_edge.export.cost import with_costs
 from mas_edge.export.targets import emitter_of
 from mas_edge.export.verify import verify
 from mas_edge.job import Job
@@ -37,7 +37,7 @@ def released(traced: Program, engine: str, job: Job, cache: ExportCache | None, 
             renamed = msgspec.structs.replace(program_format.load(held.program), group=traced.group)
             return Verified(program_format.dump(renamed), held.comparisons)
     with step(f"training program for {engine}: emit"):
-        program = with_memory(emitter_of(engine)(traced), traced)
+        program = with_costs(emitter_of(engine)(traced), traced)
     with step(f"training program for {engine}: verify every method against eager"):
         found = Verified(program_format.dump(program), verify(program, build(job, traced.tasks), job))
     if cache is not None:

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from device_runtime.engines.torch_engine import DTYPES, MEMORY_FORMATS, find_operator
+from mas_edge.export.cost import multiply_accumulates
 from mas_edge.export.memory import peak_bytes
 from mas_edge.protocol.errors import JobError, ProgramError
 from mas_edge.protocol.program import Constant, Method, Node, Value
@@ -48,7 +49,8 @@ def method_of(traced: fx.GraphModule, inputs: Sequence[Value], outputs: Sequence
     values = [_value(name, node) for name, node in zip(outputs, results, strict=True)]
     held = list(constants.values())
     return Method(
-        list(inputs), values, [names[node] for node in results], nodes, held, memory_bytes=peak_bytes(graph)
+        list(inputs), values, [names[node] for node in results], nodes, held,
+        memory_bytes=peak_bytes(graph), multiply_accumulates=multiply_accumulates(graph),
     )  # fmt: skip
 
 

@@ -7,10 +7,7 @@ beside its arguments and its result, is the engine's own and is not known here (
 
 from __future__ import annotations
 
-import msgspec
 from torch import Tensor, fx
-
-from mas_edge.protocol.program import Program
 
 
 def peak_bytes(graph: fx.Graph) -> int:
@@ -36,15 +33,6 @@ def peak_bytes(graph: fx.Graph) -> int:
         peak = max(peak, live)
         live -= sum(sizes[storage] for storage in ends.get(i, ()))
     return peak
-
-
-def with_memory(emitted: Program, traced: Program) -> Program:
-    """``emitted`` with what ``traced`` says of its methods' memory: an engine's own format need not know it."""
-    methods = {
-        name: msgspec.structs.replace(method, memory_bytes=traced.methods[name].memory_bytes)
-        for name, method in emitted.methods.items()
-    }
-    return msgspec.structs.replace(emitted, methods=methods)
 
 
 def _storages(node: fx.Node) -> dict[int, int]:

@@ -1,32 +1,29 @@
 """The job as a whole: which step comes next, as a pure function of what is finished.
 
-    prepare > initial_evaluation > merge > merged_evaluation > split
+    prepare > initial_evaluation > merge > merged_evaluation > probe > probe_evaluation > split
         > groups > group_evaluation > export > deploy > done
 
-The state is one value that the orchestrator stores in the same transaction as the step's result; a restarted
-orchestrator asks ``due`` and goes on. Steps are either done by the orchestrator itself (``Local``) or by devices in a
-round (``RoundWork``).
+A phase in which this job's method has nothing to do is passed over: only HOA has probes, and a method without a merged
+network begins with its groups (``mas_edge.federation.methods``). The state is one value that the orchestrator stores in
+the same transaction as the step's result; a restarted orchestrator asks ``due`` and goes on. Steps are either done by
+the orchestrator itself (``Local``) or by devices in a round (``RoundWork``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import msgspec
 
-from mas_edge.job import Job
 from mas_edge.mas.merge import MERGED
 from mas_edge.protocol.messages import Manifest, PlanKind
 
 Phase = Literal[
-    "prepare", "initial_evaluation", "merge", "merged_evaluation", "split", "groups", "group_evaluation", "export",
-    "deploy", "done",
+    "prepare", "initial_evaluation", "merge", "merged_evaluation", "probe", "probe_evaluation", "split", "groups",
+    "group_evaluation", "export", "deploy", "done",
 ]  # fmt: skip
-PHASES: tuple[Phase, ...] = (
-    "prepare", "initial_evaluation", "merge", "merged_evaluation", "split", "groups", "group_evaluation", "export",
-    "deploy", "done",
-)  # fmt: skip
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 class GroupState(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +35,12 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     weights: Manifest
     next_round: int
     end_round: int
+    schedule_start: int = 0  # its learning rate is lr * (1 - (round - start) / rounds)**power
+    schedule_rounds: int = 0
+    serves: list[str] = []  # the tasks that it answers for at the end
+    only: str = ""  # the one device that trains it; empty: any
+    task_weights: dict[str, float] = {}  # that GradNorm has found so far
+    first_losses: dict[str, float] = {}  # of its first round: what GradNorm measures progress from
     derive_from: str = ""  # the artifact its first weights can be taken out of
     evaluated: bool = False
     # The bytes a program takes on an engine, by batch size: the job's, and halves of it. Empty until a device asks.
@@ -53,16 +56,18 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     phase: Phase = "prepare"
     merged: GroupState | None = None
+    probes: list[GroupState] = []
     groups: list[GroupState] = []
     attempts: dict[str, int] = {}  # abandoned tries per round
 
+    @property
+    def networks(self) -> list[GroupState]:
+        """Every network that there is."""
+        return ([self.merged] if self.merged else []) + self.probes + self.groups
+
     def group(self, name: str) -> GroupState:
-        """The group called ``name``; ``merged`` is the all-in-one network."""
-        everything = ([self.merged] if self.merged else []) + self.groups
-        return next(group for group in everything if group.name == name)
-
-
-SplitGroup = tuple[str, Sequence[str], dict[str, Manifest], Manifest]  # name, tasks, programs by engine, weights
+        """The network called ``name``; ``merged`` is the all-in-one network."""
+        return next(group for group in self.networks if group.name == name)
 
 
 class Provided(msgspec.Struct, frozen=True):
@@ -91,77 +96,86 @@ class RoundWork(msgspec.Struct, frozen=True):
 
 
 def due(state: JobState) -> list[Local | RoundWork]:
-    """What can be done now; more than one round when several groups may train side by side."""
+    """What can be done now; more than one round when several networks may train side by side."""
     match state.phase:
         case "prepare" | "split" | "export":
             return [Local(state.phase)]
-        case "initial_evaluation" | "merged_evaluation":
-            return [_round(state, "evaluate", MERGED, state.phase)]
+        case "initial_evaluation":
+            return _rounds(state, "evaluate", [g for g in _merged(state) if g.next_round == 0])
         case "merge":
-            return [_round(state, "train", MERGED, state.phase)]
+            return _rounds(state, "train", [g for g in _merged(state) if g.next_round < g.end_round])
+        case "merged_evaluation":
+            return _rounds(state, "evaluate", [g for g in _merged(state) if g.next_round > 0 and not g.evaluated])
+        case "probe":
+            return _rounds(state, "train", [g for g in state.probes if g.next_round < g.end_round])
+        case "probe_evaluation":
+            return _rounds(state, "evaluate", [g for g in state.probes if not g.evaluated])
         case "groups":
-            return [_round(state, "train", g.name, state.phase) for g in state.groups if g.next_round < g.end_round]
+            return _rounds(state, "train", [g for g in state.groups if g.next_round < g.end_round])
         case "group_evaluation":
-            return [_round(state, "evaluate", g.name, state.phase) for g in state.groups if not g.evaluated]
+            return _rounds(state, "evaluate", [g for g in state.groups if not g.evaluated])
         case "deploy":
-            return [_round(state, "deploy", g.name, state.phase) for g in state.groups if not g.deployed]
+            return _rounds(state, "deploy", [g for g in state.groups if not g.deployed])
         case "done":
             return []
 
 
-def _round(state: JobState, kind: PlanKind, group: str, phase: Phase) -> RoundWork:
-    index = state.group(group).next_round
+def _merged(state: JobState) -> list[GroupState]:
+    return [state.merged] if state.merged else []
+
+
+def _rounds(state: JobState, kind: PlanKind, groups: Sequence[GroupState]) -> list[Local | RoundWork]:
+    return [_round(state, kind, group) for group in groups]
+
+
+def _round(state: JobState, kind: PlanKind, group: GroupState) -> RoundWork:
+    index = group.next_round
     names = {
         "initial_evaluation": "evaluate-initial", "merged_evaluation": "evaluate-merged",
-        "merge": f"merged-{index:04d}", "groups": f"{group}-{index:04d}",
-        "group_evaluation": f"evaluate-{group}", "deploy": f"deploy-{group}",
+        "probe_evaluation": f"evaluate-{group.name}", "group_evaluation": f"evaluate-{group.name}",
+        "deploy": f"deploy-{group.name}",
     }  # fmt: skip
-    name = names[phase]
+    name = names.get(state.phase, f"{group.name}-{index:04d}")
     attempt = state.attempts.get(name, 0)
-    return RoundWork(f"{name}.{attempt}" if attempt else name, kind, group, index, name)
+    return RoundWork(f"{name}.{attempt}" if attempt else name, kind, group.name, index, name)
 
 
-def prepared(state: JobState, job: Job, programs: dict[str, Manifest], weights: Manifest) -> JobState:
-    """The all-in-one programs are exported and its first weights are drawn."""
-    merged = GroupState(
-        name=MERGED, tasks=[task.name for task in job.tasks], programs=programs, weights=weights,
-        next_round=0, end_round=job.federation.merge_rounds,
-    )  # fmt: skip
-    return _next_phase(msgspec.structs.replace(state, merged=merged))
+def prepared(state: JobState, merged: GroupState | None, probes: Sequence[GroupState] = ()) -> JobState:
+    """The programs of the first networks are exported and their first weights are drawn."""
+    return _next_phase(msgspec.structs.replace(state, merged=merged, probes=list(probes)))
 
 
-def trained(state: JobState, work: RoundWork, weights: Manifest) -> JobState:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training round found out beside new weights."""
+
+    losses: Mapping[str, float] = {}
+    task_weights: Mapping[str, float] = {}
+    stable: bool = False  # the split would not change any more: the merged rounds can end
+
+
+def trained(state: JobState, work: RoundWork, weights: Manifest, found: Found) -> JobState:
     """A training round closed with new weights."""
     group = state.group(work.group)
-    state = _with(
-        state,
-        msgspec.structs.replace(group, weights=weights, next_round=group.next_round + 1, derive_from=""),
-    )
-    return state if due(state) and _still_training(state) else _next_phase(state)
+    following = work.index + 1
+    changed = msgspec.structs.replace(
+        group, weights=weights, next_round=following, derive_from="",
+        end_round=following if found.stable else group.end_round,
+        task_weights=dict(found.task_weights) or group.task_weights,
+        first_losses=group.first_losses or dict(found.losses),
+    )  # fmt: skip
+    return _settled(_with(state, changed))
 
 
 def evaluated(state: JobState, work: RoundWork) -> JobState:
     """An evaluation round closed."""
-    if work.group == MERGED:
+    if state.phase == "initial_evaluation":
         return _next_phase(state)
-    state = _with(state, msgspec.structs.replace(state.group(work.group), evaluated=True))
-    return state if due(state) else _next_phase(state)
+    return _settled(_with(state, msgspec.structs.replace(state.group(work.group), evaluated=True)))
 
 
-def split(state: JobState, job: Job, groups: Sequence[SplitGroup]) -> JobState:
+def split(state: JobState, groups: Sequence[GroupState]) -> JobState:
     """The split is decided and exported: each group with its programs and first weights."""
-    if state.merged is None:
-        message = "a split before the merge"
-        raise ValueError(message)
-    made = [
-        GroupState(
-            name=name, tasks=list(tasks), programs=programs, weights=weights, derive_from=state.merged.weights.artifact,
-            next_round=job.federation.merge_rounds, end_round=job.federation.rounds,
-        )
-        for name, tasks, programs, weights in groups
-    ]  # fmt: skip
-    state = _next_phase(msgspec.structs.replace(state, groups=made))
-    return state if due(state) else _next_phase(state)  # R0 = R: nothing left to train
+    return _next_phase(msgspec.structs.replace(state, groups=list(groups)))
 
 
 def exported(state: JobState, models: dict[str, tuple[dict[str, Manifest], Manifest]]) -> JobState:
@@ -182,8 +196,7 @@ def provided(state: JobState, made: Provided) -> JobState:
 
 def deployed(state: JobState, work: RoundWork) -> JobState:
     """A deployment round closed."""
-    state = _with(state, msgspec.structs.replace(state.group(work.group), deployed=True))
-    return state if due(state) else _next_phase(state)
+    return _settled(_with(state, msgspec.structs.replace(state.group(work.group), deployed=True)))
 
 
 def abandoned(state: JobState, work: RoundWork) -> JobState:
@@ -192,11 +205,11 @@ def abandoned(state: JobState, work: RoundWork) -> JobState:
     return msgspec.structs.replace(state, attempts=attempts)
 
 
-def finish(state: JobState, work: RoundWork, weights: Manifest | None) -> JobState:
+def finish(state: JobState, work: RoundWork, weights: Manifest | None, found: Found | None = None) -> JobState:
     """The state after a round that closed with enough reports; ``weights`` are new after training, and only then."""
     match work.kind, weights:
         case "train", Manifest():
-            return trained(state, work, weights)
+            return trained(state, work, weights, found or Found())
         case "evaluate", None:
             return evaluated(state, work)
         case "deploy", None:
@@ -205,17 +218,20 @@ def finish(state: JobState, work: RoundWork, weights: Manifest | None) -> JobSta
     raise ValueError(message)
 
 
-def _still_training(state: JobState) -> bool:
-    if state.phase == "merge" and state.merged:
-        return state.merged.next_round < state.merged.end_round
-    return True
-
-
 def _with(state: JobState, group: GroupState) -> JobState:
+    def replaced(groups: Sequence[GroupState]) -> list[GroupState]:
+        return [group if each.name == group.name else each for each in groups]
+
     if group.name == MERGED:
         return msgspec.structs.replace(state, merged=group)
-    return msgspec.structs.replace(state, groups=[group if g.name == group.name else g for g in state.groups])
+    return msgspec.structs.replace(state, groups=replaced(state.groups), probes=replaced(state.probes))
+
+
+def _settled(state: JobState) -> JobState:
+    return state if due(state) else _next_phase(state)
 
 
 def _next_phase(state: JobState) -> JobState:
-    return msgspec.structs.replace(state, phase=PHASES[PHASES.index(state.phase) + 1])
+    """The next phase in which there is something to do."""
+    state = msgspec.structs.replace(state, phase=PHASES[PHASES.index(state.phase) + 1])
+    return state if state.phase == "done" else _settled(state)

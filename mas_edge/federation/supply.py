@@ -82,9 +82,11 @@ class Supply:
         """What each device that may take part needs, whether or not it is made."""
         if work.kind == "deploy":
             formats = {name: model_format(births[name]) for name in deployable(births, self._job)}
-            return {name: Wanted(group.name, "model", found) for name, found in formats.items() if found}
-        there = eligible(births, self._job, group.tasks, group.memory)
-        return {name: self._program(births[name], group) for name in there}
+            wanted = {name: Wanted(group.name, "model", found) for name, found in formats.items() if found}
+        else:
+            there = eligible(births, self._job, group.tasks, group.memory)
+            wanted = {name: self._program(births[name], group) for name in there}
+        return {name: want for name, want in wanted.items() if group.only in ("", name)}
 
     def _program(self, birth: Birth, group: GroupState) -> Wanted:
         """The program for a device that can serve the group, or what has to be known before it can be said."""

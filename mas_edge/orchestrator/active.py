@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -36,6 +36,7 @@ class ActiveRound:
     phase: str
     plans: dict[str, Plan]  # by what the device gets: a program or a model
     layout: Layout
+    costs: Mapping[str, int]  # multiply-accumulates of each method, for one sample
     accumulator: Accumulator | None
     reports: dict[str, Report] = field(default_factory=dict)
     updates: dict[str, str] = field(default_factory=dict)  # by device, the artifact it offers: kept until the close
@@ -126,8 +127,20 @@ class ActiveRound:
             samples=dict(samples), affinity=affinity.tolist() if affinity is not None else None,
             affinity_devices=devices.tolist() if devices is not None else None,
             device_seconds=dict(seconds), device_cpu_seconds=sum(report.cpu_seconds for report in reports.values()),
+            affinity_cpu_seconds=sum(report.affinity_cpu_seconds for report in reports.values()),
+            multiply_accumulates=self._multiply_accumulates(),
             refused=self.machine.reasons(), traffic=self.traffic, reports=reports,
         )  # fmt: skip
+
+    def _multiply_accumulates(self) -> dict[str, int]:
+        """By method, over all reports: the runs that each device counted, on batches of its size."""
+        counted: Counter[str] = Counter()
+        stepping = {"train": "train_step", "evaluate": "evaluate"}.get(self.work.kind)
+        for report in self.reports.values():
+            runs = {"affinity": report.affinity_measurements} | ({stepping: report.steps} if stepping else {})
+            for method, count in runs.items():
+                counted[method] += count * report.batch_size * self.costs.get(method, 0)
+        return {method: count for method, count in counted.items() if count}
 
 
 def check_counts(report: Report, kind: PlanKind, birth: Birth) -> None:

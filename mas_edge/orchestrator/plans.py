@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mas_edge.federation.flow import GroupState, RoundWork
+from mas_edge.federation.methods import measures_affinity
 from mas_edge.federation.schedule import learning_rate
 from mas_edge.job import Job
 from mas_edge.mas.merge import MERGED
@@ -37,7 +38,7 @@ def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, supply:
         health = HealthCheck(golden=group.golden, tolerance=HEALTH_TOLERANCE, max_latency_s=MAX_LATENCY_S)
         return Plan(**base, program=group.models[supply], health=health, format=supply)
     weights = Weights(manifest=group.weights, derive_from=group.derive_from)
-    training = _training(job, work) if work.kind == "train" else None
+    training = _training(job, work, group) if work.kind == "train" else None
     return Plan(**base, program=group.programs[supply], weights=weights, training=training)
 
 
@@ -49,13 +50,15 @@ def artifacts_of(plan: Plan) -> list[tuple[ArtifactKind, Manifest]]:
     return [("program", plan.program), *weights]
 
 
-def _training(job: Job, work: RoundWork) -> Training:
+def _training(job: Job, work: RoundWork, group: GroupState) -> Training:
     optimizer = job.optimizer
+    rounds, measured = group.schedule_rounds or job.federation.rounds, work.group == MERGED and measures_affinity(job)
     return Training(
-        learning_rate=learning_rate(optimizer, work.index, job.federation.rounds),
+        learning_rate=learning_rate(optimizer, work.index - group.schedule_start, rounds),
         momentum=optimizer.momentum, weight_decay=optimizer.weight_decay,
-        local_epochs=job.federation.local_epochs, seed=job.seed + SEEDS_PER_ROUND * work.index, task_weights={},
-        # After the split nobody asks how tasks help each other.
-        affinity_period=job.affinity.period if work.group == MERGED else 0,
+        local_epochs=job.federation.local_epochs, seed=job.seed + SEEDS_PER_ROUND * work.index,
+        task_weights=group.task_weights,
+        # Where nothing is decided by it, nobody asks how tasks help each other.
+        affinity_period=job.affinity.period if measured else 0,
         proximal_mu=optimizer.proximal_mu,
     )  # fmt: skip

@@ -8,9 +8,8 @@ from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.registry import Registry
 from mas_edge.orchestrator.active import ActiveRound, check_counts
 from mas_edge.orchestrator.collection import Collection
-from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.records import DeviceRecord
-from mas_edge.orchestrator.rounds_desk import RoundsDesk
+from mas_edge.orchestrator.rounds_desk import Outbox, RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import decode_chunk
 from mas_edge.protocol.errors import DeviceError, MessageError, ProtocolError, TransferError
@@ -34,7 +33,7 @@ from mas_edge.protocol.topics import Topics
 class Reception:
     """Takes in what arrives; decisions about rounds are the desk's."""
 
-    def __init__(self, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Post, topics: Topics) -> None:
+    def __init__(self, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Outbox, topics: Topics) -> None:
         self.registry = Registry()
         self._warned: dict[str, tuple[str, str]] = {}  # by device: its life, and what was said of it
         self._desk = desk

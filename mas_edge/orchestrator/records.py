@@ -59,6 +59,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     affinity_devices: list[list[int]] | None = None  # how many devices stand behind each pair
     device_seconds: dict[str, float] = {}  # by activity, summed over devices
     device_cpu_seconds: float = 0.0
+    affinity_cpu_seconds: float = 0.0  # of them
+    multiply_accumulates: dict[str, int] = {}  # by method, summed over devices; counted from the programs' graphs
     refused: dict[str, str] = {}
     traffic: Traffic = msgspec.field(default_factory=Traffic)
     reports: dict[str, Report] = {}
@@ -82,9 +84,10 @@ class SplitRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The split and what it was decided on."""
 
     tasks: list[str]
-    affinity: list[list[float]]  # mean over the merged rounds
-    affinity_devices: list[list[int]]
-    value: float
     groups: list[list[str]]
+    serves: list[list[str]]  # the tasks that each group answers for; where groups overlap, one group a task
+    affinity: list[list[float]] | None = None  # mean over the merged rounds
+    affinity_devices: list[list[int]] | None = None
+    value: float | None = None
     runner_up: list[list[str]] | None = None
     runner_up_value: float | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mas_edge.mas.merge import MERGED
-from mas_edge.orchestrator.records import RoundRecord, Traffic
+from mas_edge.orchestrator.records import RoundRecord, SplitRecord, Traffic
 from mas_edge.orchestrator.view import Snapshot
 
 
@@ -29,9 +29,9 @@ def result_of(snapshot: Snapshot, constant_losses: dict[str, float] | None = Non
         "seconds": None if finished is None else finished - snapshot.started,
         "devices": {device.name: msgspec.to_builtins(device) for device in snapshot.devices},
         "phases": phases_of(snapshot.rounds),
-        "evaluation": evaluations_of(closed),
+        "evaluation": evaluations_of(closed, snapshot.split),
         "constant_loss": constant_losses,
-        "affinity": None if snapshot.split is None else {
+        "affinity": None if snapshot.split is None or snapshot.split.affinity is None else {
             "tasks": snapshot.split.tasks,
             "matrix": snapshot.split.affinity,
             "devices": snapshot.split.affinity_devices,
@@ -39,6 +39,7 @@ def result_of(snapshot: Snapshot, constant_losses: dict[str, float] | None = Non
         "split": None if snapshot.split is None else {
             "value": snapshot.split.value,
             "groups": snapshot.split.groups,
+            "serves": snapshot.split.serves,
             "runner_up": snapshot.split.runner_up,
             "runner_up_value": snapshot.split.runner_up_value,
         },
@@ -61,33 +62,52 @@ def phases_of(records: list[RoundRecord]) -> dict[str, dict[str, Any]]:
         phase = phases.setdefault(
             record.phase,
             {"rounds": 0, "wall_seconds": 0.0, "device_seconds": Counter(), "device_cpu_seconds": 0.0,
+             "affinity_cpu_seconds": 0.0, "multiply_accumulates": Counter(),
              "sent_bytes": 0, "received_bytes": 0, "traffic": Counter()},
         )  # fmt: skip
         phase["rounds"] += 1
         phase["wall_seconds"] += record.wall_seconds
         phase["device_seconds"].update(record.device_seconds)
         phase["device_cpu_seconds"] += record.device_cpu_seconds
+        phase["affinity_cpu_seconds"] += record.affinity_cpu_seconds
+        phase["multiply_accumulates"].update(record.multiply_accumulates)
         phase["sent_bytes"] += record.traffic.sent
         phase["received_bytes"] += record.traffic.received
         phase["traffic"].update({name: getattr(record.traffic, name) for name in Traffic.__struct_fields__})
     for phase in phases.values():
-        phase["device_seconds"], phase["traffic"] = dict(phase["device_seconds"]), dict(phase["traffic"])
+        phase.update({key: dict(value) for key, value in phase.items() if isinstance(value, Counter)})
     return phases
 
 
-def evaluations_of(records: list[RoundRecord]) -> dict[str, dict[str, dict[str, float]]]:
-    """Test loss, metric and samples per task: before training, after the merged rounds, after the split."""
+def evaluations_of(
+    records: list[RoundRecord], split: SplitRecord | None = None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Test loss, metric and samples per task: before training, after the merged rounds, after the split.
+
+    Where groups overlap, a task counts in the group that answers for it; where several groups answer for a task, each
+    on its own device, the numbers are the means over all samples.
+    """
     stages = {"initial_evaluation": "initial", "merged_evaluation": "merged", "group_evaluation": "split"}
+    serves = {f"group-{number}": tasks for number, tasks in enumerate(split.serves)} if split else {}
     found: dict[str, dict[str, dict[str, float]]] = {}
     for record in records:
-        if record.kind == "evaluate":
-            found.setdefault(stages[record.phase], {}).update(
-                {
-                    task: {"loss": loss, "metric": record.metrics[task], "samples": record.samples[task]}
-                    for task, loss in record.losses.items()
-                }
-            )
+        if record.kind == "evaluate" and record.phase in stages:
+            stage = found.setdefault(stages[record.phase], {})
+            for task in serves.get(record.group, record.tasks):
+                if task in record.losses:
+                    seen = {
+                        "loss": record.losses[task],
+                        "metric": record.metrics[task],
+                        "samples": record.samples[task],
+                    }
+                    stage[task] = _mean(stage[task], seen) if task in stage else seen
     return found
+
+
+def _mean(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    samples = one["samples"] + other["samples"]
+    shares = {key: one[key] * one["samples"] + other[key] * other["samples"] for key in ("loss", "metric")}
+    return {**{key: share / samples for key, share in shares.items()}, "samples": samples}
 
 
 def split_push_of(records: list[RoundRecord]) -> dict[str, int] | None:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
-from mas_edge.federation.aggregate import Accumulator
-from mas_edge.federation.flow import GroupState, JobState, RoundWork
+from mas_edge.federation.aggregate import Accumulator, weighted_losses
+from mas_edge.federation.flow import Found, GroupState, JobState, RoundWork
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
 from mas_edge.federation.selection import select
 from mas_edge.federation.supply import Supply, Wanted
 from mas_edge.job import Job
 from mas_edge.orchestrator.active import ActiveRound
-from mas_edge.orchestrator.distribution import Distribution
+from mas_edge.orchestrator.distribution import Distribution, Shipment
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
-from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.records import ArtifactKind, RoundRecord
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
@@ -37,20 +37,36 @@ ABANDONED_PAUSE_S, ABANDONED_PAUSE_MAX_S = 2.0, 60.0
 KEPT_ROUNDS = 3
 
 
+class Outbox(Protocol):
+    """What carries the orchestrator's words and artifacts; ``mas_edge.orchestrator.post.Post`` does it by a broker."""
+
+    def sender(self) -> dict[str, Any]:
+        """The fields every message begins with."""
+        ...
+
+    def tell(self, device: str, message: AnyMessage) -> int:
+        """Send a control message to one device; returns its bytes."""
+        ...
+
+    def ship(self, shipment: Shipment) -> None:
+        """Send chunks of an artifact."""
+        ...
+
+
 class RoundsDesk:
     """The job's state and its open rounds; everything here happens in the orchestrator's loop."""
 
-    def __init__(self, job: Job, state: JobState, store: Store, artifacts: ArtifactStore, post: Post) -> None:
+    def __init__(self, job: Job, state: JobState, store: Store, artifacts: ArtifactStore, post: Outbox) -> None:
         self.job = job
         self.state = state
         self.active: dict[str, ActiveRound] = {}
         self.distribution = Distribution()
-        self.served: Counter[str] = Counter()
+        self.served: dict[str, Counter[str]] = defaultdict(Counter)  # by network: each is to see every device
         self.supply = Supply(job)
         self._store = store
         self._artifacts = artifacts
         self._post = post
-        self._layouts: dict[str, Layout] = {}
+        self._known: dict[str, tuple[Layout, dict[str, int]]] = {}
         self._pause_until = 0.0
         self._waiting_for = ""
 
@@ -58,7 +74,7 @@ class RoundsDesk:
         """Take up the rounds that were open when the orchestrator last stopped."""
         for record in self._store.records():
             if record.kind == "train":
-                self.served.update(record.selected)
+                self.served[record.group].update(record.selected)
         due = {work.round_id: work for work in flow.due(self.state) if isinstance(work, RoundWork)}
         for spec, phase in self._store.open_rounds():
             if spec.round_id not in due:
@@ -85,7 +101,7 @@ class RoundsDesk:
     @property
     def networks(self) -> list[GroupState]:
         """The networks that devices train now: the groups, or the all-in-one network before the split."""
-        return self.state.groups or ([self.state.merged] if self.state.merged else [])
+        return self.state.groups or self.state.networks
 
     def lacking(self, due: list[RoundWork], registry: Registry) -> list[Wanted]:
         """What has to be made before the rounds that are due can open for the devices that are there."""
@@ -99,7 +115,10 @@ class RoundsDesk:
         """Open the rounds that are due and find their devices."""
         if now < self._pause_until:
             return
+        training = any(active.work.kind == "train" for active in self.active.values())
         for work in self._closed(due):
+            if training and work.kind == "train":
+                break
             there = self.supply.served(work, self.state.group(work.group), registry.online())
             selected = self._select(work, sorted(there))
             if selected:
@@ -120,24 +139,25 @@ class RoundsDesk:
         self._store.open_round(spec, self.state.phase)
         self._activate(work, spec, self.state.phase)
         if work.kind == "train":
-            self.served.update(supplies.keys())
+            self.served[work.group].update(supplies.keys())
         self._waiting_for = ""
         self.log("info", f"{work.round_id}: {work.kind} on {', '.join(supplies)}")
 
     def _select(self, work: RoundWork, there: list[str]) -> list[str]:
         """The devices of a round, of those that can serve; empty while there are not enough."""
         federation = self.job.federation
-        if self.state.phase == "initial_evaluation" and len(there) < federation.min_devices:
+        if not self._begun() and len(there) < federation.min_devices:
             return self._wait(f"waiting for devices: {len(there)} of {federation.min_devices} are there")
         if work.kind != "train":
             return there or self._wait(f"{work.round_id}: waiting for a device")
         busy = {name for active in self.active.values() for name in active.machine.spec.selected}
         idle = [name for name in there if name not in busy]
-        if self.active and not (federation.parallel_groups and len(idle) >= federation.devices_per_round):
+        full = len(there) if len(there) < federation.devices_per_round else federation.devices_per_round
+        if self.active and not (federation.parallel_groups and len(idle) >= full):
             return []  # groups train side by side only while each finds its full number of idle devices
         if len(idle) < federation.min_reports:
             return self._wait(f"{work.round_id}: {len(idle)} of at least {federation.min_reports} devices are there")
-        return select(idle, federation.devices_per_round, self.served, self.job.seed, work.round_id)
+        return select(idle, federation.devices_per_round, self.served[work.group], self.job.seed, work.round_id)
 
     def _wait(self, reason: str) -> list[str]:
         if reason != self._waiting_for:
@@ -151,20 +171,27 @@ class RoundsDesk:
             supply: make_plan(self.job, self.state.run_id, work, group, supply, self._post.sender())
             for supply in sorted(set(spec.supplies.values()))
         }
-        layout = self._layout(group)
+        layout, costs = self._about(group)
         accumulator = Accumulator(layout) if work.kind == "train" else None
         machine = Round(spec, time.monotonic())
-        active = ActiveRound(work, machine, group, phase, plans, layout, accumulator)
+        active = ActiveRound(work, machine, group, phase, plans, layout, costs, accumulator)
         self.active[work.round_id] = active
         for manifest, (kind, audience) in _audiences(plans, spec).items():
             self.distribution.offer(work.round_id, kind, manifest, frozenset(audience))
         return active
 
-    def _layout(self, group: GroupState) -> Layout:
-        if group.name not in self._layouts:
-            program = next(iter(group.programs.values()))  # every engine's has the same
-            self._layouts[group.name] = program_format.load(self._artifacts.read(program.artifact)).layout
-        return self._layouts[group.name]
+    def _about(self, group: GroupState) -> tuple[Layout, dict[str, int]]:
+        """The layout of a network, and the multiply-accumulates of its methods for one sample."""
+        if group.name not in self._known:
+            artifact = next(iter(group.programs.values()))  # every engine's has the same
+            program = program_format.load(self._artifacts.read(artifact.artifact))
+            costs = {name: each.multiply_accumulates // program.batch_size for name, each in program.methods.items()}
+            self._known[group.name] = (program.layout, costs)
+        return self._known[group.name]
+
+    def _begun(self) -> bool:
+        """Whether any round was ever opened."""
+        return bool(self.active) or any(self.served.values()) or self._store.has_rounds()
 
     # ------------------------------------------------------------------ running
 
@@ -201,7 +228,7 @@ class RoundsDesk:
             self._pause_until = now + min(pause, ABANDONED_PAUSE_MAX_S)
         else:
             weights = self._aggregate(active)
-            state = flow.finish(self.state, work, weights)
+            state = flow.finish(self.state, work, weights, self._found(active))
         for device, stage in active.machine.stages().items():
             if stage in ("told", "working"):
                 sender = self._post.sender()
@@ -220,6 +247,13 @@ class RoundsDesk:
         previous = gather(active.layout, unpack(self._artifacts.read(active.group.weights.artifact)))
         return self._artifacts.put(pack(active.layout, active.accumulator.mean(previous)))
 
+    def _found(self, active: ActiveRound) -> Found:
+        """What a training round found out beside new weights."""
+        if active.work.kind != "train":
+            return Found()
+        reports = [(report.losses, report.samples) for report in active.reports.values()]
+        return Found(losses=weighted_losses(reports))
+
     def _announce(self, record: RoundRecord) -> None:
         losses = ", ".join(f"{task} {loss:.3f}" for task, loss in record.losses.items())
         text = f"{record.round_id}: {record.outcome}, {len(record.reports)} of {len(record.selected)} reports"
@@ -237,7 +271,7 @@ class RoundsDesk:
 
     def _prune(self) -> None:
         """Keep what is in use, the updates of open rounds, and the weights of the last rounds."""
-        groups = ([self.state.merged] if self.state.merged else []) + self.state.groups
+        groups = self.state.networks
         kept = {
             m.artifact for g in groups for m in (*g.programs.values(), g.weights, *g.models.values(), g.golden) if m
         }

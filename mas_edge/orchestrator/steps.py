@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
 from device_runtime.edge.artifacts import ArtifactStore
-from mas_edge.federation import flow
-from mas_edge.federation.aggregate import affinity_over_rounds
-from mas_edge.federation.flow import GroupState, JobState, Local, Provided, SplitGroup
+from mas_edge.federation import flow, methods
+from mas_edge.federation.flow import GroupState, JobState, Local, Provided
+from mas_edge.federation.methods import GroupPlan
 from mas_edge.federation.supply import Wanted, program_called
 from mas_edge.job import Job
-from mas_edge.mas.affinity import AffinityMatrix
-from mas_edge.mas.merge import MERGED, all_in_one, groups_of, inheritance
-from mas_edge.mas.split import Split, SplitSearch
+from mas_edge.mas.merge import MERGED, Group, inheritance
+from mas_edge.orchestrator.decision import decide
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import ServerError
@@ -51,31 +48,42 @@ class Steps:
         return self._export(state), None
 
     def _prepare(self, state: JobState) -> JobState:
-        workshop = _workshop()
-        merged = all_in_one([task.name for task in self._job.tasks])
-        programs = self._put_all(workshop.make_programs(self._job, merged.name, merged.tasks, self._exports))
-        weights = self._artifacts.put(workshop.first_weights(self._job, merged.tasks))
-        return flow.prepared(state, self._job, programs, weights)
+        rounds, tasks = methods.merged_rounds(self._job), tuple(task.name for task in self._job.tasks)
+        plan = (
+            None if rounds is None else GroupPlan(MERGED, tasks, (), "scratch", 0, rounds, self._job.federation.rounds)
+        )
+        probes = [self._made(each, state) for each in methods.probes(self._job)]
+        return flow.prepared(state, None if plan is None else self._made(plan, state), probes)
 
     def _split(self, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord]:
-        workshop = _workshop()
-        if state.merged is None:
-            message = "there is no merged network to split"
+        decided = decide(self._job, records)
+        devices = sorted({name for record in records for name in record.reports})
+        until = state.merged.next_round if state.merged else 0
+        plans = methods.group_plans(self._job, decided.groups, decided.serves, devices, until)
+        return flow.split(state, [self._made(plan, state) for plan in plans]), decided
+
+    def _made(self, plan: GroupPlan, state: JobState) -> GroupState:
+        """A network with its programs and its first weights."""
+        programs = _workshop().make_programs(self._job, plan.name, plan.tasks, self._exports)
+        weights, derived = self._first_weights(plan, state, next(iter(programs.values())))
+        return GroupState(
+            name=plan.name, tasks=list(plan.tasks), programs=self._put_all(programs), weights=weights,
+            derive_from=derived, next_round=plan.start, end_round=plan.end, serves=list(plan.serves), only=plan.only,
+            schedule_start=plan.schedule_start, schedule_rounds=plan.rounds,
+        )  # fmt: skip
+
+    def _first_weights(self, plan: GroupPlan, state: JobState, program: bytes) -> tuple[Manifest, str]:
+        """The weights that a group starts from, and the artifact that a device can take them out of."""
+        if plan.source == "scratch":
+            return self._artifacts.put(_workshop().first_weights(self._job, plan.tasks)), ""
+        source = state.group(plan.source)
+        layout = program_format.load(program).layout
+        inherited = inheritance(Group(source.name, tuple(source.tasks)), [Group(plan.name, plan.tasks)])
+        if {entry.part for entry in layout.entries} != set(inherited[plan.name]):
+            message = f"the program of {plan.name} does not hold exactly the parts {inherited[plan.name]}"
             raise ServerError(message)
-        best, record = decide_split(self._job, records)
-        groups = groups_of(best)
-        parts = inheritance(all_in_one(state.merged.tasks), groups)
-        trained = self._artifacts.read(state.merged.weights.artifact)
-        made: list[SplitGroup] = []
-        for group in groups:
-            programs = workshop.make_programs(self._job, group.name, group.tasks, self._exports)
-            layout = program_format.load(next(iter(programs.values()))).layout
-            if {entry.part for entry in layout.entries} != set(parts[group.name]):
-                message = f"the program of {group.name} does not hold exactly the parts {parts[group.name]}"
-                raise ServerError(message)
-            inherited = self._artifacts.put(derive(trained, layout))
-            made.append((group.name, group.tasks, self._put_all(programs), inherited))
-        return flow.split(state, self._job, made), record
+        weights = self._artifacts.put(derive(self._artifacts.read(source.weights.artifact), layout))
+        return weights, source.weights.artifact
 
     def _put_all(self, programs: dict[str, bytes]) -> dict[str, Manifest]:
         return {engine: self._artifacts.put(program) for engine, program in programs.items()}
@@ -119,30 +127,3 @@ def _workshop() -> ModuleType:
     from mas_edge.orchestrator import workshop
 
     return workshop
-
-
-def decide_split(job: Job, records: list[RoundRecord]) -> tuple[Split, SplitRecord]:
-    """The best partition into exactly N groups by the affinity averaged over the merged rounds.
-
-    Raises:
-        ServerError: no device measured an affinity.
-    """
-    tasks = [task.name for task in job.tasks]
-    measured = [
-        (np.array(r.affinity, np.float64), np.array(r.affinity_devices, np.int64))
-        for r in records
-        if r.group == MERGED and r.kind == "train" and r.affinity is not None
-    ]
-    if not measured:
-        message = "no device measured an affinity in the merged rounds: lower affinity.period, or train longer"
-        raise ServerError(message)
-    matrix, devices = affinity_over_rounds(measured)
-    search = SplitSearch(AffinityMatrix(tuple(tasks), matrix), job.federation.groups)
-    best, second = search.best(), search.runner_up()
-    record = SplitRecord(
-        tasks=tasks, affinity=matrix.tolist(), affinity_devices=devices.tolist(), value=best.value,
-        groups=[list(group) for group in best.groups],
-        runner_up=[list(group) for group in second.groups] if second else None,
-        runner_up_value=second.value if second else None,
-    )  # fmt: skip
-    return best, record

@@ -19,7 +19,7 @@ from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
 from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.messages import Offer
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE job (id INTEGER PRIMARY KEY CHECK (id = 1), job BLOB NOT NULL, state BLOB NOT NULL, split BLOB,
                   started REAL NOT NULL, finished REAL);
@@ -147,6 +147,10 @@ class Store:
     def is_known(self, round_id: str) -> bool:
         """Whether this run ever had such a round."""
         return bool(self._rows("SELECT 1 FROM rounds WHERE round_id = ?", round_id))
+
+    def has_rounds(self) -> bool:
+        """Whether this run ever had a round."""
+        return bool(self._rows("SELECT 1 FROM rounds LIMIT 1"))
 
     def close_round(self, record: RoundRecord, state: JobState) -> None:
         """Close a round and move the job on, in one transaction."""

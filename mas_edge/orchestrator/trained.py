@@ -92,12 +92,12 @@ def _read(state_dir: Path) -> tuple[Job, JobState, list[RoundRecord]]:
 
 
 def _chosen(state: JobState, group: str, state_dir: Path) -> list[GroupState]:
-    everything = {each.name: each for each in ([state.merged] if state.merged else []) + state.groups}
+    everything = {each.name: each for each in state.networks}
     if not everything or state.phase in ("prepare", "initial_evaluation"):
         message = f"nothing is trained yet in {state_dir}: the run is at {state.phase.replace('_', ' ')}"
         raise ServerError(message)
     if not group:
-        return state.groups or [everything[MERGED]]
+        return state.groups or list(everything.values())
     if group not in everything:
         message = f"the run in {state_dir} has no group {group!r}; it has {', '.join(everything)}"
         raise JobError(message)

@@ -68,6 +68,7 @@ class Method(msgspec.Struct, frozen=True):
     constants: list[Constant] = []
     graph: bytes = b""  # an ONNX model when the program's engine is onnxruntime; results, nodes, constants are empty
     memory_bytes: int = 0  # the most that its values take at any one call, inputs and constants included; 0 = unknown
+    multiply_accumulates: int = 0  # of one run, the whole batch; 0 = unknown
 
 
 class TargetSpec(msgspec.Struct, frozen=True):

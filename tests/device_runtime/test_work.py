@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines.base import Runner
 from device_runtime.memory import resident_bytes
-from device_runtime.work import Bench
+from device_runtime.work import Bench, Programs
 from mas_edge.export.gate import released
 from mas_edge.export.inference import export_inference, golden_of
 from mas_edge.export.trace import trace_program
@@ -43,7 +43,8 @@ class Place:
     def __init__(self, directory: Path, program: Program) -> None:
         self.store = ArtifactStore(directory / "artifacts")
         self.deployed = directory / "deployed"
-        self.bench = Bench(tiny_data(directory / "data"), self.store, "torch", self.deployed)
+        self.programs = Programs("torch")
+        self.bench = Bench(tiny_data(directory / "data"), self.store, self.programs, self.deployed)
         self.program = program
         network = build(JOB, TASKS)
         self.vector, self.layout = vector_of(network), layout_of(network)
@@ -65,7 +66,7 @@ class Place:
 
     def run_out(self, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         """From now on the engine has not enough memory for a training step."""
-        engine = self.bench._open()
+        engine = self.programs.engine
         load = engine.load
 
         class Starved:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas_edge.federation import flow
-from mas_edge.federation.flow import JobState, Local, RoundWork
+from mas_edge.federation import flow, methods
+from mas_edge.federation.flow import GroupState, JobState, Local, RoundWork
+from mas_edge.federation.methods import GroupPlan, with_method
 from mas_edge.job import ENGINES, Data, Federation, Job, Task
 from mas_edge.mas.merge import MERGED
 from mas_edge.protocol.artifact import describe
@@ -17,12 +18,14 @@ from mas_edge.protocol.messages import Manifest
 from mas_edge.protocol.topics import check_name
 
 TASKS = ["a", "b", "c"]
+DEVICES = ["pi-1", "pi-2", "pi-3"]
 
 
-def a_job(rounds: int, merge_rounds: int, groups: int) -> Job:
-    federation = Federation(rounds=rounds, merge_rounds=merge_rounds, groups=groups)
+def a_job(rounds: int, merge_rounds: int, groups: int, method: str = "") -> Job:
+    federation = Federation(rounds=rounds, merge_rounds=merge_rounds, groups=groups, devices_per_round=len(DEVICES))
     tasks = [Task(name=name, kind="value") for name in TASKS]
-    return Job(name="j", data=Data(input_shape=[3]), tasks=tasks, federation=federation)
+    job = Job(name="j", data=Data(input_shape=[3]), tasks=tasks, federation=federation)
+    return with_method(job, method) if method else job
 
 
 def thing(name: str) -> Manifest:
@@ -33,18 +36,30 @@ def programs(name: str) -> dict[str, Manifest]:
     return {engine: thing(f"{name} for {engine}") for engine in ENGINES}
 
 
-def split_of(groups: int) -> list[flow.SplitGroup]:
-    parts = [TASKS[i::groups] for i in range(groups)]
-    return [(f"group-{i}", part, programs(f"p{i}"), thing(f"w{i}")) for i, part in enumerate(parts)]
+def made(plan: GroupPlan) -> GroupState:
+    """What the orchestrator's steps make of a plan."""
+    return GroupState(
+        name=plan.name, tasks=list(plan.tasks), programs=programs(f"p {plan.name}"), weights=thing(f"w {plan.name}"),
+        next_round=plan.start, end_round=plan.end, serves=list(plan.serves), only=plan.only,
+        schedule_start=plan.schedule_start, schedule_rounds=plan.rounds,
+    )  # fmt: skip
 
 
 def local(state: JobState, job: Job, step: str) -> JobState:
     if step == "prepare":
-        return flow.prepared(state, job, programs("program"), thing("weights"))
+        rounds = methods.merged_rounds(job)
+        merged = GroupPlan(MERGED, tuple(TASKS), (), "scratch", 0, rounds or 0, job.federation.rounds)
+        return flow.prepared(state, None if rounds is None else made(merged), [made(p) for p in methods.probes(job)])
     if step == "split":
-        return flow.split(state, job, split_of(job.federation.groups))
-    made = {g.name: ({"onnx": thing(f"m {g.name}")}, thing(f"g {g.name}")) for g in state.groups}
-    return flow.exported(state, made)
+        assert job.federation.groups != "auto"
+        names = ["a", "b", "c"] if job.method.name == "one-by-one" else range(job.federation.groups)
+        parts = [TASKS[i :: len(names)] for i in range(len(names))]
+        until = state.merged.next_round if state.merged else 0
+        groups = [made(plan) for plan in methods.group_plans(job, parts, parts, DEVICES, until)]
+        source = state.merged.weights.artifact if state.merged and until else ""
+        return flow.split(state, [msgspec.structs.replace(group, derive_from=source) for group in groups])
+    models = {g.name: ({"onnx": thing(f"m {g.name}")}, thing(f"g {g.name}")) for g in state.groups}
+    return flow.exported(state, models)
 
 
 def advance(state: JobState, job: Job, work: Local | RoundWork, *, fails: bool = False) -> JobState:
@@ -103,7 +118,75 @@ def test_the_phases_come_in_order() -> None:
     while due := flow.due(state):
         state = advance(state, job, due[0])
         phases.append(state.phase)
-    assert tuple(dict.fromkeys(phases)) == flow.PHASES
+    assert tuple(dict.fromkeys(phases)) == tuple(p for p in flow.PHASES if not p.startswith("probe"))
+
+
+PHASES_OF = {
+    "mas-2": "initial_evaluation merge merged_evaluation split groups group_evaluation",
+    "mas-auto": "initial_evaluation merge merged_evaluation split groups group_evaluation",
+    "all-in-one": "initial_evaluation merge merged_evaluation split group_evaluation",
+    "standalone": "initial_evaluation split groups group_evaluation",
+    "one-by-one": "split groups group_evaluation",
+    "tag-2": "initial_evaluation merge merged_evaluation split groups group_evaluation",
+    "hoa-2": "probe probe_evaluation split group_evaluation",
+    "hoa-1": "probe probe_evaluation split groups group_evaluation",
+}
+ROUNDS_OF = {  # of 5, 2 of them merged: the merged ones, then those of each other network
+    "mas-2": (2, [3, 3]), "all-in-one": (5, [0]), "tag-2": (5, [5, 5]), "scratch-2": (2, [5, 5]),
+    "one-by-one": (0, [5, 5, 5]), "standalone": (0, [5, 5, 5]), "hoa-1": (0, [5] * 7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [method for method in PHASES_OF if method != "mas-auto"])
+def test_each_method_goes_through_its_phases_and_passes_over_the_others(method: str) -> None:
+    job, state = a_job(3, 1, 2, method), JobState(run_id="j-1")
+    phases: list[str] = []
+    while due := flow.due(state):
+        state = advance(state, job, due[0])
+        phases.append(state.phase)
+    assert list(dict.fromkeys(phases)) == [*PHASES_OF[method].split(), "export", "deploy", "done"]
+
+
+@pytest.mark.parametrize("method", ROUNDS_OF)
+def test_each_method_trains_the_rounds_that_its_table_says(method: str) -> None:
+    job = a_job(5, 2, 2, method)
+    state, done = live(job)
+    trained = Counter(work.group for work in done if isinstance(work, RoundWork) and work.kind == "train")
+    merged, others = ROUNDS_OF[method]
+    assert trained[MERGED] == merged
+    assert sorted(trained[group.name] for group in [*state.probes, *state.groups]) == sorted(others)
+    assert sum(trained.values()) == sum(methods.planned_rounds(job))
+
+
+def test_the_groups_of_hoa_that_were_probes_have_nothing_left_to_train() -> None:
+    state, done = live(a_job(5, 2, 2, "hoa-2"))
+    assert [group.next_round for group in state.groups] == [5, 5]
+    assert {work.group for work in done if isinstance(work, RoundWork) and work.kind == "train"} == {
+        f"probe-{i}" for i in range(6)
+    }
+
+
+def test_merged_rounds_end_as_soon_as_the_split_is_stable() -> None:
+    job = a_job(10, 5, 2)
+    state, _ = live_until(job, "merge")
+    for stable in (False, True):
+        (work,) = flow.due(state)
+        assert isinstance(work, RoundWork)
+        state = flow.finish(state, work, thing(work.round_id), flow.Found(stable=stable))
+    assert state.phase == "merged_evaluation"
+    state = advance(advance(state, job, flow.due(state)[0]), job, Local("split"))
+    assert [group.next_round for group in state.groups] == [2, 2]
+
+
+def test_a_network_remembers_its_first_losses_and_its_last_task_weights() -> None:
+    state, _ = live_until(a_job(4, 3, 2), "merge")
+    for loss, weights in ((2.0, {}), (1.0, {"a": 1.5}), (0.5, {})):
+        (work,) = flow.due(state)
+        assert isinstance(work, RoundWork)
+        found = flow.Found(losses={"a": loss}, task_weights=weights)
+        state = flow.finish(state, work, thing(work.round_id), found)
+    assert state.merged is not None
+    assert (state.merged.first_losses, state.merged.task_weights) == ({"a": 2.0}, {"a": 1.5})
 
 
 def test_without_rounds_after_the_split_the_groups_are_evaluated_at_once() -> None:
@@ -146,7 +229,7 @@ def test_what_is_made_for_a_device_comes_beside_what_the_group_has_and_changes_n
     assert after.group("group-0") == state.group("group-0")
     made = flow.Provided("group-0", programs={"torch@4": thing("small")}, memory={"torch": {8: 9, 4: 5}})
     after = msgspec.json.decode(msgspec.json.encode(flow.provided(after, made)), type=JobState)
-    assert after.group("group-0").programs == {**programs("p0"), "torch@4": thing("small")}
+    assert after.group("group-0").programs == {**programs("p group-0"), "torch@4": thing("small")}
     assert after.group("group-0").memory == {"torch": {8: 9, 4: 5}}
     assert flow.due(after) == before
 
@@ -165,11 +248,9 @@ def test_an_abandoned_round_is_done_again_under_a_name_of_its_own_and_nothing_el
     assert names == ["merged-0000", "merged-0000.1", "merged-0000.2"]
 
 
-def test_the_group_that_does_not_exist_is_not_found_and_no_split_comes_before_the_merge() -> None:
+def test_the_group_that_does_not_exist_is_not_found() -> None:
     with pytest.raises(StopIteration):
         JobState(run_id="j").group("group-9")
-    with pytest.raises(ValueError, match="before the merge"):
-        flow.split(JobState(run_id="j"), a_job(2, 1, 2), split_of(2))
 
 
 @given(schedules, st.data())

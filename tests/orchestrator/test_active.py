@@ -21,6 +21,7 @@ from mas_edge.protocol.weights import Layout, pack, sent_layout
 from tests.orchestrator.small_run import JOB, LAYOUT, REPORT, SENDER, group_state, numbers, offer, spec, thing, work
 
 BOTH = {"a": 3, "b": 5}
+COSTS = {"train_step": 100, "affinity": 70, "evaluate": 30}  # multiply-accumulates for one sample
 PREVIOUS = numbers(seed=9)
 GOOD = pack(LAYOUT, numbers())
 
@@ -30,7 +31,7 @@ def a_round(kind: PlanKind = "train") -> ActiveRound:
     supplies = ["onnx"] if kind == "deploy" else ["torch", "onnxruntime"]
     plans = {supply: make_plan(JOB, "j-1", work(kind), group, supply, SENDER) for supply in supplies}
     accumulator = Accumulator(LAYOUT) if kind == "train" else None
-    return ActiveRound(work(kind), Round(spec(), 0.0), group, "merge", plans, LAYOUT, accumulator)
+    return ActiveRound(work(kind), Round(spec(), 0.0), group, "merge", plans, LAYOUT, COSTS, accumulator)
 
 
 def mean_of(active: ActiveRound) -> NDArray[np.float32]:
@@ -142,6 +143,16 @@ def test_the_record_of_a_round_says_what_came_of_it() -> None:
     assert (made.device_seconds, made.device_cpu_seconds) == ({"train": 3.0}, 0.5)
     assert (made.weights, made.selected, sorted(made.reports)) == ("ab" * 32, ["pi-1", "pi-2"], ["pi-1", "pi-2"])
     assert made.learning_rate == JOB.optimizer.learning_rate
+
+
+def test_multiply_accumulates_are_counted_from_what_each_device_ran() -> None:
+    active = a_round()
+    report = replace(REPORT, steps=6, batch_size=8, affinity_measurements=2, cpu_seconds=2.0, affinity_cpu_seconds=0.5)
+    active.fold(offer("pi-1", report=report), GOOD)
+    active.fold(offer("pi-2", report=replace(report, steps=3, batch_size=4, affinity_measurements=0)), GOOD)
+    made = active.record("complete", "")
+    assert made.multiply_accumulates == {"train_step": 100 * (6 * 8 + 3 * 4), "affinity": 70 * 2 * 8}
+    assert (made.device_cpu_seconds, made.affinity_cpu_seconds) == (4.0, 1.0)
 
 
 def test_the_largest_numbers_a_report_may_hold_still_make_a_record_that_can_be_read() -> None:

@@ -48,7 +48,7 @@ FIRST, SECOND = (
 )
 SPLIT = SplitRecord(
     tasks=["a", "b"], affinity=[[0.1, 0.2], [0.3, 0.4]], affinity_devices=[[2, 1], [1, 2]], value=0.5,
-    groups=[["a"], ["b"]], runner_up=[["a", "b"]], runner_up_value=0.4,
+    groups=[["a"], ["b"]], serves=[["a"], ["b"]], runner_up=[["a", "b"]], runner_up_value=0.4,
 )  # fmt: skip
 
 
@@ -88,6 +88,23 @@ def test_the_evaluations_are_told_apart_by_their_stage() -> None:
     assert found["initial"]["a"] == {"loss": 2.0, "metric": 0.1, "samples": 4}
     assert list(found) == ["initial", "merged", "split"]
     assert {task: row["loss"] for task, row in found["split"].items()} == {"a": 0, "b": 1}
+
+
+def test_where_groups_overlap_a_task_counts_in_the_group_that_answers_for_it() -> None:
+    first = evaluation("group_evaluation", "group-0", losses={"a": 1.0, "b": 2.0})
+    second = evaluation("group_evaluation", "group-1", losses={"a": 3.0, "b": 4.0})
+    overlapping = SplitRecord(tasks=["a", "b"], groups=[["a", "b"], ["a", "b"]], serves=[["b"], ["a"]])
+    assert {t: row["loss"] for t, row in evaluations_of([first, second], overlapping)["split"].items()} == {
+        "b": 2.0, "a": 3.0,
+    }  # fmt: skip
+
+
+def test_where_each_device_has_a_group_of_its_own_a_task_is_the_mean_over_all_samples() -> None:
+    first = replace(evaluation("group_evaluation", "group-0", losses={"a": 1.0}), samples={"a": 1})
+    second = replace(evaluation("group_evaluation", "group-1", losses={"a": 4.0}), samples={"a": 2})
+    alone = SplitRecord(tasks=["a"], groups=[["a"], ["a"]], serves=[["a"], ["a"]])
+    assert evaluations_of([first, second], alone)["split"]["a"]["loss"] == 3.0
+    assert evaluations_of([first, second], alone)["split"]["a"]["samples"] == 3
 
 
 def test_the_split_push_is_the_first_round_of_each_group() -> None:

@@ -16,7 +16,9 @@ from mas_edge.orchestrator.store import MAX_EVENTS, SCHEMA_VERSION, Store
 from mas_edge.protocol.errors import JobError, ServerError
 from tests.orchestrator.small_run import JOB, REPORT, STATE, offer, record, spec
 
-SPLIT = SplitRecord(tasks=["a", "b"], affinity=[[0.0]], affinity_devices=[[1]], value=0.5, groups=[["a"], ["b"]])
+SPLIT = SplitRecord(
+    tasks=["a", "b"], affinity=[[0.0]], affinity_devices=[[1]], value=0.5, groups=[["a"], ["b"]], serves=[["a"], ["b"]]
+)
 
 
 Restart = Callable[[], Store]
