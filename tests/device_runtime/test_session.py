@@ -307,7 +307,9 @@ def test_seconds_are_counted_by_activity(program: Program, runner: Recording, da
     _, report = train(runner, program, start(), data, training(period=1), stop=never)
     assert set(report.seconds) == {"train", "affinity"}
     assert all(seconds > 0 for seconds in report.seconds.values())
-    assert report.cpu_seconds > 0
+    assert report.cpu_seconds > report.affinity_cpu_seconds > 0
+    _, unmeasured = train(runner, program, start(), data, training(), stop=never)
+    assert unmeasured.affinity_cpu_seconds == 0
     assert set(evaluate(runner, program, start(), data).seconds) == {"evaluate"}
 
 

@@ -1,6 +1,5 @@
-"""Aggregation: the accumulator against the weighted mean, and affinities against a sum written out."""
+"""Aggregation: the accumulator against the weighted mean, losses and task weights by hand."""
 
-import math
 from collections.abc import Mapping
 from random import Random
 
@@ -10,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mas_edge.federation.aggregate import Accumulator, affinity_over_rounds, mean_affinity, weighted_losses
+from mas_edge.federation.aggregate import Accumulator, mean_task_weights, weighted_losses
 from mas_edge.protocol.errors import WeightsError
+from mas_edge.protocol.messages import Report
 from mas_edge.protocol.weights import ENCODER, Entry, Layout, Vector, sent_layout
 
 TASKS = ["a", "b", "c"]
@@ -138,39 +138,26 @@ def test_an_update_of_another_shape_is_refused_and_changes_nothing(case: str) ->
     assert accumulator.mean(np.zeros(LAYOUT.size, np.float32)).tobytes() == good.tobytes()
 
 
-rows = st.lists(st.one_of(st.floats(-10, 10), st.just(math.nan)), min_size=3, max_size=3)
-Measured = list[NDArray[np.float64]]
-measured_fleets = st.lists(st.lists(rows, min_size=3, max_size=3).map(np.array), min_size=1, max_size=5)
-
-
-@given(measured_fleets)
-def test_the_mean_affinity_is_taken_pair_by_pair_over_the_devices_that_measured_it(measured: Measured) -> None:
-    mean, devices = mean_affinity(measured)
-    for i in range(3):
-        for j in range(3):
-            values = [matrix[i, j] for matrix in measured if not math.isnan(matrix[i, j])]
-            assert devices[i, j] == len(values)
-            assert mean[i, j] == pytest.approx(sum(values) / len(values) if values else 0.0, abs=1e-12)
-
-
-@given(st.lists(measured_fleets, min_size=1, max_size=4))
-def test_rounds_count_alike_and_only_those_that_measured_a_pair(rounds: list[Measured]) -> None:
-    means = [mean_affinity(measured) for measured in rounds]
-    matrix, devices = affinity_over_rounds(means)
-    for i in range(3):
-        for j in range(3):
-            values = [mean[i, j] for mean, count in means if count[i, j]]
-            assert matrix[i, j] == pytest.approx(sum(values) / len(values) if values else 0.0, abs=1e-12)
-            assert devices[i, j] == sum(count[i, j] for _, count in means)
-
-
-def test_numbers_of_rounds_that_did_not_measure_a_pair_are_never_looked_at() -> None:
-    first = np.array([[1.0, 7.0], [7.0, 7.0]]), np.array([[2, 0], [0, 0]])
-    second = np.array([[3.0, 5.0], [math.nan, math.inf]]), np.array([[1, 1], [0, 0]])
-    matrix, devices = affinity_over_rounds([first, second])
-    assert (matrix.tolist(), devices.tolist()) == ([[2.0, 5.0], [0.0, 0.0]], [[3, 1], [0, 0]])
-
-
 def test_losses_are_weighted_by_the_samples_of_their_own_task() -> None:
     reports = [({"a": 1.0, "b": 5.0}, {"a": 1, "b": 2}), ({"a": 4.0, "b": 9.0}, {"a": 2, "b": 0}), ({"c": 1.0}, {})]
     assert weighted_losses(reports) == {"a": 3.0, "b": 5.0}
+
+
+def balanced(task_weights: dict[str, float], **samples: int) -> Report:
+    return Report(samples=samples, losses={}, task_weights=task_weights)
+
+
+def test_task_weights_are_averaged_by_the_samples_of_their_own_task_and_scaled_to_the_sum_n() -> None:
+    reports = [balanced({"a": 1.0, "b": 1.0}, a=1, b=3), balanced({"a": 1.6, "b": 0.4}, a=1, b=1)]
+    # a (1 + 1.6) / 2 = 1.3, b (3 * 1 + 0.4) / 4 = 0.85: 2.15 in all, scaled to 2
+    assert mean_task_weights(reports) == pytest.approx({"a": 1.3 * 2 / 2.15, "b": 0.85 * 2 / 2.15})
+
+
+def test_a_device_has_no_say_in_the_weight_of_a_task_it_has_no_labels_of() -> None:
+    reports = [balanced({"a": 1.2, "b": 0.8}, a=5, b=0), balanced({"a": 0.8, "b": 1.2}, a=0, b=5)]
+    assert mean_task_weights(reports) == pytest.approx({"a": 1.0, "b": 1.0})
+
+
+def test_task_weights_that_nobody_reported_are_absent() -> None:
+    assert mean_task_weights([]) == mean_task_weights([balanced({}, a=5)]) == {}
+    assert mean_task_weights([balanced({"a": 1.5, "b": 0.5}, a=5)]) == {"a": 1.0}
