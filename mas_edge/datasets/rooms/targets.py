@@ -19,7 +19,10 @@ from mas_edge.datasets.rooms.scene import CLASS_OF_SURFACE, CLASSES, F32, Buildi
 from mas_edge.datasets.rooms.surface import ROUNDING, Surface, surface_at
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, as ITU-R BT.601 weighs them
-SIGMA, WIDE = 1.0, 2.0  # pixels, of the blurs; the wide one for curvature, whose lines are the thinnest
+SIGMA = 1.0  # pixels, of the blurs of what is made from the picture
+# Of the blurs of lines that follow from the geometry, as shares of the picture's side: 1 and 2 pixels of 32. With fixed
+# pixels the lines would be ever thinner in larger pictures, and a network's best answer would be that there are none.
+STEP_SIGMA, CURVATURE_SIGMA = 1 / 32, 2 / 32
 KEYPOINT_GAIN, EDGE_GAIN = np.float32(40.0), np.float32(6.5)  # so that k and t weigh about as much as d and n
 FADE = np.float32(0.1)  # 1/m², of the light at the camera
 CHUNK = 16384  # pixels that are rendered together: their arrays of float32 stay in a core's cache
@@ -151,7 +154,7 @@ def occlusion(seen: View) -> F32:
         step = np.where(fold, np.float32(0), step)
         for side in (one, other):
             found[side] = np.maximum(found[side], step)
-    return blur(found)
+    return blur(found, STEP_SIGMA * seen.depth.shape[-1])
 
 
 def reshading(seen: View) -> F32:
@@ -163,7 +166,8 @@ def reshading(seen: View) -> F32:
 
 def curvature(seen: View) -> F32:
     """The two principal curvatures, the larger first, in units of an edge's 1/(8 cm), [B, 2, H, W]."""
-    return np.stack([blur(seen.image(k * ROUNDING), WIDE) for k in (seen.surface.most, seen.surface.least)], axis=1)
+    sigma = CURVATURE_SIGMA * seen.depth.shape[-1]
+    return np.stack([blur(seen.image(k * ROUNDING), sigma) for k in (seen.surface.most, seen.surface.least)], axis=1)
 
 
 def autoencoder(seen: View) -> F32:

@@ -89,7 +89,7 @@ SCALES: dict[int, dict[str, Scale]] = {
         "edges": Scale((0.176,), 0.117),
         "occlusion": Scale((0.0,), 0.0455),
         "reshading": Scale((0.378,), 0.14),
-        "curvature": Scale((0.0, 0.0), 0.0581),
+        "curvature": Scale((0.003, 0.0), 0.0566),
         "autoencoder": Scale((0.369, 0.364, 0.353), 0.15),
     },
     128: {
@@ -100,7 +100,7 @@ SCALES: dict[int, dict[str, Scale]] = {
         "edges": Scale((0.134,), 0.121),
         "occlusion": Scale((0.0,), 0.0251),
         "reshading": Scale((0.377,), 0.14),
-        "curvature": Scale((0.0, 0.0), 0.0587),
+        "curvature": Scale((0.002, 0.0), 0.0567),
         "autoencoder": Scale((0.37, 0.364, 0.353), 0.15),
     },
 }
