@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from device_runtime.data import open_data
+from mas_edge.datasets.fashion_mnist import SOURCE, FashionChoice, make_fashion
 from mas_edge.datasets.rooms.folders import JOB, SHEET, RoomsChoice, make_rooms
 from mas_edge.datasets.rooms.targets import TASKS
 from mas_edge.datasets.watch import make_watch
@@ -25,6 +26,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     sets = parser.add_subparsers(dest="data_set", required=True, metavar="SET")
     _add_watch(sets)
     _add_rooms(sets)
+    _add_fashion(sets)
 
 
 def _add_watch(sets: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,6 +62,26 @@ def _add_rooms(sets: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     rooms.set_defaults(run=run)
 
 
+def _add_fashion(sets: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    default = FashionChoice()
+    fashion = sets.add_parser(
+        "fashion",
+        help="pictures of clothes: Fashion-MNIST, parted by class, five tasks",
+        description="Part the pictures of the Debian package dataset-fashion-mnist among devices, whose classes are "
+        "drawn from a Dirichlet distribution, with five tasks: garment, rotation, silhouette, edges, inpainting. The "
+        "same arguments give the same folders. A second run finds the folders and changes nothing.",
+        epilog="example: mas-edge data fashion --out ./fashion --devices 20 --alpha 0.1",
+    )
+    _add_output(fashion)
+    fashion.add_argument("--devices", type=int, default=default.devices, metavar="N", help="default: %(default)s")
+    fashion.add_argument(
+        "--alpha", type=float, default=default.alpha, help="small: few classes a device (default: %(default)s)"
+    )
+    _add_samples(fashion, default.samples, default.test_samples, "of each device")
+    fashion.add_argument("--source", type=Path, default=SOURCE, metavar="DIR", help="default: %(default)s")
+    fashion.set_defaults(run=run)
+
+
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -73,7 +95,8 @@ def _add_samples(parser: argparse.ArgumentParser, train: int, test: int, whose: 
 
 def run(args: argparse.Namespace) -> int:
     """Make the folders, or find them; print where they are and what they hold."""
-    return {"watch": _watch, "rooms": _rooms}[args.data_set](args)
+    done: int = {"watch": _watch, "rooms": _rooms, "fashion": _fashion}[args.data_set](args)
+    return done
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -106,6 +129,18 @@ def _rooms(args: argparse.Namespace) -> int:
     print(f"job file: {made.directory / JOB}")
     missing = "none: matplotlib is missing (pip install 'mas-edge[server]')"
     print(f"contact sheet: {sheet if sheet.exists() else missing}")
+    return 0
+
+
+def _fashion(args: argparse.Namespace) -> int:
+    choice = FashionChoice(args.devices, args.alpha, args.samples, args.test_samples, args.seed)
+    made = make_fashion(args.out, choice, args.source)
+    devices = _devices(made.folders)
+    if args.json:
+        return _print_json(made.directory, made.created, devices)
+    state = f"made from the pictures in {args.source}" if made.created else "already there, whole"
+    print(f"{made.directory}: {len(devices)} device folders, {state}")
+    print(f"{_total(devices)}; no picture is on two devices")
     return 0
 
 

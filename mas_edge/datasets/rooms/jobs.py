@@ -14,7 +14,7 @@ _SETS = {"sdnkt": "5", "sdnkterca": "9"}  # task sets that go by their number
 _HEAD = """\
 # {devices} buildings, {count} tasks on pictures of their rooms, {size} x {size} pixels.
 #   {command}
-# What the tasks are, and how the pictures are made: rooms.md beside rooms-5.toml in the models of the kit.
+# What the tasks are, and how the pictures are made: models/rooms.md of the kit.
 name = "{name}"
 fleet = "rooms"
 seed = 0
