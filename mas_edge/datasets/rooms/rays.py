@@ -82,10 +82,9 @@ def _walls(rooms: Rooms, origin: Triple, direction: Triple) -> tuple[F32, NDArra
     depth = np.full(direction[0].shape, INFINITE, np.float32)
     face = np.zeros(direction[0].shape, np.int8)
     for axis, first in enumerate((0, 2, FLOOR)):
-        onwards = direction[axis] > 0
-        t = (np.where(onwards, rooms.size[:, axis : axis + 1], np.float32(0)) - origin[axis]) * _inverse(
-            direction[axis]
-        )
+        inverse = _inverse(direction[axis])
+        onwards = inverse > 0  # not direction > 0: a 0 counts as TINY, and the wall must be the one on that side
+        t = (np.where(onwards, rooms.size[:, axis : axis + 1], np.float32(0)) - origin[axis]) * inverse
         nearer = t < depth
         depth = np.where(nearer, t, depth)
         face = np.where(nearer, np.int8(first) + onwards, face)
