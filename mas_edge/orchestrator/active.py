@@ -10,9 +10,11 @@ from itertools import chain
 
 import numpy as np
 
-from mas_edge.federation.aggregate import Accumulator, mean_affinity, weighted_losses
+from mas_edge.federation.aggregate import Accumulator, weighted_losses
 from mas_edge.federation.flow import GroupState, RoundWork
+from mas_edge.federation.measurements import RoundAffinity, mean_affinity
 from mas_edge.federation.rounds import Outcome, Round
+from mas_edge.job import Affinity
 from mas_edge.orchestrator.records import RoundRecord, Traffic
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Birth, Offer, Plan, PlanKind, Report, SampleCount
@@ -102,15 +104,10 @@ class ActiveRound:
             message = f"affinity is not {len(tasks)} x {len(tasks)}, one row and one column a task"
             raise WeightsError(message)
 
-    def record(self, outcome: Outcome, weights: str) -> RoundRecord:
-        """What the round came to."""
+    def record(self, outcome: Outcome, weights: str, how: Affinity) -> RoundRecord:
+        """What the round came to; ``how``: the affinities are averaged over the devices."""
         reports = self.reports
-        measured = [
-            np.array(report.affinity, np.float64)  # None, a pair that was not measured, becomes NaN
-            for report in reports.values()
-            if report.affinity is not None
-        ]
-        affinity, devices = mean_affinity(measured) if measured else (None, None)
+        affinity = self._affinity(how)
         seconds: Counter[str] = Counter()
         samples: Counter[str] = Counter()
         for report in reports.values():
@@ -124,13 +121,23 @@ class ActiveRound:
             wall_seconds=time.monotonic() - self.began,
             losses=weighted_losses([(report.losses, report.samples) for report in reports.values()]),
             metrics=weighted_losses([(report.metrics, report.samples) for report in reports.values()]),
-            samples=dict(samples), affinity=affinity.tolist() if affinity is not None else None,
-            affinity_devices=devices.tolist() if devices is not None else None,
+            samples=dict(samples), affinity=affinity.matrix.tolist() if affinity else None,
+            affinity_devices=affinity.devices.tolist() if affinity else None,
             device_seconds=dict(seconds), device_cpu_seconds=sum(report.cpu_seconds for report in reports.values()),
             affinity_cpu_seconds=sum(report.affinity_cpu_seconds for report in reports.values()),
             multiply_accumulates=self._multiply_accumulates(),
             refused=self.machine.reasons(), traffic=self.traffic, reports=reports,
         )  # fmt: skip
+
+    def _affinity(self, how: Affinity) -> RoundAffinity | None:
+        """The average over the devices that measured; None if none did."""
+        reports = [report for report in self.reports.values() if report.affinity is not None]
+        if not reports:
+            return None
+        matrices = [np.array(report.affinity, np.float64) for report in reports]  # None, not measured, becomes NaN
+        samples = [max(report.samples.values()) for report in reports]
+        weights = samples if how.weighting == "samples" else None
+        return mean_affinity(matrices, weights=weights, quorum=how.quorum, average=how.average)
 
     def _multiply_accumulates(self) -> dict[str, int]:
         """By method, over all reports: the runs that each device counted, on batches of its size."""

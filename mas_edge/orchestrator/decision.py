@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from mas_edge.federation.aggregate import affinity_over_rounds
+from mas_edge.federation.measurements import MeanAffinity, affinity_over_rounds
 from mas_edge.job import Job
 from mas_edge.mas.affinity import AffinityMatrix
+from mas_edge.mas.automatic import choose_split
+from mas_edge.mas.controls import every_group, random_split, worst_split
+from mas_edge.mas.limits import Costs, GroupLimit
 from mas_edge.mas.merge import MERGED
-from mas_edge.mas.split import SplitSearch
-from mas_edge.orchestrator.records import RoundRecord, SplitRecord
+from mas_edge.mas.overlap import Selection, hoa_groups, tag_groups
+from mas_edge.mas.split import Split, SplitSearch
+from mas_edge.mas.stability import is_stable
+from mas_edge.orchestrator.records import CandidateRecord, RoundRecord, SplitRecord
 from mas_edge.protocol.errors import ServerError
 
+GroupCosts = Mapping[str, Costs]  # by the names of the job's limits
+Groups = Sequence[Sequence[str]]
 
-def decide(job: Job, records: Sequence[RoundRecord]) -> SplitRecord:
-    """The groups of the job's method.
+
+def needs_costs(job: Job) -> bool:
+    """Whether the decision asks what a group costs."""
+    return job.federation.groups == "auto" or any(msgspec.structs.astuple(job.limits))
+
+
+def decide(job: Job, records: Sequence[RoundRecord], costs: GroupCosts | None = None) -> SplitRecord:
+    """The groups of the job's method; ``costs``: by resource, where the job has limits or finds the number of groups.
 
     Raises:
         ServerError: no device measured an affinity, and the method needs one.
@@ -28,31 +44,130 @@ def decide(job: Job, records: Sequence[RoundRecord]) -> SplitRecord:
             return _plain(tasks, [[task] for task in tasks])
         case "all-in-one" | "standalone":
             return _plain(tasks, [tasks])
-    return _by_affinity(job, records)
+        case "hoa":
+            return _selected(tasks, hoa_groups(tasks, _probed(records), int(job.federation.groups)))
+        case "mas" if job.method.split == "random":
+            return _plain(tasks, random_split(tasks, int(job.federation.groups), job.seed))
+    measured = measured_affinity(records)
+    matrix = AffinityMatrix(tuple(tasks), measured.matrix)
+    if job.method.name == "tag":
+        found = _selected(tasks, tag_groups(matrix, int(job.federation.groups)))
+    else:
+        rounds = sum(record.phase == "merge" and record.outcome != "abandoned" for record in records)
+        found = _partition(job, matrix, measured, costs or {}, rounds)
+    return msgspec.structs.replace(
+        found, affinity=measured.matrix.tolist(), affinity_devices=measured.devices.tolist(),
+        affinity_spread=[[None if math.isnan(v) else v for v in row] for row in measured.spread.tolist()],
+    )  # fmt: skip
 
 
-def _plain(tasks: list[str], groups: list[list[str]]) -> SplitRecord:
-    return SplitRecord(tasks=tasks, groups=groups, serves=groups)
-
-
-def _by_affinity(job: Job, records: Sequence[RoundRecord]) -> SplitRecord:
-    """The best partition into exactly N groups by the affinity averaged over the merged rounds."""
-    tasks = [task.name for task in job.tasks]
+def measured_affinity(records: Sequence[RoundRecord]) -> MeanAffinity:
+    """The affinity averaged over the merged rounds. Raises ServerError if no device measured one."""
     measured = [
-        (np.array(r.affinity, np.float64), np.array(r.affinity_devices, np.int64))
-        for r in records
-        if r.group == MERGED and r.kind == "train" and r.affinity is not None
+        (np.array(record.affinity, np.float64), np.array(record.affinity_devices, np.int64))
+        for record in records
+        if record.group == MERGED and record.kind == "train" and record.affinity is not None
     ]
     if not measured:
         message = "no device measured an affinity in the merged rounds: lower affinity.period, or train longer"
         raise ServerError(message)
-    matrix, devices = affinity_over_rounds(measured)
-    search = SplitSearch(AffinityMatrix(tuple(tasks), matrix), int(job.federation.groups))
+    return affinity_over_rounds(measured)
+
+
+def settled(job: Job, records: Sequence[RoundRecord]) -> bool:
+    """Whether the split would be the same whichever rounds and devices had been drawn: the merged rounds can end."""
+    tasks, groups = [task.name for task in job.tasks], job.federation.groups
+    rounds: list[list[NDArray[np.float64]]] = [
+        [np.array(report.affinity, np.float64) for report in record.reports.values() if report.affinity is not None]
+        for record in records
+        if record.group == MERGED and record.kind == "train" and record.outcome != "abandoned"
+    ]
+    number = 2 if groups == "auto" else groups  # a larger number is chosen only where it gains beyond the noise
+    return is_stable([each for each in rounds if each], number, tasks=tasks, seed=job.seed)
+
+
+def _partition(
+    job: Job, matrix: AffinityMatrix, measured: MeanAffinity, costs: GroupCosts, merged_rounds: int
+) -> SplitRecord:
+    """The best partition by affinity, or one of the controls."""
+    tasks, number, limits = list(matrix.tasks), job.federation.groups, _limits(job, costs)
+    if number == "auto":
+        share = 1 - merged_rounds / job.federation.rounds
+        errors = np.nan_to_num(measured.spread, nan=0.0)
+        choice = choose_split(matrix, costs["multiply_accumulates"], share, errors, limits, job.seed)
+        candidates = [
+            CandidateRecord(
+                groups=row.groups, value=row.split.value, gain=row.gain, noise=row.noise, cost=row.cost,
+                chosen=row.chosen,
+            )
+            for row in choice.candidates
+        ]  # fmt: skip
+        return msgspec.structs.replace(_split(tasks, choice.split), reason=choice.reason, candidates=candidates)
+    if job.method.split == "worst":
+        return _split(tasks, worst_split(matrix, number, limits, job.seed))
+    search = SplitSearch(matrix, number, job.federation.at_most, limits, job.seed)
     best, second = search.best(), search.runner_up()
-    groups = [list(group) for group in best.groups]
-    return SplitRecord(
-        tasks=tasks, affinity=matrix.tolist(), affinity_devices=devices.tolist(), value=best.value,
-        groups=groups, serves=groups,
-        runner_up=[list(group) for group in second.groups] if second else None,
+    found = msgspec.structs.replace(
+        _split(tasks, best), runner_up=_lists(second.groups) if second else None,
         runner_up_value=second.value if second else None,
     )  # fmt: skip
+    if job.method.split != "every":
+        return found
+    serving = {frozenset(group) for group in best.groups}
+    every = _lists(every_group(tasks, number))
+    return msgspec.structs.replace(
+        found, groups=every, serves=[group if frozenset(group) in serving else [] for group in every]
+    )
+
+
+def step_seconds(records: Sequence[RoundRecord], work: Costs) -> Costs:
+    """The seconds of a train step of a group on the slowest device, from those that it took for the merged network.
+
+    ``work``: the multiply-accumulates of a group; a step's time is taken to follow them.
+
+    Raises:
+        ServerError: no device has trained the merged network yet.
+    """
+    steps = [
+        report.seconds.get("train", 0.0) / report.steps
+        for record in records
+        for report in record.reports.values()
+        if record.phase == "merge" and report.steps
+    ]
+    if not steps:
+        message = "limits.step_seconds needs a time, and no device has trained the merged network"
+        raise ServerError(message)
+    each = max(steps) / work.of(list(work.heads))
+    return Costs(each * work.encoder, {task: each * head for task, head in work.heads.items()})
+
+
+def _limits(job: Job, costs: GroupCosts) -> list[GroupLimit]:
+    return [
+        GroupLimit(resource, costs[resource], most)
+        for resource, most in msgspec.structs.asdict(job.limits).items()
+        if most
+    ]
+
+
+def _split(tasks: list[str], split: Split) -> SplitRecord:
+    found = _plain(tasks, split.groups)
+    return msgspec.structs.replace(found, value=split.value, bound=split.bound)
+
+
+def _plain(tasks: list[str], groups: Groups) -> SplitRecord:
+    return SplitRecord(tasks=tasks, groups=_lists(groups), serves=_lists(groups))
+
+
+def _selected(tasks: list[str], selection: Selection) -> SplitRecord:
+    return SplitRecord(
+        tasks=tasks, groups=_lists(selection.groups), serves=_lists(selection.serves), value=selection.value
+    )
+
+
+def _lists(groups: Groups) -> list[list[str]]:
+    return [list(group) for group in groups]
+
+
+def _probed(records: Sequence[RoundRecord]) -> dict[frozenset[str], dict[str, float]]:
+    """The test losses of the probes, by their tasks."""
+    return {frozenset(record.tasks): record.losses for record in records if record.phase == "probe_evaluation"}

@@ -11,7 +11,7 @@ from mas_edge.job import Job
 from mas_edge.mas.merge import MERGED
 from mas_edge.orchestrator.records import ArtifactKind
 from mas_edge.protocol.errors import ServerError
-from mas_edge.protocol.messages import HealthCheck, Manifest, Plan, Training, Weights
+from mas_edge.protocol.messages import Balance, HealthCheck, Manifest, Plan, Training, Weights
 
 # Every model must answer one sample within this, on the slowest board; a model that hangs must not become active.
 MAX_LATENCY_S = 5.0
@@ -50,6 +50,14 @@ def artifacts_of(plan: Plan) -> list[tuple[ArtifactKind, Manifest]]:
     return [("program", plan.program), *weights]
 
 
+def _balance(job: Job, group: GroupState) -> Balance | None:
+    """How the device moves the task weights, if the method does."""
+    method = job.method
+    if method.balance == "none":
+        return None
+    return Balance(alpha=method.gradnorm_alpha, rate=method.gradnorm_rate, initial_losses=group.first_losses)
+
+
 def _training(job: Job, work: RoundWork, group: GroupState) -> Training:
     optimizer = job.optimizer
     rounds, measured = group.schedule_rounds or job.federation.rounds, work.group == MERGED and measures_affinity(job)
@@ -60,5 +68,5 @@ def _training(job: Job, work: RoundWork, group: GroupState) -> Training:
         task_weights=group.task_weights,
         # Where nothing is decided by it, nobody asks how tasks help each other.
         affinity_period=job.affinity.period if measured else 0,
-        proximal_mu=optimizer.proximal_mu,
+        proximal_mu=optimizer.proximal_mu, balance=_balance(job, group),
     )  # fmt: skip

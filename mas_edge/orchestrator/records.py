@@ -80,14 +80,29 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     no_model: str = ""  # why it will get no model of this job
 
 
+class CandidateRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One number of groups that was weighed (see ``mas_edge.mas.automatic``)."""
+
+    groups: int
+    value: float
+    gain: float
+    noise: float
+    cost: float
+    chosen: bool
+
+
 class SplitRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The split and what it was decided on."""
+    """The groups and what they were decided on."""
 
     tasks: list[str]
     groups: list[list[str]]
     serves: list[list[str]]  # the tasks that each group answers for; where groups overlap, one group a task
     affinity: list[list[float]] | None = None  # mean over the merged rounds
     affinity_devices: list[list[int]] | None = None
+    affinity_spread: list[list[float | None]] | None = None  # standard error of the mean over rounds
     value: float | None = None
+    bound: float | None = None  # what no split that was allowed exceeds
     runner_up: list[list[str]] | None = None
     runner_up_value: float | None = None
+    reason: str = ""  # why this number of groups
+    candidates: list[CandidateRecord] = []

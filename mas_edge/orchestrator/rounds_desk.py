@@ -12,14 +12,17 @@ import msgspec
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
-from mas_edge.federation.aggregate import Accumulator, weighted_losses
+from mas_edge.federation.aggregate import Accumulator, mean_task_weights, weighted_losses
 from mas_edge.federation.flow import Found, GroupState, JobState, RoundWork
+from mas_edge.federation.methods import measures_affinity
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
 from mas_edge.federation.selection import select
 from mas_edge.federation.supply import Supply, Wanted
 from mas_edge.job import Job
+from mas_edge.mas.merge import MERGED
 from mas_edge.orchestrator.active import ActiveRound
+from mas_edge.orchestrator.decision import settled
 from mas_edge.orchestrator.distribution import Distribution, Shipment
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
 from mas_edge.orchestrator.records import ArtifactKind, RoundRecord
@@ -228,13 +231,13 @@ class RoundsDesk:
             self._pause_until = now + min(pause, ABANDONED_PAUSE_MAX_S)
         else:
             weights = self._aggregate(active)
-            state = flow.finish(self.state, work, weights, self._found(active))
+            state = flow.finish(self.state, work, weights, self._found(active, outcome))
         for device, stage in active.machine.stages().items():
             if stage in ("told", "working"):
                 sender = self._post.sender()
                 cancel = Cancel(**sender, job=state.run_id, round_id=work.round_id, reason=f"closed: {outcome}")
                 self.tell(device, cancel, work.round_id)
-        record = active.record(outcome, weights.artifact if weights else "")
+        record = active.record(outcome, weights.artifact if weights else "", self.job.affinity)
         self._store.close_round(record, state)
         del self.active[work.round_id]
         self.distribution.withdraw(work.round_id)
@@ -247,12 +250,18 @@ class RoundsDesk:
         previous = gather(active.layout, unpack(self._artifacts.read(active.group.weights.artifact)))
         return self._artifacts.put(pack(active.layout, active.accumulator.mean(previous)))
 
-    def _found(self, active: ActiveRound) -> Found:
+    def _found(self, active: ActiveRound, outcome: Outcome) -> Found:
         """What a training round found out beside new weights."""
         if active.work.kind != "train":
             return Found()
-        reports = [(report.losses, report.samples) for report in active.reports.values()]
-        return Found(losses=weighted_losses(reports))
+        reports = active.reports.values()
+        stable = False
+        if self.job.federation.merge_rounds == "auto" and active.work.group == MERGED and measures_affinity(self.job):
+            stable = settled(self.job, [*self._store.records(), active.record(outcome, "", self.job.affinity)])
+        return Found(
+            losses=weighted_losses([(report.losses, report.samples) for report in reports]),
+            task_weights=mean_task_weights(reports), stable=stable,
+        )  # fmt: skip
 
     def _announce(self, record: RoundRecord) -> None:
         losses = ", ".join(f"{task} {loss:.3f}" for task, loss in record.losses.items())

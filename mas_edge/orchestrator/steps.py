@@ -11,8 +11,9 @@ from mas_edge.federation.flow import GroupState, JobState, Local, Provided
 from mas_edge.federation.methods import GroupPlan
 from mas_edge.federation.supply import Wanted, program_called
 from mas_edge.job import Job
+from mas_edge.mas.limits import Costs
 from mas_edge.mas.merge import MERGED, Group, inheritance
-from mas_edge.orchestrator.decision import decide
+from mas_edge.orchestrator.decision import GroupCosts, decide, needs_costs, step_seconds
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import ServerError
@@ -56,11 +57,20 @@ class Steps:
         return flow.prepared(state, None if plan is None else self._made(plan, state), probes)
 
     def _split(self, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord]:
-        decided = decide(self._job, records)
+        decided = decide(self._job, records, self._costs(records))
         devices = sorted({name for record in records for name in record.reports})
         until = state.merged.next_round if state.merged else 0
         plans = methods.group_plans(self._job, decided.groups, decided.serves, devices, until)
         return flow.split(state, [self._made(plan, state) for plan in plans]), decided
+
+    def _costs(self, records: list[RoundRecord]) -> GroupCosts:
+        """What groups cost, if the decision asks for it."""
+        if not needs_costs(self._job):
+            return {}
+        costs: dict[str, Costs] = _workshop().group_costs(self._job)
+        if self._job.limits.step_seconds:
+            costs["step_seconds"] = step_seconds(records, costs["multiply_accumulates"])
+        return costs
 
     def _made(self, plan: GroupPlan, state: JobState) -> GroupState:
         """A network with its programs and its first weights."""

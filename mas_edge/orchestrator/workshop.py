@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,12 +16,13 @@ from mas_edge.export.trace import trace_program
 from mas_edge.federation.supply import halves
 from mas_edge.job import Job
 from mas_edge.learning.network import build, layout_of, vector_of
+from mas_edge.mas.limits import Costs
 from mas_edge.mas.merge import MERGED
 from mas_edge.protocol.errors import JobError
 from mas_edge.protocol.memory import memory_needed
 from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.program import Program
-from mas_edge.protocol.weights import gather, pack, unpack
+from mas_edge.protocol.weights import ENCODER, gather, pack, unpack
 
 
 def make_programs(job: Job, group: str, tasks: Sequence[str], kept: Path | None = None) -> dict[str, bytes]:
@@ -64,6 +66,42 @@ def memory_by_batch(job: Job, group: str, tasks: Sequence[str]) -> dict[str, dic
         for engine, needs in found.items():
             needs[batch] = memory_needed(msgspec.structs.replace(program, engine=engine))
     return found
+
+
+def group_costs(job: Job) -> dict[str, Costs]:
+    """What the network of a group costs by resource, as the sum of its encoder's and its heads' costs.
+
+    Parameters are exact. Multiply-accumulates, of a train step on one sample, and bytes of memory, of a whole batch,
+    are measured on the traced steps of each task alone and of all together.
+
+    Raises:
+        JobError: a network cannot be traced.
+    """
+    tasks = [task.name for task in job.tasks]
+    merged = trace_program(job, MERGED, tasks, ["train_step"])
+    alone = {task: trace_program(job, task, [task], ["train_step"]).methods["train_step"] for task in tasks}
+    whole, batch = merged.methods["train_step"], job.federation.batch_size
+    parts: Counter[str] = Counter()
+    for entry in merged.layout.entries:
+        parts[entry.part] += entry.size
+    return {
+        "parameters": Costs(parts[ENCODER], {task: float(parts[task]) for task in tasks}),
+        "multiply_accumulates": _added_up(
+            whole.multiply_accumulates / batch, {t: each.multiply_accumulates / batch for t, each in alone.items()}
+        ),
+        "memory_bytes": _added_up(whole.memory_bytes, {t: each.memory_bytes for t, each in alone.items()}),
+    }
+
+
+def _added_up(together: float, alone: Mapping[str, float]) -> Costs:
+    """Encoder and heads out of what networks of one task and of all tasks cost.
+
+    Alone, task i costs encoder + head i, and all together encoder + the sum of the heads: the encoder is what the
+    single networks cost too much, n - 1 times.
+    """
+    encoder = (sum(alone.values()) - together) / (len(alone) - 1) if len(alone) > 1 else 0.0
+    encoder = min(max(encoder, 0.0), *alone.values())
+    return Costs(encoder, {task: cost - encoder for task, cost in alone.items()})
 
 
 def _traced(job: Job, group: str, tasks: Sequence[str]) -> Program:
