@@ -19,7 +19,7 @@ from mas_edge.protocol.errors import JobError
 
 Positions = tuple[tuple[int, ...], ...]  # the groups of a partition, each with the positions of its tasks
 ROUNDING = 1e-12  # of what is allowed: a sum that is over by no more, fits
-TRIES = 200  # random orders of first fit, where the first order takes more groups than are surely needed
+TRIES = 40  # random orders of first fit, where the first order takes more groups than are surely needed
 
 
 @dataclass(frozen=True)

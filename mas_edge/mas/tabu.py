@@ -19,7 +19,7 @@ from mas_edge.mas.subsets import Flags, Floats
 
 Labels = NDArray[np.int64]  # shape (n,): the group of each task, 0 to N - 1, none empty
 STARTS = 12
-STEPS_PER_TASK = 5  # a start ends after as many steps without a better partition
+STEPS_PER_TASK = 5  # the patience of a start
 TENURE, TENURE_SPREAD = 4, 7  # steps that a task may not return: TENURE and some more at random, so that no cycle lasts
 
 
@@ -61,14 +61,15 @@ def search(problem: Problem, groups: int, seed: int, starts: int = STARTS, known
     return best
 
 
-def climb(problem: Problem, labels: Labels, rng: np.random.Generator) -> Labels:
-    """Return the best partition on the way of the tabu search that begins at one."""
+def climb(problem: Problem, labels: Labels, rng: np.random.Generator, patience: int = 0) -> Labels:
+    """Return the best partition on the way from one; the way ends ``patience`` steps after the last better one."""
     n, groups = len(labels), int(labels.max()) + 1
     if groups in (1, n):
         return labels
+    patience = patience or STEPS_PER_TASK * n
     tabu_until, rounding = np.zeros((n, groups), np.int64), 1e-12 * problem.range
     best, best_value, now, last_better = labels, problem.value(labels), 0, 0
-    while now - last_better < STEPS_PER_TASK * n:
+    while now - last_better < patience:
         state, now = _State(problem, labels), now + 1
         moved, value = state.best_change(tabu_until > now, best_value + rounding)
         left = np.flatnonzero(moved != labels)
@@ -151,7 +152,7 @@ class _State:
         return gained
 
     def _swaps(self) -> Floats:
-        """Return what it gains to exchange two tasks, shape (n, n); -inf of two of one group."""
+        """Return what it gains to exchange two tasks, shape (n, n); -inf where that changes nothing."""
         problem, own = self._problem, self._labels
         tasks = np.arange(len(own))
         incoming = self.ties[:, own].T  # of task k to the group of task j, at (j, k)
@@ -160,7 +161,8 @@ class _State:
         after = self._gains(pairs, self.sizes[own][:, None], problem.alone[None, :], carried)
         before = self.gains[own]
         gained: Floats = after + after.T - before[:, None] - before
-        gained[own[:, None] == own] = -np.inf
+        single = self.sizes[own] == 1
+        gained[(own[:, None] == own) | (single[:, None] & single)] = -np.inf
         return gained
 
     def _gains(self, pairs: Floats, sizes: Floats, alone: Floats, carried: Floats) -> Floats:

@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mas_edge.mas.affinity import AffinityMatrix
-from mas_edge.mas.split import MAX_TASKS, Split, SplitSearch, best_split, partitions, value_of
+from mas_edge.mas.limits import Costs, GroupLimit
+from mas_edge.mas.split import MAX_TASKS, Split, SplitSearch, best_split, partitions, splits_by_number, value_of
 from mas_edge.protocol.errors import JobError
 from tests.mas.matrices import COSINE, LETTERS, TAG, matrices, named, random_matrix
 
@@ -104,6 +105,53 @@ def test_no_split_is_better_than_the_best(matrix: AffinityMatrix, data: st.DataO
 
 
 @given(matrices(), st.data())
+def test_an_exact_split_is_proven_to_be_the_best(matrix: AffinityMatrix, data: st.DataObject) -> None:
+    search = SplitSearch(matrix, data.draw(st.integers(1, len(matrix.tasks))), data.draw(st.booleans()))
+    best, runner_up = search.best(), search.runner_up()
+    assert best.optimal
+    assert best.bound == best.value
+    assert runner_up is None or not runner_up.optimal
+
+
+@settings(deadline=None)
+@given(matrices())
+def test_the_splits_by_number_are_the_best_of_each_number(matrix: AffinityMatrix) -> None:
+    splits = splits_by_number(matrix)
+    assert splits == tuple(best_split(matrix, count) for count in range(1, len(matrix.tasks) + 1))
+    assert all(split.optimal for split in splits)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 6), st.integers(0, 10**6), st.data())
+def test_of_the_splits_that_keep_the_limits_the_best_is_found(n: int, seed: int, data: st.DataObject) -> None:
+    matrix = random_matrix(n, seed)
+    heads = {task: float(cost) for task, cost in zip(matrix.tasks, data.draw(head_costs(n)), strict=True)}
+    limit = GroupLimit(
+        "memory", Costs(3, heads), 3 + data.draw(st.integers(max(map(int, heads.values()), default=1), 20))
+    )
+    groups = data.draw(st.integers(1, n))
+    fitting = [
+        split
+        for split in brute_force(matrix, range(groups, groups + 1))
+        if all(limit.costs.of(group) <= limit.allowed for group in split.groups)
+    ]
+    if fitting:
+        assert best_split(matrix, groups, limits=[limit]).value == pytest.approx(fitting[0].value, abs=1e-10)
+        return
+    fewest = next(
+        k
+        for k in range(groups, n + 1)
+        if any(all(limit.costs.of(group) <= limit.allowed for group in s.groups) for s in every_split(matrix, k))
+    )
+    with pytest.raises(JobError, match=rf"limit of memory .*the smallest number that fits is {fewest};"):
+        best_split(matrix, groups, limits=[limit])
+
+
+def head_costs(n: int) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(1, 9), min_size=n, max_size=n)
+
+
+@given(matrices(), st.data())
 def test_a_split_is_a_partition_in_task_order(matrix: AffinityMatrix, data: st.DataObject) -> None:
     groups = data.draw(st.integers(1, len(matrix.tasks)))
     split = best_split(matrix, groups)
@@ -158,6 +206,53 @@ def test_two_planted_clusters_are_found_among_fourteen_tasks() -> None:
     values = np.where(cluster[:, None] == cluster, 0.2, -0.1) + 0.01 * random_matrix(14, 0).values
     split = best_split(named(values), 2)
     assert split.groups == tuple(tuple(f"task{i}" for i in range(14) if cluster[i] == c) for c in (0, 1))
+
+
+@pytest.mark.parametrize("groups", [2, 3, 5, 8, 20, 21])
+def test_beyond_the_exact_search_a_planted_split_is_found_with_a_bound_close_above_it(groups: int) -> None:
+    cluster = np.arange(22) % groups
+    values = np.where(cluster[:, None] == cluster, 0.2, -0.1) + 0.005 * random_matrix(22, 0).values
+    split = best_split(named(values), groups)
+    assert split.groups == tuple(tuple(f"task{i}" for i in range(22) if cluster[i] == c) for c in range(groups))
+    together = value_of(named(values), [[f"task{i}" for i in range(22)]])
+    assert split.bound is not None
+    assert split.value <= split.bound <= split.value + 0.05 * (split.value - together)
+
+
+@pytest.mark.parametrize("groups", [1, 30])
+def test_where_there_is_only_one_split_it_is_proven_for_any_number_of_tasks(groups: int) -> None:
+    assert best_split(random_matrix(30, 1), groups).optimal
+
+
+def test_at_most_is_no_worse_than_exactly_beyond_the_exact_search() -> None:
+    matrix = random_matrix(21, 3)
+    at_most = best_split(matrix, 5, at_most=True)
+    assert at_most.value >= best_split(matrix, 5).value
+    assert at_most.bound is not None
+    assert at_most.bound >= at_most.value
+
+
+def test_the_largest_number_of_tasks_is_split() -> None:
+    matrix = random_matrix(MAX_TASKS, 5)
+    search = SplitSearch(matrix, 40)
+    best, runner_up = search.best(), search.runner_up()
+    assert len(best.groups) == 40
+    assert runner_up is not None
+    assert runner_up.groups != best.groups
+    assert runner_up.value <= best.value
+    assert best.bound is not None
+    assert value_of(matrix, best.groups) == best.value <= best.bound
+
+
+def test_limits_hold_beyond_the_exact_search() -> None:
+    matrix = random_matrix(30, 2)
+    limit = GroupLimit("parameters", Costs(100, dict.fromkeys(matrix.tasks, 10.0)), 150)  # five heads a group
+    split = best_split(matrix, 6, limits=[limit])
+    assert [len(group) for group in split.groups] == [5] * 6
+    assert split.bound is not None
+    assert split.bound >= split.value
+    with pytest.raises(JobError, match=r"30 tasks into 5 groups within the limit of parameters .* that fits is 6"):
+        best_split(matrix, 5, limits=[limit])
 
 
 @pytest.mark.parametrize("groups", [-1, 0, 6])
