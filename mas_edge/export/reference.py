@@ -29,6 +29,9 @@ class Reference:
 
     def __init__(self, network: Network, job: Job, learning_rate: float, momentum: float, weight_decay: float) -> None:
         self._network, self._options = copy.deepcopy(network), job.optimizer
+        self._kind, self._balanced = job.affinity.kind, job.method.balance == "gradnorm"
+        self._z = torch.zeros(0)  # what the encoder last gave
+        self._network.encoder.register_forward_hook(self._keep)
         self._tasks = [job.task(name) for name in network.heads]
         self._losses, self._metrics = list(map(loss_of, self._tasks)), list(map(metric_of, self._tasks))
         self._scale = 1 / math.sqrt(len(self._tasks)) if job.optimizer.scale_encoder_gradient else 1.0
@@ -47,6 +50,9 @@ class Reference:
         results = methods[method]({name: torch.tensor(array) for name, array in feeds.items()})
         return {name: tensor.detach().numpy() for name, tensor in results.items()}
 
+    def _keep(self, _encoder: nn.Module, _inputs: Any, z: Tensor) -> None:
+        self._z = z
+
     def _measure(self, measures: Sequence[Measure], feeds: dict[str, Tensor]) -> list[Tensor]:
         outputs = self._network(feeds["x"])
         values = []
@@ -62,6 +68,7 @@ class Reference:
             for parameter, start in zip(self._trained, self._pieces(feeds["momentum"]), strict=True):
                 self._sgd.state[parameter]["momentum_buffer"] = start.clone()
         losses = self._measure(self._losses, feeds)
+        norms = self._norms(losses) if self._balanced else {}
         total = (torch.stack(losses) * feeds["task_weights"]).sum()
         total.backward()
         for parameter, gradient in zip(self._trained, self._gradients(self._trained), strict=True):
@@ -76,7 +83,17 @@ class Reference:
         self._sgd.step()
         velocity = [self._sgd.state[parameter]["momentum_buffer"].reshape(-1) for parameter in self._trained]
         weights = torch.tensor(vector_of(self._network))
-        return {"weights": weights, "momentum": torch.cat(velocity), "losses": torch.stack(losses)}
+        return {"weights": weights, "momentum": torch.cat(velocity), "losses": torch.stack(losses), **norms}
+
+    def _norms(self, losses: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {"norms": torch.stack([gradient.norm() for gradient in self._by_features(losses)])}
+
+    def _by_features(self, losses: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of each loss by the encoder's output."""
+        return [
+            torch.autograd.grad(loss, self._z, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+            for loss in losses
+        ]
 
     def _pieces(self, vector: Tensor) -> list[Tensor]:
         pieces = torch.split(vector, [parameter.numel() for parameter in self._trained])
@@ -100,14 +117,21 @@ class Reference:
 
     def _affinity(self, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
         self._network.train()
-        rate, decay = feeds["hyper"][0], feeds["hyper"][2]
         before = self._measure(self._losses, feeds)
+        if self._kind == "features":
+            gradients = [gradient.flatten() for gradient in self._by_features(before)]
+            return _gram(before, gradients, gradients)
+        rate, decay = feeds["hyper"][0], feeds["hyper"][2]
         moves = []
         for loss in before:
             self._sgd.zero_grad()
             loss.backward(retain_graph=True)
             moves.append([self._scale * gradient for gradient in self._gradients(self._encoder)])
         start = [parameter.detach().clone() for parameter in self._encoder]
+        if self._kind == "first_order":
+            flat = [torch.cat([gradient.flatten() for gradient in move]) for move in moves]
+            decayed = decay * torch.cat([origin.flatten() for origin in start])
+            return _gram(before, [move + decayed for move in flat], [move / self._scale for move in flat])
         rows = []
         with torch.no_grad():
             for move in moves:
@@ -116,3 +140,15 @@ class Reference:
                 pairs = zip(self._measure(self._losses, feeds), before, strict=True)
                 rows.append([(1 - after / loss) / rate if loss != 0 else 0.0 for after, loss in pairs])
         return {"losses": torch.stack(before), "affinity": torch.tensor(rows)}
+
+
+def _gram(losses: Sequence[Tensor], steps: Sequence[Tensor], gradients: Sequence[Tensor]) -> dict[str, Tensor]:
+    """S_ij = <step_i, g_j> / L_j, and 0 where either task has no loss."""
+    rows = [
+        [
+            float(step @ gradient / loss) if loss != 0 and own != 0 else 0.0
+            for gradient, loss in zip(gradients, losses, strict=True)
+        ]
+        for step, own in zip(steps, losses, strict=True)
+    ]
+    return {"losses": torch.stack(list(losses)), "affinity": torch.tensor(rows)}
