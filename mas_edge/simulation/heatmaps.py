@@ -15,7 +15,7 @@ from mas_edge.mas.merge import MERGED
 Matrix = NDArray[np.float64]  # [n, n]: row = source, column = recipient
 
 SHOWN = 5  # rounds beside the mean
-NUMBERS = 9  # tasks up to which the mean's values are written
+NUMBERS = 9  # tasks up to which the values are written
 
 
 def draw_heatmaps(result: dict[str, Any], title: str, dpi: int) -> Figure:
@@ -44,7 +44,8 @@ def draw_heatmaps(result: dict[str, Any], title: str, dpi: int) -> Figure:
         axis.set_yticks(range(len(named)), named if left else [], fontsize=7)
         if mean:
             _frame(axis, [len(group) for group in groups])
-    figure.suptitle(f"Affinity of {title}; frames: the groups", fontsize=10)
+    scale = "; numbers: tenths of the panel's largest" if len(tasks) <= NUMBERS else ""
+    figure.suptitle(f"Affinity of {title}; frames: the groups{scale}", fontsize=10)
     figure.supxlabel("recipient: whose loss changes", fontsize=8)
     figure.supylabel("source: whose gradient steps", fontsize=8)
     return figure
@@ -83,7 +84,8 @@ def _panel(axis: Axes, matrix: Matrix, title: str, with_numbers: bool) -> None:
         for j in range(n):
             if i != j:
                 colour = "w" if abs(matrix[i, j]) > 0.6 * reach else "#222222"
-                text = f"{matrix[i, j] / reach * 10:+.0f}".replace("-", "−")
+                tenths = round(matrix[i, j] / reach * 10)
+                text = f"{tenths:+}".replace("-", "−") if tenths else "0"
                 axis.text(j, i, text, ha="center", va="center", fontsize=6, color=colour)
     axis.set_title(f"{title}: largest {reach:.2g}", fontsize=8)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -14,11 +16,12 @@ from mas_edge.simulation.heatmaps import draw_heatmaps
 from mas_edge.simulation.labels import place_labels
 from mas_edge.simulation.pairs import Spread, Summary
 
-# Okabe and Ito's colours: told apart by people who see fewer; more methods repeat them with other markers.
+# Okabe and Ito's colours: told apart by people who see fewer; more methods repeat them with other markers and hatches.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
-MARKERS = "osD^vPX*"
+MARKERS, HATCHES = "osD^vPX*", ("", "////", "....", "xxxx")
 CHOSEN = ("mas", "tag", "hoa")  # methods whose groups are a choice
 DPI = 150
+BARS = 48  # beside each other in one row of a picture
 
 
 def draw_all(compared: Compared, out: Path) -> dict[str, str]:
@@ -46,7 +49,7 @@ def draw_teaser(comparison: Comparison, path: Path) -> bool:
     """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained", dpi=DPI)
     axis = figure.subplots()
-    points = []
+    points, lines = [], []
     for number, summary in enumerate(comparison.summaries):
         x, y = summary.numbers["device_seconds"], summary.numbers["normalised_total"]
         axis.errorbar(
@@ -54,6 +57,8 @@ def draw_teaser(comparison: Comparison, path: Path) -> bool:
             color=_colour(number), markersize=9, capsize=3, elinewidth=1.2, zorder=3,
         )  # fmt: skip
         points.append((x.mean, y.mean, summary.method, _colour(number)))
+        dx, dy = x.deviation or 0.0, y.deviation or 0.0
+        lines += [((x.mean - dx, y.mean), (x.mean + dx, y.mean)), ((x.mean, y.mean - dy), (x.mean, y.mean + dy))]
     front = _front([(x, y) for x, y, _, _ in points])
     axis.plot([x for x, _ in front], [y for _, y in front], color="#bbbbbb", linewidth=1, linestyle="--", zorder=1)
     axis.set_xlim(left=0)
@@ -65,7 +70,7 @@ def draw_teaser(comparison: Comparison, path: Path) -> bool:
     axis.set_title(f"{comparison.job.name}: {_seeds(comparison)}", fontsize=10)
     axis.grid(color="#eeeeee", zorder=0)
     axis.spines[["top", "right"]].set_visible(False)
-    place_labels(figure, axis, points)
+    place_labels(figure, axis, points, [*lines, *pairwise(front)])
     return _save(figure, path)
 
 
@@ -79,27 +84,44 @@ def draw_tasks(comparison: Comparison, path: Path) -> bool:
     shown = [s for s in comparison.summaries if s.method != comparison.reference and _changes(s)]
     if not shown:
         return False
-    tasks = [*_changes(shown[0]), "mean"]
-    width = 0.8 / len(shown)
-    figure = Figure(figsize=(max(6.4, 0.3 * len(tasks) * len(shown) + 2), 3.8), layout="constrained", dpi=DPI)
-    axis = figure.subplots()
-    colours = {summary.method: _colour(number) for number, summary in enumerate(comparison.summaries)}
-    for place, summary in enumerate(shown):
-        spreads = [*_changes(summary).values(), summary.numbers["mean_change"]]
-        axis.bar(
-            [at + (place - (len(shown) - 1) / 2) * width for at in range(len(tasks))],
-            [100 * each.mean for each in spreads], width * 0.92,
-            yerr=None if spreads[0].deviation is None else [100 * (each.deviation or 0.0) for each in spreads],
-            color=colours[summary.method], label=summary.method, error_kw={"elinewidth": 1, "ecolor": "#333333"},
-        )  # fmt: skip
-    axis.axhline(0, color="#333333", linewidth=0.8)
-    axis.axvline(len(tasks) - 1.5, color="#bbbbbb", linewidth=1, linestyle="--")
-    axis.set_xticks(range(len(tasks)), tasks)
-    axis.set_ylabel(f"test loss against {comparison.reference}, %\n(below 0 is better)")
-    axis.set_title(f"{comparison.job.name}: {_seeds(comparison)}", fontsize=10)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=min(6, len(shown)), frameon=False)
+    spreads = {
+        summary.method: {**_changes(summary), "mean": summary.numbers["mean_change"]} for summary in shown
+    }  # fmt: skip
+    tasks = list(spreads[shown[0].method])
+    each = max(1, BARS // len(shown))  # tasks in a row of the picture
+    parts = [tasks[at : at + each] for at in range(0, len(tasks), each)]
+    most = max(map(len, parts))
+    figure = Figure(
+        figsize=(max(6.4, 0.26 * most * len(shown) + 2), 2.6 * len(parts) + 1.2), layout="constrained", dpi=DPI
+    )
+    axes = figure.subplots(len(parts), 1, squeeze=False, sharey=True)[:, 0]
+    numbers = {summary.method: number for number, summary in enumerate(comparison.summaries)}
+    for axis, part in zip(axes, parts, strict=True):
+        for place, (method, own) in enumerate(spreads.items()):
+            _bars(axis, [own[task] for task in part], place, len(shown), numbers[method], method)
+        axis.axhline(0, color="#333333", linewidth=0.8)
+        if part[-1] == "mean":
+            axis.axvline(len(part) - 1.5, color="#bbbbbb", linewidth=1, linestyle="--")
+        axis.set_xticks(range(len(part)), part)
+        axis.set_xlim(-0.6, most - 0.4)
+        axis.spines[["top", "right"]].set_visible(False)
+    title = f"test loss against {comparison.reference}, % (below 0 is better)"
+    figure.suptitle(f"{comparison.job.name}, {_seeds(comparison)}: {title}", fontsize=10)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(shown)), frameon=False)
     return _save(figure, path)
+
+
+def _bars(axis: Axes, spreads: list[Spread], place: int, places: int, number: int, label: str) -> None:
+    """One method's bars, at its place among the others'."""
+    width = 0.8 / places
+    axis.bar(
+        [at + (place - (places - 1) / 2) * width for at in range(len(spreads))],
+        [100 * spread.mean for spread in spreads], width * 0.92, color=_colour(number), label=label,
+        hatch=HATCHES[number // len(COLOURS) % len(HATCHES)], edgecolor="#ffffff", linewidth=0,
+        yerr=None if spreads[0].deviation is None else [100 * (spread.deviation or 0.0) for spread in spreads],
+        error_kw={"elinewidth": 1, "ecolor": "#333333"},
+    )  # fmt: skip
 
 
 def _changes(summary: Summary) -> dict[str, Spread]:
@@ -123,23 +145,24 @@ def draw_splits(compared: Compared, path: Path) -> bool:
     if not blocks:
         return False
     tasks = [task.name for task in comparison.job.tasks]
-    lines = sum(len(groups) for _, groups in blocks) + 0.6 * (len(blocks) - 1)
-    figure = Figure(figsize=(0.95 * len(tasks) + 2.6, 0.27 * lines + 1.0), layout="constrained", dpi=DPI)
+    lines = sum(len(groups) for _, _, groups in blocks) + 0.6 * (len(blocks) - 1)
+    figure = Figure(figsize=(0.95 * len(tasks) + 2.6, 0.22 * lines + 1.0), layout="constrained", dpi=DPI)
     axis = figure.subplots()
     y, middles = 0.0, []
-    for number, (_, groups) in enumerate(blocks):
+    colours = {method: _colour(number) for number, method in enumerate(comparison.methods)}
+    for method, _, groups in blocks:
         middles.append(y + (len(groups) - 1) / 2)
         for group, serves in groups:
             at = [tasks.index(task) for task in group]
-            colour = _colour(number)
+            colour = colours[method]
             axis.plot([min(at), max(at)], [y, y], color=colour, linewidth=1.5, zorder=1)
             faces = [colour if task in serves else "#ffffff" for task in group]
-            axis.scatter(at, [y] * len(at), s=95, marker="s", c=faces, edgecolors=colour, linewidths=1.5, zorder=2)
+            axis.scatter(at, [y] * len(at), s=70, marker="s", c=faces, edgecolors=colour, linewidths=1.5, zorder=2)
             y += 1
         y += 0.6
     axis.set_ylim(y - 0.9, -0.7)
     axis.set_xlim(-0.5, len(tasks) - 0.5)
-    axis.set_yticks(middles, [label for label, _ in blocks], fontsize=8)
+    axis.set_yticks(middles, [f"{method}\n{seeds}" for method, seeds, _ in blocks], fontsize=8)
     axis.set_xticks(range(len(tasks)), tasks, fontsize=8)
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
@@ -150,15 +173,15 @@ def draw_splits(compared: Compared, path: Path) -> bool:
 Group = tuple[tuple[str, ...], tuple[str, ...]]  # its tasks, and those that it answers for
 
 
-def _blocks(compared: Compared) -> list[tuple[str, tuple[Group, ...]]]:
-    """The groups by method, the seeds that chose the same ones together."""
+def _blocks(compared: Compared) -> list[tuple[str, str, tuple[Group, ...]]]:
+    """Method, seeds and groups; the seeds that chose the same ones together."""
     seeds: dict[tuple[str, tuple[Group, ...]], list[int]] = {}
     for row in compared.comparison.rows:
         result = compared.results[row.method, row.seed]
         if result["job"]["method"]["name"] in CHOSEN:
             seeds.setdefault((row.method, _groups(result)), []).append(row.seed)
     return [
-        (f"{method}\nseed{'' if len(own) == 1 else 's'} {', '.join(map(str, own))}", groups)
+        (method, f"seed{'' if len(own) == 1 else 's'} {', '.join(map(str, own))}", groups)
         for (method, groups), own in seeds.items()
     ]
 
