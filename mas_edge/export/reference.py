@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,9 +29,7 @@ class Reference:
 
     def __init__(self, network: Network, job: Job, learning_rate: float, momentum: float, weight_decay: float) -> None:
         self._network, self._options = copy.deepcopy(network), job.optimizer
-        self._kind, self._balanced = job.affinity.kind, job.method.balance == "gradnorm"
-        self._z = torch.zeros(0)  # what the encoder last gave
-        self._network.encoder.register_forward_hook(self._keep)
+        self._affinity_kind, self._balance = job.affinity.kind, job.method.balance
         self._tasks = [job.task(name) for name in network.heads]
         self._losses, self._metrics = list(map(loss_of, self._tasks)), list(map(metric_of, self._tasks))
         self._scale = 1 / math.sqrt(len(self._tasks)) if job.optimizer.scale_encoder_gradient else 1.0
@@ -44,17 +42,18 @@ class Reference:
         methods = {
             "train_step": self._train_step,
             "evaluate": self._evaluate,
-            "affinity": self._affinity,
+            "affinity": self._affinity if self._affinity_kind == "lookahead" else self._gram_affinity,
             "infer": self._infer,
         }
         results = methods[method]({name: torch.tensor(array) for name, array in feeds.items()})
         return {name: tensor.detach().numpy() for name, tensor in results.items()}
 
-    def _keep(self, _encoder: nn.Module, _inputs: Any, z: Tensor) -> None:
-        self._z = z
-
     def _measure(self, measures: Sequence[Measure], feeds: dict[str, Tensor]) -> list[Tensor]:
-        outputs = self._network(feeds["x"])
+        return self._measure_outputs(measures, self._network(feeds["x"]), feeds)
+
+    def _measure_outputs(
+        self, measures: Sequence[Measure], outputs: Mapping[str, Tensor], feeds: dict[str, Tensor]
+    ) -> list[Tensor]:
         values = []
         for task, measure in zip(self._tasks, measures, strict=True):
             target, mask = usable(task, feeds[f"y.{task.name}"], feeds[f"mask.{task.name}"])
@@ -67,8 +66,8 @@ class Reference:
         if not self._sgd.state:
             for parameter, start in zip(self._trained, self._pieces(feeds["momentum"]), strict=True):
                 self._sgd.state[parameter]["momentum_buffer"] = start.clone()
+        norms = self._norms(feeds) if self._balance == "gradnorm" else {}
         losses = self._measure(self._losses, feeds)
-        norms = self._norms(losses) if self._balanced else {}
         total = (torch.stack(losses) * feeds["task_weights"]).sum()
         total.backward()
         for parameter, gradient in zip(self._trained, self._gradients(self._trained), strict=True):
@@ -85,15 +84,18 @@ class Reference:
         weights = torch.tensor(vector_of(self._network))
         return {"weights": weights, "momentum": torch.cat(velocity), "losses": torch.stack(losses), **norms}
 
-    def _norms(self, losses: Sequence[Tensor]) -> dict[str, Tensor]:
-        return {"norms": torch.stack([gradient.norm() for gradient in self._by_features(losses)])}
+    def _norms(self, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
+        """|dL_i/dz| on a network of its own: batch statistics move once a step, and dropout draws the same."""
+        with torch.random.fork_rng(devices=[]):
+            rows, _ = copy.deepcopy(self)._feature_gradients(feeds)
+        return {"norms": torch.stack([row.norm() for row in rows])}
 
-    def _by_features(self, losses: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of each loss by the encoder's output."""
-        return [
-            torch.autograd.grad(loss, self._z, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-            for loss in losses
-        ]
+    def _feature_gradients(self, feeds: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """dL_i/dz at the encoder's output z, flat, and the losses."""
+        z = self._network.encoder(feeds["x"]).detach().requires_grad_()
+        outputs = {task: head(z) for task, head in self._network.heads.items()}
+        losses = self._measure_outputs(self._losses, outputs, feeds)
+        return [torch.autograd.grad(loss, z, retain_graph=True)[0].flatten() for loss in losses], losses
 
     def _pieces(self, vector: Tensor) -> list[Tensor]:
         pieces = torch.split(vector, [parameter.numel() for parameter in self._trained])
@@ -115,23 +117,35 @@ class Reference:
         with torch.no_grad():
             return {f"out.{task}": output for task, output in self._network(feeds["x"]).items()}
 
+    def _gram_affinity(self, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
+        """<move_i, gradient_j> / L_j, at the encoder's output or in its weights, entry by entry."""
+        self._network.train()
+        if self._affinity_kind == "features":
+            gradients, losses = self._feature_gradients(feeds)
+            moves = gradients
+        else:
+            gradients, losses = [], self._measure(self._losses, feeds)
+            for loss in losses:
+                self._sgd.zero_grad()
+                loss.backward(retain_graph=True)
+                gradients.append(torch.cat([gradient.flatten() for gradient in self._gradients(self._encoder)]))
+            theta = torch.cat([parameter.detach().flatten() for parameter in self._encoder])
+            moves = [self._scale * gradient + feeds["hyper"][2] * theta for gradient in gradients]
+        with torch.no_grad():
+            pairs = list(zip(gradients, losses, strict=True))
+            rows = [[torch.dot(move, g) / loss if loss != 0 else 0.0 for g, loss in pairs] for move in moves]
+        return {"losses": torch.stack(losses), "affinity": torch.tensor(rows)}
+
     def _affinity(self, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
         self._network.train()
-        before = self._measure(self._losses, feeds)
-        if self._kind == "features":
-            gradients = [gradient.flatten() for gradient in self._by_features(before)]
-            return _gram(before, gradients, gradients)
         rate, decay = feeds["hyper"][0], feeds["hyper"][2]
+        before = self._measure(self._losses, feeds)
         moves = []
         for loss in before:
             self._sgd.zero_grad()
             loss.backward(retain_graph=True)
             moves.append([self._scale * gradient for gradient in self._gradients(self._encoder)])
         start = [parameter.detach().clone() for parameter in self._encoder]
-        if self._kind == "first_order":
-            flat = [torch.cat([gradient.flatten() for gradient in move]) for move in moves]
-            decayed = decay * torch.cat([origin.flatten() for origin in start])
-            return _gram(before, [move + decayed for move in flat], [move / self._scale for move in flat])
         rows = []
         with torch.no_grad():
             for move in moves:
@@ -140,15 +154,3 @@ class Reference:
                 pairs = zip(self._measure(self._losses, feeds), before, strict=True)
                 rows.append([(1 - after / loss) / rate if loss != 0 else 0.0 for after, loss in pairs])
         return {"losses": torch.stack(before), "affinity": torch.tensor(rows)}
-
-
-def _gram(losses: Sequence[Tensor], steps: Sequence[Tensor], gradients: Sequence[Tensor]) -> dict[str, Tensor]:
-    """S_ij = <step_i, g_j> / L_j, and 0 where either task has no loss."""
-    rows = [
-        [
-            float(step @ gradient / loss) if loss != 0 and own != 0 else 0.0
-            for gradient, loss in zip(gradients, losses, strict=True)
-        ]
-        for step, own in zip(steps, losses, strict=True)
-    ]
-    return {"losses": torch.stack(list(losses)), "affinity": torch.tensor(rows)}

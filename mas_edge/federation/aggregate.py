@@ -11,13 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mas_edge.federation import measurements
-from mas_edge.federation.measurements import Counts, Matrix, mean_affinity
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Report
 from mas_edge.protocol.weights import ENCODER, Layout, Vector, part_weights, sent_layout
-
-__all__ = ["Accumulator", "affinity_over_rounds", "mean_affinity", "mean_task_weights", "weighted_losses"]
 
 
 class Accumulator:
@@ -56,12 +52,6 @@ class Accumulator:
                 place = self._places[entry.name]
                 result[place] = (self._sum[place] / weight).astype(np.float32)
         return result
-
-
-def affinity_over_rounds(rounds: Sequence[tuple[Matrix, Counts]]) -> tuple[Matrix, Counts]:
-    """Matrix and devices of ``measurements.affinity_over_rounds``."""
-    found = measurements.affinity_over_rounds(rounds)
-    return found.matrix, found.devices
 
 
 def weighted_losses(reports: Sequence[tuple[Mapping[str, float], Mapping[str, int]]]) -> dict[str, float]:

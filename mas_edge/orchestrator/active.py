@@ -92,6 +92,8 @@ class ActiveRound:
                 shown = ", ".join(unknown)[:200]
                 message = f"report has {name} of tasks that are not in group {self.group.name}: {shown}"
                 raise WeightsError(message)
+        if report.task_weights:
+            self._check_task_weights(report.task_weights)
         counted = {task for task, count in report.samples.items() if count}
         if kind == "train" and not counted:
             message = "a training report counts no sample"
@@ -102,6 +104,12 @@ class ActiveRound:
             raise WeightsError(message)
         if report.affinity is not None and [len(row) for row in report.affinity] != [len(tasks)] * len(tasks):
             message = f"affinity is not {len(tasks)} x {len(tasks)}, one row and one column a task"
+            raise WeightsError(message)
+
+    def _check_task_weights(self, weights: Mapping[str, float]) -> None:
+        most = len(self.group.tasks)
+        if set(weights) != set(self.group.tasks) or not all(0 < weight <= most for weight in weights.values()):
+            message = f"report has task weights {str(weights)[:200]}; expected one above 0, up to {most}, for every task"
             raise WeightsError(message)
 
     def record(self, outcome: Outcome, weights: str, how: Affinity) -> RoundRecord:
@@ -169,7 +177,7 @@ def _check_numbers(report: Report) -> None:
             message = f"report counts {str(count)[:40]} of something; expected 0 to {MAX_COUNT}"
             raise WeightsError(message)
     numbers: list[Iterable[float]] = [report.losses.values(), report.metrics.values(), *_measured(report)]
-    seconds = [*report.seconds.values(), report.cpu_seconds, report.latency_s]
+    seconds = [*report.seconds.values(), report.cpu_seconds, report.affinity_cpu_seconds, report.latency_s]
     for number in chain(seconds, *numbers):
         if not abs(number) <= MAX_NUMBER:  # a NaN compares as false
             message = f"report holds the number {number}; expected finite numbers that fit into a float32"

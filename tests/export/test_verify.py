@@ -6,11 +6,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from device_runtime.engines.torch_engine import TorchEngine
 from mas_edge.export.trace import trace_program
 from mas_edge.export.verify import DRIFT_TOLERANCE, TOLERANCE, Comparison, verify
-from mas_edge.job import Job, Optimizer, Task
+from mas_edge.job import Affinity, Job, Method, Optimizer, Task
 from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.program import Program
@@ -43,6 +44,8 @@ def verified(job: Job) -> list[Comparison]:
         pytest.param(series_job(KINDS[:2], Optimizer(clip_norm=0.05)), id="clipped"),
         pytest.param(series_job(KINDS[:2], Optimizer(scale_encoder_gradient=False)), id="unscaled"),
         pytest.param(series_job(KINDS[:1]), id="one task"),
+        pytest.param(replace(image_job(), affinity=Affinity(kind="first_order")), id="first order"),
+        pytest.param(replace(own_job("depthwise", PAIR, [3, 4, 4]), affinity=Affinity(kind="features")), id="features"),
     ],
 )
 def test_a_program_does_what_ordinary_training_does(job: Job) -> None:
@@ -52,6 +55,19 @@ def test_a_program_does_what_ordinary_training_does(job: Job) -> None:
     for comparison in found:
         many = comparison.output.endswith("steps")
         assert comparison.max_rel <= (DRIFT_TOLERANCE if many else TOLERANCE), comparison
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param(series_job(KINDS[:3], Optimizer(clip_norm=0.05)), id="clipped"),
+        pytest.param(own_job("depthwise", PAIR, [3, 4, 4]), id="own network with BatchNorm"),
+        pytest.param(own_job("dropping", PAIR, [3, 4, 4]), id="dropout draws the same"),
+    ],
+)
+def test_a_program_for_gradnorm_gives_the_norms_beside(job: Job) -> None:
+    found = verified(replace(job, method=Method(balance="gradnorm")))
+    assert ("train_step", "norms") in {(comparison.method, comparison.output) for comparison in found}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mas_edge.federation import aggregate
 from mas_edge.federation.measurements import affinity_over_rounds, mean_affinity
 
 Measured = list[NDArray[np.float64]]
@@ -138,10 +137,3 @@ def test_a_round_below_the_quorum_does_not_count_for_the_mean_over_rounds() -> N
     rounds = [mean_affinity(pair(1, 3), quorum=2), mean_affinity(pair(100, math.nan), quorum=2)]
     found = affinity_over_rounds(rounds)
     assert (found.matrix.item(), found.devices.item(), found.rounds.item()) == (2.0, 2, 1)
-
-
-def test_matrix_and_devices_alone_are_those_of_the_whole_result() -> None:
-    rounds = [mean_affinity(pair(1, 3)), mean_affinity(pair(7))]
-    matrix, devices = aggregate.affinity_over_rounds(rounds)
-    whole = affinity_over_rounds(rounds)
-    assert (matrix.item(), devices.item()) == (whole.matrix.item(), whole.devices.item()) == (4.5, 3)

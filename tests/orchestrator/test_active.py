@@ -135,7 +135,7 @@ def test_the_record_of_a_round_says_what_came_of_it() -> None:
     only_a = {"a": 9, "b": 0}
     second = replace(REPORT, samples=only_a, losses={"a": 1.5}, affinity=[[0.3, None], [None, None]], cpu_seconds=0.5)
     active.fold(offer("pi-2", report=second), update_for(only_a, seed=1))
-    made = active.record("complete", "ab" * 32)
+    made = active.record("complete", "ab" * 32, JOB.affinity)
     assert made.samples == {"a": 12, "b": 5}
     assert made.losses == {"a": (3 * 0.5 + 9 * 1.5) / 12, "b": 0.25}
     assert made.affinity == [[pytest.approx(0.2), 0.2], [0.3, 0.4]]
@@ -150,7 +150,7 @@ def test_multiply_accumulates_are_counted_from_what_each_device_ran() -> None:
     report = replace(REPORT, steps=6, batch_size=8, affinity_measurements=2, cpu_seconds=2.0, affinity_cpu_seconds=0.5)
     active.fold(offer("pi-1", report=report), GOOD)
     active.fold(offer("pi-2", report=replace(report, steps=3, batch_size=4, affinity_measurements=0)), GOOD)
-    made = active.record("complete", "")
+    made = active.record("complete", "", JOB.affinity)
     assert made.multiply_accumulates == {"train_step": 100 * (6 * 8 + 3 * 4), "affinity": 70 * 2 * 8}
     assert (made.device_cpu_seconds, made.affinity_cpu_seconds) == (4.0, 1.0)
 
@@ -163,7 +163,7 @@ def test_the_largest_numbers_a_report_may_hold_still_make_a_record_that_can_be_r
     )  # fmt: skip
     for device in ("pi-1", "pi-2"):
         active.fold(offer(device, report=huge), GOOD)
-    made = active.record("complete", "")
+    made = active.record("complete", "", JOB.affinity)
     assert msgspec.json.decode(msgspec.json.encode(made), type=RoundRecord) == made
     np.testing.assert_allclose(mean_of(active), numbers(), rtol=1e-6)
 
@@ -174,14 +174,14 @@ def test_an_evaluation_needs_no_weights_but_a_metric_for_every_task_it_counts() 
     active.fold(offer("pi-1", report=replace(REPORT, affinity=None, metrics=metrics)), None)
     with pytest.raises(WeightsError, match="lacks a loss or metric"):
         active.fold(offer("pi-2", report=replace(REPORT, affinity=None, metrics={"a": 0.9})), None)
-    made = active.record("complete", "")
+    made = active.record("complete", "", JOB.affinity)
     assert (made.metrics, made.affinity, made.learning_rate) == (metrics, None, 0.0)
 
 
 def test_a_deployment_needs_no_samples() -> None:
     active = a_round("deploy")
     active.fold(offer("pi-1", report=replace(REPORT, samples={}, losses={}, affinity=None, healthy=True)), None)
-    assert active.record("complete", "").reports["pi-1"].healthy is True
+    assert active.record("complete", "", JOB.affinity).reports["pi-1"].healthy is True
 
 
 BIRTH = Birth(
@@ -211,3 +211,9 @@ def test_a_device_cannot_count_more_samples_than_it_was_born_with(
     else:
         with pytest.raises(WeightsError, match=r"counts \d samples of [ac]; the device has \d by its birth"):
             check_counts(report, kind, BIRTH)
+
+
+@pytest.mark.parametrize("weights", [{"a": 1.0}, {"a": 1.0, "b": 0.0}, {"a": 2.5, "b": 1.0}, {"a": 1, "b": 1, "c": 1}])
+def test_task_weights_that_balancing_cannot_give_are_refused(weights: dict[str, float]) -> None:
+    with pytest.raises(WeightsError, match="expected one above 0, up to 2, for every task"):
+        a_round().fold(offer("pi-1", report=replace(REPORT, task_weights=weights)), GOOD)
