@@ -13,7 +13,7 @@ import numpy as np
 from mas_edge.mas import tabu
 from mas_edge.mas.bound import Relaxation, upper_bound
 from mas_edge.mas.exact import ExactSearch
-from mas_edge.mas.limits import Positions, fitting_sets, largest_groups, packed
+from mas_edge.mas.limits import Positions, fitting_sets, largest_groups, packed, surely_needed
 from mas_edge.mas.subsets import group_gains, members
 from mas_edge.mas.tabu import Labels, Problem
 
@@ -92,7 +92,8 @@ class TabuSolver:
         self._problem = problem
         home = packed(problem.loads, seed)
         starts = max(1, min(tabu.STARTS, SEARCHES // len(counts)))
-        found = {count: tabu.search(problem, count, seed, starts, _cut(home, count)) for count in counts}
+        enough = [count for count in counts if count >= surely_needed(problem.loads)]
+        found = {count: tabu.search(problem, count, seed, starts, _cut(home, count)) for count in enough}
         self._found = {count: labels for count, labels in found.items() if problem.fits(labels)}
 
     def best(self, counts: Sequence[int]) -> Positions:

@@ -25,7 +25,7 @@ def groups_of(matrix: AffinityMatrix, labels: Labels) -> list[list[str]]:
     return [[matrix.tasks[i] for i in np.flatnonzero(labels == group)] for group in range(int(labels.max()) + 1)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(matrices(2), st.integers(0, 100), st.data())
 def test_the_search_counts_in_the_objective(matrix: AffinityMatrix, seed: int, data: st.DataObject) -> None:
     groups = data.draw(st.integers(1, len(matrix.tasks)))
@@ -37,17 +37,17 @@ def test_the_search_counts_in_the_objective(matrix: AffinityMatrix, seed: int, d
 
 def test_the_search_alone_finds_nearly_every_optimum_of_random_matrices() -> None:
     found = []
-    for n in (8, 11, 14):
+    for n in (8, 12):
         matrix = random_matrix(n, n)
         optima = [split.value for split in splits_by_number(matrix)]
         for groups in range(2, n):
             labels = tabu.search(problem_of(matrix), groups, seed=0)
             found.append(value_of(matrix, groups_of(matrix, labels)) >= optima[groups - 1] - 1e-12)
-    assert len(found) == 27
-    assert sum(found) >= 26
+    assert len(found) == 16
+    assert sum(found) >= 15
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(matrices(3, 7), st.data())
 def test_both_solvers_agree_on_small_problems(matrix: AffinityMatrix, data: st.DataObject) -> None:
     n, problem = len(matrix.tasks), problem_of(matrix)
@@ -67,7 +67,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
     assert tabu.search(problem, 5, seed=3).tolist() == tabu.search(problem, 5, seed=3).tolist()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(3, 9), st.integers(0, 10**6), st.data())
 def test_no_group_is_over_a_limit_where_one_fits(n: int, seed: int, data: st.DataObject) -> None:
     matrix, groups = random_matrix(n, seed), data.draw(st.integers(1, n))
@@ -91,7 +91,7 @@ def test_no_partition_exceeds_the_bound(matrix: AffinityMatrix, data: st.DataObj
     assert bound >= reached - 1e-9 * (1 + abs(reached))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(3, 7), st.integers(0, 10**6), st.data())
 def test_no_partition_that_keeps_the_limits_exceeds_the_bound(n: int, seed: int, data: st.DataObject) -> None:
     loads = np.random.default_rng(seed).uniform(0.1, 0.6, size=(2, n))
