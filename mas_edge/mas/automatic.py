@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,10 +88,8 @@ def choose_split(
     split = best_split(matrix, winner.groups, limits=limits, seed=seed)  # once more, for its bound
     if split.value < winner.split.value:
         split = Split(winner.split.value, winner.split.groups, split.bound)
-    marked = tuple(
-        Candidate(row.groups, split if row is winner else row.split, row.gain, row.noise, row.cost, row is winner)
-        for row in rows
-    )
+    chosen = replace(_candidate(matrix, split, costs, share, errors), chosen=True)
+    marked = tuple(chosen if row is winner else row for row in rows)
     return Choice(split, marked, _reason(marked, errors is not None))
 
 
