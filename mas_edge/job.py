@@ -116,8 +116,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     balance: Literal["none", "gradnorm"] = "none"  # of the tasks of one network (GradNorm, Chen et al. 2018)
     gradnorm_alpha: float = 1.5
     gradnorm_rate: float = 1e-4  # by how much a task weight is moved in a step, relatively, as in the released code
-    # Rounds after the split between measurements of the merged affinity; where it has changed, the tasks are grouped
-    # anew. 0: never, as published.
+    # Rounds after the split until the groups are averaged into one network for a round that measures affinity anew, and
+    # so on; where the affinities have changed by more than their noise, the tasks are grouped anew. 0: never (MAS).
     regroup_rounds: int = 0
 
 

@@ -1,12 +1,15 @@
 """The job as a whole: which step comes next, as a pure function of what is finished.
 
     prepare > initial_evaluation > merge > merged_evaluation > probe > probe_evaluation > split
-        > groups > group_evaluation > export > deploy > done
+        > groups > regroup > group_evaluation > export > deploy > done
 
 A phase in which this job's method has nothing to do is passed over: only HOA has probes, and a method without a merged
-network begins with its groups (``mas_edge.federation.methods``). The state is one value that the orchestrator stores in
-the same transaction as the step's result; a restarted orchestrator asks ``due`` and goes on. Steps are either done by
-the orchestrator itself (``Local``) or by devices in a round (``RoundWork``).
+network begins with its groups (``mas_edge.federation.methods``). Where a job asks for it, ``regroup`` leads back to
+``merge``: the groups' networks are averaged into a merged one, which measures affinity anew.
+
+The state is one value that the orchestrator stores in the same transaction as the step's result; a restarted
+orchestrator asks ``due`` and goes on. Steps are either done by the orchestrator itself (``Local``) or by devices in a
+round (``RoundWork``).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from mas_edge.protocol.messages import Manifest, PlanKind
 
 Phase = Literal[
     "prepare", "initial_evaluation", "merge", "merged_evaluation", "probe", "probe_evaluation", "split", "groups",
-    "group_evaluation", "export", "deploy", "done",
+    "regroup", "group_evaluation", "export", "deploy", "done",
 ]  # fmt: skip
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
@@ -35,6 +38,7 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     weights: Manifest
     next_round: int
     end_round: int
+    last_round: int = 0  # where it pauses for a regrouping before that, ``end_round`` is smaller
     schedule_start: int = 0  # its learning rate is lr * (1 - (round - start) / rounds)**power
     schedule_rounds: int = 0
     serves: list[str] = []  # the tasks that it answers for at the end
@@ -82,7 +86,7 @@ class Provided(msgspec.Struct, frozen=True):
 class Local(msgspec.Struct, frozen=True):
     """A step the orchestrator does by itself."""
 
-    step: Literal["prepare", "split", "export"]
+    step: Literal["prepare", "split", "regroup", "export"]
 
 
 class RoundWork(msgspec.Struct, frozen=True):
@@ -112,6 +116,8 @@ def due(state: JobState) -> list[Local | RoundWork]:
             return _rounds(state, "evaluate", [g for g in state.probes if not g.evaluated])
         case "groups":
             return _rounds(state, "train", [g for g in state.groups if g.next_round < g.end_round])
+        case "regroup":
+            return [Local("regroup")] if any(g.next_round < g.last_round for g in state.groups) else []
         case "group_evaluation":
             return _rounds(state, "evaluate", [g for g in state.groups if not g.evaluated])
         case "deploy":
@@ -176,6 +182,11 @@ def evaluated(state: JobState, work: RoundWork) -> JobState:
 def split(state: JobState, groups: Sequence[GroupState]) -> JobState:
     """The split is decided and exported: each group with its programs and first weights."""
     return _next_phase(msgspec.structs.replace(state, groups=list(groups)))
+
+
+def regrouped(state: JobState, merged: GroupState) -> JobState:
+    """The groups' networks are averaged into one again, which is trained and asked for affinities."""
+    return msgspec.structs.replace(state, merged=merged, phase="merge")
 
 
 def exported(state: JobState, models: dict[str, tuple[dict[str, Manifest], Manifest]]) -> JobState:

@@ -36,12 +36,13 @@ class GroupPlan(NamedTuple):
     start: int  # its first round and the one after its last, in the learning-rate schedule
     end: int
     rounds: int  # of that schedule
+    last: int = 0  # where it pauses to be regrouped before its last round, ``end`` is smaller
     only: str = ""  # the one device that trains it
 
     @property
     def schedule_start(self) -> int:
         """The round in which its schedule begins: its first one, if the schedule is its own."""
-        return self.start if self.rounds == self.end - self.start else 0
+        return self.start if self.rounds == (self.last or self.end) - self.start else 0
 
 
 def merged_rounds(job: Job) -> int | None:
@@ -96,7 +97,9 @@ def group_plans(
         if probe := probed.get(tuple(tasks)):
             plans.append(GroupPlan(name, tuple(tasks), tuple(served), probe, rounds, rounds, rounds))
         else:
-            plans.append(_scheduled(job, GroupPlan(name, tuple(tasks), tuple(served), source, start, rounds, rounds)))
+            end = _pause(job, start)
+            plan = GroupPlan(name, tuple(tasks), tuple(served), source, start, end, rounds, rounds)
+            plans.append(_scheduled(job, plan))
     return plans
 
 
@@ -115,7 +118,13 @@ def planned_rounds(job: Job) -> tuple[int, int]:
 
 def _scheduled(job: Job, plan: GroupPlan) -> GroupPlan:
     """With ``after_split = "restart"`` the schedule of a group begins with it, as in the released code."""
-    return plan._replace(rounds=plan.end - plan.start) if job.optimizer.after_split == "restart" else plan
+    return plan._replace(rounds=plan.last - plan.start) if job.optimizer.after_split == "restart" else plan
+
+
+def _pause(job: Job, start: int) -> int:
+    """The round before which groups that begin at ``start`` are regrouped; R if that is too near to the end."""
+    regroup, rounds = job.method.regroup_rounds, job.federation.rounds
+    return start + regroup if regroup and start + regroup + regroup <= rounds else rounds
 
 
 def _standalone(job: Job, devices: Sequence[str]) -> list[GroupPlan]:

@@ -109,7 +109,9 @@ class ActiveRound:
     def _check_task_weights(self, weights: Mapping[str, float]) -> None:
         most = len(self.group.tasks)
         if set(weights) != set(self.group.tasks) or not all(0 < weight <= most for weight in weights.values()):
-            message = f"report has task weights {str(weights)[:200]}; expected one above 0, up to {most}, for every task"
+            message = (
+                f"report has task weights {str(weights)[:200]}; expected one above 0, up to {most}, for every task"
+            )
             raise WeightsError(message)
 
     def record(self, outcome: Outcome, weights: str, how: Affinity) -> RoundRecord:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from mas_edge.federation.measurements import MeanAffinity, affinity_over_rounds
 from mas_edge.job import Job
 from mas_edge.mas.affinity import AffinityMatrix
-from mas_edge.mas.automatic import choose_split
+from mas_edge.mas.automatic import choose_split, gain_error
 from mas_edge.mas.controls import every_group, random_split, worst_split
 from mas_edge.mas.limits import Costs, GroupLimit
 from mas_edge.mas.merge import MERGED
 from mas_edge.mas.overlap import Selection, hoa_groups, tag_groups
-from mas_edge.mas.split import Split, SplitSearch
+from mas_edge.mas.split import Split, SplitSearch, value_of
 from mas_edge.mas.stability import is_stable
 from mas_edge.orchestrator.records import CandidateRecord, RoundRecord, SplitRecord
 from mas_edge.protocol.errors import ServerError
@@ -31,8 +31,13 @@ def needs_costs(job: Job) -> bool:
     return job.federation.groups == "auto" or any(msgspec.structs.astuple(job.limits))
 
 
-def decide(job: Job, records: Sequence[RoundRecord], costs: GroupCosts | None = None) -> SplitRecord:
-    """The groups of the job's method; ``costs``: by resource, where the job has limits or finds the number of groups.
+def decide(
+    job: Job, records: Sequence[RoundRecord], costs: GroupCosts | None = None, current: Groups = ()
+) -> SplitRecord:
+    """The groups of the job's method.
+
+    ``costs``: of a group by resource, where the job has limits or finds the number of groups itself. ``current``: the
+    groups that are trained already; they stay unless others gain more than the noise of the affinities.
 
     Raises:
         ServerError: no device measured an affinity, and the method needs one.
@@ -55,6 +60,12 @@ def decide(job: Job, records: Sequence[RoundRecord], costs: GroupCosts | None = 
     else:
         rounds = sum(record.phase == "merge" and record.outcome != "abandoned" for record in records)
         found = _partition(job, matrix, measured, costs or {}, rounds)
+        if current and not _pays(matrix, measured.spread, found.groups, current):
+            kept = "the groups stay: no others gain more than the noise of the affinities"
+            found = msgspec.structs.replace(
+                _plain(tasks, current), value=value_of(matrix, current), reason=kept, runner_up=found.groups,
+                runner_up_value=found.value,
+            )  # fmt: skip
     return msgspec.structs.replace(
         found, affinity=measured.matrix.tolist(), affinity_devices=measured.devices.tolist(),
         affinity_spread=[[None if math.isnan(v) else v for v in row] for row in measured.spread.tolist()],
@@ -62,16 +73,50 @@ def decide(job: Job, records: Sequence[RoundRecord], costs: GroupCosts | None = 
 
 
 def measured_affinity(records: Sequence[RoundRecord]) -> MeanAffinity:
-    """The affinity averaged over the merged rounds. Raises ServerError if no device measured one."""
+    """The affinity averaged over the merged rounds.
+
+    After a regrouping, the rounds that measured anew count as much as everything before them. Raises ServerError if no
+    device measured an affinity.
+    """
     measured = [
-        (np.array(record.affinity, np.float64), np.array(record.affinity_devices, np.int64))
+        record
         for record in records
         if record.group == MERGED and record.kind == "train" and record.affinity is not None
     ]
     if not measured:
         message = "no device measured an affinity in the merged rounds: lower affinity.period, or train longer"
         raise ServerError(message)
-    return affinity_over_rounds(measured)
+    blocks: list[list[RoundRecord]] = []
+    for record in measured:
+        if not blocks or record.index != blocks[-1][-1].index + 1:
+            blocks.append([])
+        blocks[-1].append(record)
+    found = _mean_of(blocks[0])
+    for block in blocks[1:]:
+        found = _halfway(found, _mean_of(block))
+    return found
+
+
+def _mean_of(records: Sequence[RoundRecord]) -> MeanAffinity:
+    return affinity_over_rounds(
+        [(np.array(r.affinity, np.float64), np.array(r.affinity_devices, np.int64)) for r in records]
+    )
+
+
+def _halfway(before: MeanAffinity, now: MeanAffinity) -> MeanAffinity:
+    """The mean of two measurements; a pair that only one of them saw is that one's."""
+    both, only_now = (before.rounds > 0) & (now.rounds > 0), before.rounds == 0
+    matrix = np.where(both, (before.matrix + now.matrix) / 2, np.where(only_now, now.matrix, before.matrix))
+    later = np.where(np.isnan(now.spread), before.spread, now.spread)  # one round alone has no spread: as noisy
+    spread = np.where(both, np.hypot(before.spread, later) / 2, np.where(only_now, now.spread, before.spread))
+    return MeanAffinity(matrix, before.devices + now.devices, before.rounds + now.rounds, spread)
+
+
+def _pays(matrix: AffinityMatrix, spread: NDArray[np.float64], groups: Groups, current: Groups) -> bool:
+    """Whether other groups gain over the current ones by more than the standard error of both gains."""
+    errors = np.nan_to_num(spread, nan=0.0)
+    noise = math.hypot(gain_error(matrix, groups, errors), gain_error(matrix, current, errors))
+    return value_of(matrix, groups) - value_of(matrix, current) > noise
 
 
 def settled(job: Job, records: Sequence[RoundRecord]) -> bool:

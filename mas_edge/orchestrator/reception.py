@@ -47,7 +47,7 @@ class Reception:
         """Something came from a device. Raises ProtocolError if it is not what the contract says."""
         device, leaf = self._topics.sender(topic)
         if leaf == "up":
-            self._on_chunk(device, payload, now)
+            self._on_chunk(device, payload, len(topic), now)
         elif payload:  # an empty payload clears a retained message: the device was removed from the broker
             self._on_message(device, payload, len(topic), retained, now)
 
@@ -203,13 +203,13 @@ class Reception:
             return "not_selected", f"{offer.sender} was not selected for round {offer.round_id}"
         return None
 
-    def _on_chunk(self, device: str, frame: bytes, now: float) -> None:
+    def _on_chunk(self, device: str, frame: bytes, topic_bytes: int, now: float) -> None:
         chunk = decode_chunk(frame)
         offer = self._collection.offer_of(device, chunk)
         active = self._desk.active.get(offer.round_id) if offer else None
         if active is None or offer is None:
             return  # the round is over, or the update is whole already
-        active.traffic.received_update += len(frame)
+        active.traffic.received_update += len(frame) + topic_bytes
         try:
             done = self._collection.on_chunk(device, chunk, now)
         except TransferError as error:

@@ -185,12 +185,12 @@ class RoundsDesk:
 
     def _about(self, group: GroupState) -> tuple[Layout, dict[str, int]]:
         """The layout of a network, and the multiply-accumulates of its methods for one sample."""
-        if group.name not in self._known:
-            artifact = next(iter(group.programs.values()))  # every engine's has the same
-            program = program_format.load(self._artifacts.read(artifact.artifact))
+        artifact = next(iter(group.programs.values())).artifact  # every engine's has the same
+        if artifact not in self._known:
+            program = program_format.load(self._artifacts.read(artifact))
             costs = {name: each.multiply_accumulates // program.batch_size for name, each in program.methods.items()}
-            self._known[group.name] = (program.layout, costs)
-        return self._known[group.name]
+            self._known[artifact] = (program.layout, costs)
+        return self._known[artifact]
 
     def _begun(self) -> bool:
         """Whether any round was ever opened."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
+
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow, methods
+from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.flow import GroupState, JobState, Local, Provided
 from mas_edge.federation.methods import GroupPlan
 from mas_edge.federation.supply import Wanted, program_called
@@ -18,7 +21,7 @@ from mas_edge.orchestrator.records import RoundRecord, SplitRecord
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.messages import Manifest
-from mas_edge.protocol.weights import derive
+from mas_edge.protocol.weights import derive, gather, pack, sent_layout, unpack
 
 FIRST_FORMAT = "onnx"  # made for every group: what a person opens first, whatever the fleet runs
 
@@ -46,6 +49,8 @@ class Steps:
             return self._prepare(state), None
         if work.step == "split":
             return self._split(state, records)
+        if work.step == "regroup":
+            return self._regroup(state), None
         return self._export(state), None
 
     def _prepare(self, state: JobState) -> JobState:
@@ -57,11 +62,35 @@ class Steps:
         return flow.prepared(state, None if plan is None else self._made(plan, state), probes)
 
     def _split(self, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord]:
-        decided = decide(self._job, records, self._costs(records))
+        decided = decide(self._job, records, self._costs(records), [group.tasks for group in state.groups])
         devices = sorted({name for record in records for name in record.reports})
         until = state.merged.next_round if state.merged else 0
         plans = methods.group_plans(self._job, decided.groups, decided.serves, devices, until)
+        if decided.groups == [group.tasks for group in state.groups]:  # it stands: each goes on with its own weights
+            return flow.split(state, [_going_on(*each) for each in zip(state.groups, plans, strict=True)]), decided
         return flow.split(state, [self._made(plan, state) for plan in plans]), decided
+
+    def _regroup(self, state: JobState) -> JobState:
+        """One network of all tasks again: the mean of the groups' encoders, by their number of tasks, and their heads.
+
+        They began as one encoder a few rounds ago; such networks can be averaged (Wortsman et al. 2022, model soups).
+        """
+        if state.merged is None:
+            message = "there is no merged network to regroup"
+            raise ServerError(message)
+        layout = program_format.load(self._artifacts.read(next(iter(state.merged.programs.values())).artifact)).layout
+        soup = Accumulator(layout)
+        for group in state.groups:
+            tensors = unpack(self._artifacts.read(group.weights.artifact))
+            samples = dict.fromkeys(group.tasks, len(group.tasks))
+            soup.fold(gather(sent_layout(layout, samples), tensors), samples)
+        weights = soup.mean(gather(layout, unpack(self._artifacts.read(state.merged.weights.artifact))))
+        now = min(group.next_round for group in state.groups)
+        merged = msgspec.structs.replace(
+            state.merged, weights=self._artifacts.put(pack(layout, weights)), next_round=now, end_round=now + 1,
+            derive_from="",
+        )  # fmt: skip
+        return flow.regrouped(state, merged)
 
     def _costs(self, records: list[RoundRecord]) -> GroupCosts:
         """What groups cost, if the decision asks for it."""
@@ -78,7 +107,8 @@ class Steps:
         weights, derived = self._first_weights(plan, state, next(iter(programs.values())))
         return GroupState(
             name=plan.name, tasks=list(plan.tasks), programs=self._put_all(programs), weights=weights,
-            derive_from=derived, next_round=plan.start, end_round=plan.end, serves=list(plan.serves), only=plan.only,
+            derive_from=derived, next_round=plan.start, end_round=plan.end, last_round=plan.last,
+            serves=list(plan.serves), only=plan.only,
             schedule_start=plan.schedule_start, schedule_rounds=plan.rounds,
         )  # fmt: skip
 
@@ -130,6 +160,10 @@ class Steps:
         model = _workshop().make_model(self._job, group.tasks, self._artifacts.read(group.weights.artifact), suffix)
         (self._models / f"{group.name}.{suffix}").write_bytes(model)
         return self._artifacts.put(model)
+
+
+def _going_on(group: GroupState, plan: GroupPlan) -> GroupState:
+    return msgspec.structs.replace(group, next_round=plan.start, end_round=plan.end)
 
 
 def _workshop() -> ModuleType:

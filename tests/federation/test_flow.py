@@ -40,7 +40,7 @@ def made(plan: GroupPlan) -> GroupState:
     """What the orchestrator's steps make of a plan."""
     return GroupState(
         name=plan.name, tasks=list(plan.tasks), programs=programs(f"p {plan.name}"), weights=thing(f"w {plan.name}"),
-        next_round=plan.start, end_round=plan.end, serves=list(plan.serves), only=plan.only,
+        next_round=plan.start, end_round=plan.end, last_round=plan.last, serves=list(plan.serves), only=plan.only,
         schedule_start=plan.schedule_start, schedule_rounds=plan.rounds,
     )  # fmt: skip
 
@@ -118,7 +118,7 @@ def test_the_phases_come_in_order() -> None:
     while due := flow.due(state):
         state = advance(state, job, due[0])
         phases.append(state.phase)
-    assert tuple(dict.fromkeys(phases)) == tuple(p for p in flow.PHASES if not p.startswith("probe"))
+    assert tuple(dict.fromkeys(phases)) == tuple(p for p in flow.PHASES if not p.startswith(("probe", "regroup")))
 
 
 PHASES_OF = {
@@ -281,3 +281,26 @@ def test_a_job_that_is_killed_after_every_step_does_exactly_the_same(
         )
 
     assert run(restart=True) == run(restart=False)
+
+
+def test_a_job_that_regroups_goes_back_to_the_merged_network_until_its_last_round() -> None:
+    job = a_job(11, 2, 2)
+    job = msgspec.structs.replace(job, method=msgspec.structs.replace(job.method, regroup_rounds=3))
+    state, phases = JobState(run_id="j-1"), list[str]()
+    while (due := flow.due(state))[0] != Local("export"):
+        if due[0] == Local("regroup"):
+            now = state.groups[0].next_round
+            assert state.merged is not None
+            merged = msgspec.structs.replace(state.merged, weights=thing("soup"), next_round=now, end_round=now + 1)
+            state = flow.regrouped(state, merged)
+        else:
+            state = advance(state, job, due[0])
+        phases.append(state.phase)
+    short = [phase for phase, before in zip(phases, ["", *phases], strict=False) if phase != before]
+    assert short == [
+        "initial_evaluation", "merge", "merged_evaluation", "split", "groups", "regroup", "merge", "split", "groups",
+        "group_evaluation", "export",
+    ]  # fmt: skip
+    assert [group.next_round for group in state.groups] == [11, 11], (
+        "2 merged, 3, 1 merged, and 5: 3 more would not fit"
+    )
