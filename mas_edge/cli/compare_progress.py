@@ -56,8 +56,8 @@ class Lines:
 
 
 def _ending(run: PlannedRun, seconds: float, failure: Failure | None) -> str:
-    ended = "done" if failure is None else failure.reason
-    return f"{run.method} seed {run.seed}: {ended} after {seconds:.0f} s"
+    ended, why = ("done", "") if failure is None else ("failed", f": {failure.reason}")
+    return f"{run.method} seed {run.seed}: {ended} after {seconds:.0f} s{why}"
 
 
 class Bars:

@@ -87,7 +87,7 @@ class Children:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            self._end(run, Failure(run, process.returncode, "interrupted"))
+            self._end(run, Failure(run, process.returncode, "it was interrupted; the same command goes on with it"))
 
     def carry_out(self, runs: Sequence[PlannedRun], workers: int) -> list[Failure]:
         """Run them all, ``workers`` at a time, in their order; returns those that failed."""

@@ -66,6 +66,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     seeds: list[int]
     reference: str
     missing: dict[str, str]  # runs that are not there, and why
+    wall_seconds: (
+        float  # of all runs, those that rank splits too; more than passed where runs were at work side by side
+    )
     summaries: list[Summary]
     rows: list[Row]
     ranks: list[SplitRank]
@@ -228,6 +231,7 @@ def _comparison(
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         machines=ledger.machines, job=ledger.job, data=ledger.data, device=ledger.device,
         methods=plan.methods, seeds=plan.seeds, reference=plan.reference,
+        wall_seconds=sum(wall for wall in walls.values() if wall is not None),
         missing={failure.run.name: failure.reason for failure in failures},
         summaries=summaries_of(rows, plan.methods, plan.seeds), rows=rows,
         ranks=split_ranks(rows, rankings), rankings=rankings,

@@ -15,6 +15,7 @@ from mas_edge.simulation.compare import Compared, Comparison, Result
 from mas_edge.simulation.heatmaps import draw_heatmaps
 from mas_edge.simulation.labels import place_labels
 from mas_edge.simulation.pairs import Spread, Summary
+from mas_edge.simulation.ranks import Ranking, SplitRank
 
 # Okabe and Ito's colours: told apart by people who see fewer; more methods repeat them with other markers and hatches.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#000000")
@@ -47,6 +48,8 @@ def draw_teaser(comparison: Comparison, path: Path) -> bool:
 
     A line joins the methods that no other beats in both. Bars: one standard deviation over the seeds.
     """
+    if not comparison.summaries:
+        return False
     figure = Figure(figsize=(6.4, 4.4), layout="constrained", dpi=DPI)
     axis = figure.subplots()
     points, lines = [], []
@@ -207,11 +210,13 @@ def draw_ranks(comparison: Comparison, path: Path) -> bool:
         axis.scatter(
             [s.value for s in ranking.splits], [s.normalised for s in ranking.splits], s=22, color="#aaaaaa"
         )  # fmt: skip
-        for number, rank in enumerate(r for r in comparison.ranks if (r.seed, len(r.groups)) == _size(ranking)):
+        placed = _placed(comparison, ranking)
+        for methods, rank in placed:
             chosen = {frozenset(group) for group in rank.groups}
             split = next(s for s in ranking.splits if {frozenset(group) for group in s.groups} == chosen)
-            label = f"{rank.method}: rank {rank.normalised.rank} of {rank.normalised.of}"
-            axis.scatter([split.value], [split.normalised], s=60, color=_colour(number), label=label, zorder=3)
+            label = f"{', '.join(methods)}: rank {rank.normalised.rank} of {rank.normalised.of}"
+            colour = _colour(comparison.methods.index(methods[0]))
+            axis.scatter([split.value], [split.normalised], s=60, color=colour, label=label, zorder=3)
         correlation = ranking.normalised_spearman
         known = "" if correlation is None else f", Spearman {correlation:+.2f}"
         axis.set_title(f"{ranking.groups} groups, seed {ranking.seed}{known}", fontsize=9)
@@ -219,12 +224,18 @@ def draw_ranks(comparison: Comparison, path: Path) -> bool:
         axis.set_ylabel("normalised total", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.margins(0.08, 0.15)
-        axis.legend(fontsize=7, frameon=False)
+        if placed:
+            axis.legend(fontsize=7, frameon=False)
     return _save(figure, path)
 
 
-def _size(ranking: Any) -> tuple[int, int]:
-    return ranking.seed, ranking.groups
+def _placed(comparison: Comparison, ranking: Ranking) -> list[tuple[list[str], SplitRank]]:
+    """The splits of this size that runs have chosen, with the methods that chose each."""
+    found: dict[frozenset[frozenset[str]], tuple[list[str], SplitRank]] = {}
+    for rank in comparison.ranks:
+        if (rank.seed, len(rank.groups)) == (ranking.seed, ranking.groups):
+            found.setdefault(frozenset(map(frozenset, rank.groups)), ([], rank))[0].append(rank.method)
+    return list(found.values())
 
 
 def _seeds(comparison: Comparison) -> str:

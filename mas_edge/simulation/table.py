@@ -229,8 +229,10 @@ def _rankings(comparison: Comparison) -> list[str]:
     if not comparison.rankings:
         return []
     note = (
-        "All splits of that size, each group trained on from the same merged weights and seed. *Spearman*: rank "
-        "correlation between the affinity's value of a split and its total; −1: the affinity orders all splits rightly."
+        "All splits of that size, each group trained on from the same merged weights and seed, all groups in one run: "
+        "its devices are drawn anew, so a split's total differs a little from that of the method's own run. "
+        "*Spearman*: rank correlation between the affinity's value of a split and its total; "
+        "−1: the affinity orders all splits rightly."
     )
     head = ["groups", "seed", "total", "splits", "best", "mean", "worst", "Spearman", "best split", "worst split"]
     rows = [_ranking(ranking, kind) for ranking in comparison.rankings for kind in ("normalised", "raw")]
@@ -250,13 +252,12 @@ def _ranking(ranking: Ranking, kind: str) -> list[str]:
 
 
 def _origin(comparison: Comparison) -> str:
-    walls = [row.wall_seconds for row in comparison.rows if row.wall_seconds is not None]
     return "\n".join([
         f"- command: `{comparison.command}`",
         f"- seeds: {', '.join(map(str, comparison.seeds))}; reference: {comparison.reference}",
         *(f"- machine: {machine}" for machine in comparison.machines),
         f"- data: sha256 {comparison.data[:16]}…; computed on: {comparison.device}",
-        f"- date: {comparison.date}; the runs of the table took {shown(sum(walls), PLAIN)} s of wall time in all",
+        f"- date: {comparison.date}; all runs together took {shown(comparison.wall_seconds, PLAIN)} s of wall time",
     ])  # fmt: skip
 
 
