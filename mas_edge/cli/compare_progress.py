@@ -40,6 +40,10 @@ class Lines:
     def __init__(self, output: TextIO) -> None:
         self._output = output
 
+    def planned(self, due: int, there: int) -> None:
+        """Say how much there is to do."""
+        self._say(_amount(due, there))
+
     def begun(self, run: PlannedRun) -> None:
         """Say so."""
         self._say(f"{run.method} seed {run.seed}: running")
@@ -55,6 +59,10 @@ class Lines:
         print(text, file=self._output, flush=True)
 
 
+def _amount(due: int, there: int) -> str:
+    return f"{due} run{'' if due == 1 else 's'} to do" + (f", {there} finished before" if there else "")
+
+
 def _ending(run: PlannedRun, seconds: float, failure: Failure | None) -> str:
     ended, why = ("done", "") if failure is None else ("failed", f": {failure.reason}")
     return f"{run.method} seed {run.seed}: {ended} after {seconds:.0f} s{why}"
@@ -68,6 +76,11 @@ class Bars:
         self._progress = progress
         self._bars: dict[str, TaskID] = {}
         self._looked: dict[str, float] = {}
+        self._all = progress.add_task("all runs", total=None, visible=False)
+
+    def planned(self, due: int, there: int) -> None:
+        """Show a bar for all runs together."""
+        self._progress.update(self._all, completed=there, total=due + there, visible=due > 1)
 
     def begun(self, run: PlannedRun) -> None:
         """Show a bar."""
@@ -86,11 +99,13 @@ class Bars:
             snapshot = view.read(self._states / run.name, last_events=0)
             done = sum(record.kind == "train" and record.outcome != "abandoned" for record in snapshot.rounds)
             phase = snapshot.phase.replace("_", " ")
+            bar, total = self._bars[run.name], max(done, sum(planned_rounds(run.job)))  # every-N: more than planned
             self._progress.update(
-                self._bars[run.name], completed=done, description=f"{run.method} seed {run.seed}: {phase}"
-            )
+                bar, completed=done, total=total, description=f"{run.method} seed {run.seed}: {phase}"
+            )  # fmt: skip
 
     def ended(self, run: PlannedRun, seconds: float, failure: Failure | None) -> None:
         """Leave a line in the bar's place."""
         self._progress.remove_task(self._bars.pop(run.name))
+        self._progress.advance(self._all)
         self._progress.console.print(_ending(run, seconds, failure), markup=False, highlight=False)

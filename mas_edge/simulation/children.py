@@ -52,6 +52,9 @@ class Failure:
 class Watcher(Protocol):
     """Who is told how it goes."""
 
+    def planned(self, due: int, there: int) -> None:
+        """So many runs are to do, and so many are finished from before."""
+
     def begun(self, run: PlannedRun) -> None:
         """A run is started, or gone on with."""
 

@@ -103,6 +103,7 @@ def compare(choice: Choice, watcher: Watcher) -> Compared:
         ledger = open_ledger(choice.out, job, folders, choice.device)
         results = _finished(plan, places, job, folders)
         due = [run for run in plan.longest_first if (run.method, run.seed) not in results]
+        watcher.planned(len(due), len(results))
         failures = _carry_out(choice, due, places, ledger, watcher) if due else []
         failed = {failure.run for failure in failures}
         for run in due:
@@ -151,6 +152,9 @@ class _Clerk:
     ledger: Ledger
     places: Places
     watcher: Watcher
+
+    def planned(self, due: int, there: int) -> None:
+        self.watcher.planned(due, there)
 
     def begun(self, run: PlannedRun) -> None:
         self.watcher.begun(run)
