@@ -78,19 +78,18 @@ def measured_affinity(records: Sequence[RoundRecord]) -> MeanAffinity:
     After a regrouping, the rounds that measured anew count as much as everything before them. Raises ServerError if no
     device measured an affinity.
     """
-    measured = [
-        record
-        for record in records
-        if record.group == MERGED and record.kind == "train" and record.affinity is not None
-    ]
-    if not measured:
+    blocks: list[list[RoundRecord]] = [[]]
+    for record in records:
+        if record.kind != "train" or record.outcome == "abandoned":
+            continue
+        if record.group != MERGED:  # what the merged network is asked after this, it is asked after a regrouping
+            blocks.append([])
+        elif record.affinity is not None:
+            blocks[-1].append(record)
+    blocks = [block for block in blocks if block]
+    if not blocks:
         message = "no device measured an affinity in the merged rounds: lower affinity.period, or train longer"
         raise ServerError(message)
-    blocks: list[list[RoundRecord]] = []
-    for record in measured:
-        if not blocks or record.index != blocks[-1][-1].index + 1:
-            blocks.append([])
-        blocks[-1].append(record)
     found = _mean_of(blocks[0])
     for block in blocks[1:]:
         found = _halfway(found, _mean_of(block))
