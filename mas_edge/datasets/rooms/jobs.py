@@ -20,7 +20,7 @@ fleet = "rooms"
 seed = 0
 
 [data]
-input_shape = [3, {size}, {size}] # red, green, blue, standardised
+input_shape = [3, {size}, {size}] # red, green, blue, 0 to 1
 
 [network]
 family = "image"
