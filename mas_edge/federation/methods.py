@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from mas_edge.job import Federation, Job, Method, Optimizer, check
+from mas_edge.mas.controls import every_group
 from mas_edge.protocol.errors import JobError
 
 PROXIMAL_MU = 0.01  # of FedProx where the job sets none: the middle of the values its authors tried (0.001 to 1)
@@ -111,6 +112,8 @@ def planned_rounds(job: Job) -> tuple[int, int]:
         "mas": many, "tag": many, "hoa": many, "all-in-one": 0, "one-by-one": len(job.tasks),
         "standalone": federation.devices_per_round,
     }[job.method.name]  # fmt: skip
+    if job.method.split == "every":
+        groups = len(every_group([task.name for task in job.tasks], many))
     from_merged = job.method.name == "mas" and job.method.start == "merged"
     each = federation.rounds - (merged if from_merged else 0)
     return merged, groups * each + len(probes(job)) * federation.rounds

@@ -29,7 +29,7 @@ from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.simulation.children import Children, Failure, Orders, Watcher
 from mas_edge.simulation.fleet import device_folders
 from mas_edge.simulation.ledger import Ledger, open_ledger, save_ledger, this_machine
-from mas_edge.simulation.outcome import outcome_of
+from mas_edge.simulation.outcome import Outcome
 from mas_edge.simulation.pairs import Row, Summary, rows_of, summaries_of
 from mas_edge.simulation.plan import Places, Plan, PlannedRun, plan_runs
 from mas_edge.simulation.ranks import Ranking, SplitRank, ranking_of, split_ranks
@@ -220,7 +220,9 @@ def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 def _comparison(
     choice: Choice, plan: Plan, ledger: Ledger, results: Mapping[tuple[str, int], Result], failures: Sequence[Failure]
 ) -> Comparison:
-    table = {key: outcome_of(result) for key, result in results.items() if key[0] in plan.methods}
+    table = {
+        key: msgspec.convert(result["outcome"], Outcome) for key, result in results.items() if key[0] in plan.methods
+    }
     walls = {(run.method, run.seed): ledger.wall_seconds.get(run.name) for run in plan.runs}
     rows = rows_of(table, plan.reference, {key: wall for key, wall in walls.items() if wall is not None})
     rows.sort(key=lambda row: (plan.methods.index(row.method), plan.seeds.index(row.seed)))

@@ -8,7 +8,7 @@ the same for every method and are left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 # about 3.5 W more under full load. An estimate: ratios between methods are those of the device seconds.
 WATTS_PER_CORE = 0.9
 ENERGY_SOURCE = f"estimated: CPU seconds of training and affinity x {WATTS_PER_CORE} W a busy core"
+NO_ENERGY = "not known: a graphics processor's draw was not measured"
 TRAINING = ("merge", "probe", "groups")
 
 
@@ -36,7 +37,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     raw_total: float
     normalised_total: float  # mean over tasks
     groups: list[list[str]]
-    train_seconds: float  # CPU seconds on the devices
+    train_seconds: float  # CPU seconds on the devices; on a graphics processor wall seconds
     affinity_seconds: float
     multiply_accumulates: int
     affinity_multiply_accumulates: int
@@ -51,8 +52,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.train_seconds + self.affinity_seconds
 
 
-def outcome_of(result: Mapping[str, Any]) -> Outcome:
-    """The numbers of a run whose groups are trained and evaluated, out of its ``result`` with ``constant_loss``."""
+def outcome_of(result: Mapping[str, Any], device: str = "cpu") -> Outcome:
+    """The numbers of a run whose groups are trained and evaluated, out of its ``result`` with ``constant_loss``.
+
+    ``device``: ``cpu``, or ``cuda`` for a run on a graphics processor, whose work no CPU second counts.
+    """
     units = {task["name"]: float(task["unit"]) for task in result["job"]["tasks"]}
     constants = result["constant_loss"] or {}
     tasks = {
@@ -64,8 +68,11 @@ def outcome_of(result: Mapping[str, Any]) -> Outcome:
     }  # fmt: skip
     phases = [phase for name, phase in result["phases"].items() if name in TRAINING]
     macs = [phase["multiply_accumulates"] for phase in phases]
-    affinity = sum(phase["affinity_cpu_seconds"] for phase in phases)
-    seconds = sum(phase["device_cpu_seconds"] for phase in phases)
+    affinity, seconds = (
+        (_total(phases, "affinity_cpu_seconds"), _total(phases, "device_cpu_seconds"))
+        if device == "cpu"
+        else (_wall(phases, "affinity"), _wall(phases, "affinity") + _wall(phases, "train"))
+    )
     return Outcome(
         tasks=tasks,
         raw_total=sum(task.raw for task in tasks.values()),
@@ -77,9 +84,17 @@ def outcome_of(result: Mapping[str, Any]) -> Outcome:
         affinity_multiply_accumulates=sum(counted.get("affinity", 0) for counted in macs),
         bytes_down=sum(phase["sent_bytes"] for phase in phases),
         bytes_up=sum(phase["received_bytes"] for phase in phases),
-        energy_joules=seconds * WATTS_PER_CORE,
-        energy_source=ENERGY_SOURCE,
+        energy_joules=seconds * WATTS_PER_CORE if device == "cpu" else 0.0,
+        energy_source=ENERGY_SOURCE if device == "cpu" else NO_ENERGY,
     )
+
+
+def _total(phases: Sequence[Mapping[str, Any]], key: str) -> float:
+    return float(sum(phase[key] for phase in phases))
+
+
+def _wall(phases: Sequence[Mapping[str, Any]], activity: str) -> float:
+    return float(sum(phase["device_seconds"].get(activity, 0.0) for phase in phases))
 
 
 def mean_change(run: Outcome, reference: Outcome) -> float:

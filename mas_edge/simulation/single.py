@@ -17,6 +17,7 @@ from mas_edge.federation.methods import with_method
 from mas_edge.job import Job, check
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.result import result_of
+from mas_edge.protocol.errors import ServerError
 from mas_edge.simulation.fleet import device_folders
 from mas_edge.simulation.outcome import outcome_of
 from mas_edge.simulation.run import Progress, Simulation
@@ -45,11 +46,18 @@ def simulate_job(
 
     Raises:
         JobError, DataError, ServerError: see ``Simulation``.
+        ServerError: there is no such ``device`` here.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        message = (
+            "--device cuda: PyTorch finds no CUDA graphics processor here; leave it out, "
+            "or install a build of PyTorch for this machine's CUDA"
+        )
+        raise ServerError(message)
     with _kept(state) as directory, _one_thread():
         Simulation(job, data, directory, f"torch:{device}").run(progress)
         result = result_of(view.read(directory), constant_losses(job, device_folders(data)))
-    result["outcome"] = msgspec.to_builtins(outcome_of(result))
+    result["outcome"] = msgspec.to_builtins(outcome_of(result, device))
     return result
 
 

@@ -145,8 +145,8 @@ def _notes(comparison: Comparison) -> str:
     ]
     if comparison.device != "cpu":
         notes.append(
-            f"Computed with --device {comparison.device}: device seconds and energy are those of the processor beside "
-            "it, and tell nothing of a device. Compare the multiply-accumulates."
+            f"Computed with --device {comparison.device}: device seconds are wall seconds of that processor and "
+            "tell nothing of a device in the field. Compare the multiply-accumulates."
         )
     return "\n".join(f"- {note}" for note in notes)
 
