@@ -1,7 +1,7 @@
 """The job file of a set of rooms: the setting that MAS's claims are checked in, for any size and tasks.
 
-The numbers are those of a search on one seed, confirmed on others; with more images or fewer epochs, tasks trained one
-by one do not overfit and merging helps them less.
+The numbers are those of a search on one seed, confirmed on others (docs/results/methods.md); with more images or fewer
+epochs, tasks trained one by one do not overfit and merging helps them less.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ family = "image"
 
 [federation]
 rounds = 48
-merge_rounds = 14
+merge_rounds = 11
 groups = {groups}
 devices_per_round = {per_round}
 local_epochs = 6
@@ -38,11 +38,13 @@ min_devices = {devices}
 learning_rate = 0.1
 momentum = 0.9
 weight_decay = 1e-4
+after_split = "restart" # as in the released code: the groups begin at the full learning rate again
 clip_norm = 2.0
 scale_encoder_gradient = false # targets are scaled instead: a loss of 1 is that of a constant
 
 [affinity]
-period = 6 # twice in the 12 steps of a round on 16 images
+kind = "first_order"
+period = 12 # once in the 12 steps of a round on 16 images: 3 % of the work
 
 [card]
 description = \"\"\"\\
