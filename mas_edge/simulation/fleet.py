@@ -15,7 +15,7 @@ from device_runtime.engines import base_name
 from device_runtime.inference import runnable
 from device_runtime.runtime import RUNTIME_VERSION
 from device_runtime.work import Bench, Programs
-from mas_edge.protocol.errors import DataError, EdgeError
+from mas_edge.protocol.errors import DataError, EdgeError, MessageError
 from mas_edge.protocol.messages import Birth, FromDevice, Offer, Plan, Refusal
 from mas_edge.protocol.topics import check_name
 
@@ -78,8 +78,12 @@ def device_folders(directory: Path) -> list[Path]:
             "make some with `mas-edge data`"
         )
         raise DataError(message)
-    for folder in found:
-        check_name(folder.name, "device")
+    try:
+        for folder in found:
+            check_name(folder.name, "device")
+    except MessageError as error:
+        message = f"{directory}: a data folder is named as its device: {error}"
+        raise DataError(message) from None
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.steps import Steps
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import HEADER_BYTES, chunk_count
-from mas_edge.protocol.errors import DeviceError, ServerError
+from mas_edge.protocol.errors import DeviceError, EdgeError, ServerError
 from mas_edge.protocol.messages import AnyMessage, Birth, Manifest, Offer, Plan, encode
 from mas_edge.protocol.topics import Topics
 from mas_edge.simulation.fleet import VirtualDevice, device_folders, virtual_fleet
@@ -47,6 +47,13 @@ class Simulation:
         folders = device_folders(data)
         self._topics = Topics(job.fleet)
         self._store = Store(state)
+        try:
+            self._begin(job, folders, state, engine)
+        except EdgeError:
+            self._store.close()
+            raise
+
+    def _begin(self, job: Job, folders: Sequence[Path], state: Path, engine: str) -> None:
         self._artifacts = ArtifactStore(state / "artifacts")
         begun = self._store.begin(job, JobState(run_id=f"{job.name}-{uuid.uuid4().hex[:8]}"))
         self._outbox = _Outbox(self._topics)
@@ -82,7 +89,7 @@ class Simulation:
             self._store.save(state, split)
             self._desk.move(state)
             return
-        rounds = [work for work in due if isinstance(work, RoundWork)]
+        rounds, failed = [work for work in due if isinstance(work, RoundWork)], self._desk.state.attempts
         self._desk.open(rounds, self._reception.registry, time.monotonic())
         self._require_devices()
         self._desk.poll(time.monotonic())  # tells the devices
@@ -91,7 +98,7 @@ class Simulation:
         for device, plan in told:
             self._work(device, plan)
         self._desk.poll(time.monotonic())  # closes the rounds
-        self._require_reports()
+        self._require_reports(failed)
 
     def _require_devices(self) -> None:
         """Raise ServerError if no round could open: nobody will come who is not here."""
@@ -102,9 +109,12 @@ class Simulation:
             message = f"the virtual devices cannot serve this job: {'; '.join(sorted(reasons - {''})) or least}"
             raise ServerError(message)
 
-    def _require_reports(self) -> None:
-        """Raise ServerError if a round was abandoned: the same devices would fail again in the same way."""
-        if self._desk.state.attempts:
+    def _require_reports(self, before: Mapping[str, int]) -> None:
+        """Raise ServerError if a round was abandoned: the same devices would fail again in the same way.
+
+        ``before``: the attempts that had failed when this step began, in a run that was gone on with since.
+        """
+        if self._desk.state.attempts != before:
             last = self._store.records()[-1]
             message = f"round {last.round_id} failed: {'; '.join(sorted(set(last.refused.values())))}"
             raise ServerError(message)

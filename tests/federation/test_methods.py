@@ -210,7 +210,7 @@ def test_standalone_devices_train_as_often_as_they_would_be_selected(rounds: int
 # of R = 9 with R0 = 3 and three tasks: merged rounds, and those of all other networks together
 PLANNED = {
     "mas-2": (3, 12), "mas-3": (3, 18), "mas-auto": (3, 12), "scratch-2": (3, 18), "all-in-one": (9, 0),
-    "one-by-one": (0, 27), "tag-2": (9, 18), "hoa-2": (0, 18 + 6 * 9), "standalone": (0, 18),
+    "every-2": (3, 36), "one-by-one": (0, 27), "tag-2": (9, 18), "hoa-2": (0, 18 + 6 * 9), "standalone": (0, 18),
 }  # fmt: skip
 
 
