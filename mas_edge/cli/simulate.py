@@ -6,13 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mas_edge.federation.flow import JobState
-from mas_edge.federation.methods import named, names, planned_rounds
-from mas_edge.job import Job, load_job
-
-Progress = Callable[[JobState], None]
+from mas_edge.federation.methods import named, names
+from mas_edge.job import load_job
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,11 +43,13 @@ def run(args: argparse.Namespace) -> int:
     from mas_edge.simulation.single import simulate_job, simulated_job, write_json
 
     job = simulated_job(load_job(args.job), named(args.method, args.groups), args.seed)
-    shown = _silent if args.quiet else _Bar(job)
+    shown = _silent if args.quiet else progress_on(sys.stderr)
     result = simulate_job(job, args.data, args.state, args.device, shown)
+    if sys.stderr.isatty() and not args.quiet:
+        print(file=sys.stderr)
     if args.json:
         write_json(result, args.json)
-    print(_page(result))
+    print(_page(result, args.device))
     return 0
 
 
@@ -57,22 +57,33 @@ def _silent(_state: JobState) -> None:
     pass
 
 
-class _Bar:
-    """A line a phase; on a terminal also the round."""
+def progress_on(output: TextIO) -> Callable[[JobState], None]:
+    """Tells ``output`` each phase; on a terminal also the round of the network that is furthest behind."""
+    phase = ""
 
-    def __init__(self, job: Job) -> None:
-        self._phase, self._total = "", sum(planned_rounds(job))
+    def show(state: JobState) -> None:
+        nonlocal phase
+        began, phase = state.phase != phase, state.phase
+        if output.isatty():
+            above = "\n" if began else ""
+            print(f"{above}\r{_round(state):<40}", end="", file=output, flush=True)
+        elif began:
+            print(_round(state).partition(":")[0], file=output, flush=True)
 
-    def __call__(self, state: JobState) -> None:
-        done = sum(group.next_round - group.schedule_start for group in state.networks)
-        if sys.stderr.isatty():
-            print(f"\r{state.phase.replace('_', ' '):<20} {done:4} rounds", end="", file=sys.stderr, flush=True)
-        if state.phase != self._phase:
-            self._phase = state.phase
-            print(f"{'':1}" if sys.stderr.isatty() else state.phase.replace("_", " "), file=sys.stderr, flush=True)
+    return show
 
 
-def _page(result: dict[str, Any]) -> str:
+def _round(state: JobState) -> str:
+    phase = state.phase.replace("_", " ")
+    merged = [state.merged] if state.merged else []
+    training = {"merge": merged, "probe": state.probes, "groups": state.groups}.get(state.phase)
+    if not training:
+        return phase
+    done, last = min(group.next_round for group in training), max(group.end_round for group in training)
+    return f"{phase}: round {done} of {last}"
+
+
+def _page(result: dict[str, Any], device: str) -> str:
     """The outcome for people."""
     outcome = result["outcome"]
     lines = [f"{'task':<14}{'test loss':>10}{'of constant':>13}{'in its unit':>13}{'metric':>9}"]
@@ -80,13 +91,16 @@ def _page(result: dict[str, Any]) -> str:
         lines.append(
             f"{name:<14}{task['loss']:>10.4f}{task['normalised']:>13.4f}{task['raw']:>13.4f}{task['metric']:>9.4f}"
         )
-    affinity = outcome["affinity_seconds"]
+    affinity, source = outcome["affinity_seconds"], outcome["energy_source"]
+    energy = f"{outcome['energy_joules']:.0f} J ({source})" if outcome["energy_joules"] else source
+    clock = "device CPU" if device == "cpu" else "graphics processor, by the wall"
+    reason = result["split"]["reason"]
     return "\n".join([
         *lines,
         f"total: normalised {outcome['normalised_total']:.4f} (mean over tasks), raw {outcome['raw_total']:.4f} (sum)",
         f"groups: {' | '.join(', '.join(group) for group in outcome['groups'])}",
-        f"device CPU: {outcome['train_seconds']:.1f} s of training, {affinity:.1f} s of affinity; "
+        *([f"why: {reason}"] if reason else []),
+        f"{clock}: {outcome['train_seconds']:.1f} s of training, {affinity:.1f} s of affinity; "
         f"{outcome['multiply_accumulates'] / 1e9:.1f} G multiply-accumulates",
-        f"sent: {outcome['bytes_down'] / 1e6:.1f} MB down, {outcome['bytes_up'] / 1e6:.1f} MB up; energy "
-        f"{outcome['energy_joules']:.0f} J ({outcome['energy_source']})",
+        f"sent: {outcome['bytes_down'] / 1e6:.1f} MB down, {outcome['bytes_up'] / 1e6:.1f} MB up; energy {energy}",
     ])  # fmt: skip

@@ -82,8 +82,12 @@ def _kept(state: Path | None) -> Iterator[Path]:
 
 
 def write_json(result: dict[str, Any], target: Path) -> None:
-    """Write a result so that it is there whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Write a result so that it is there whole or not at all. Raises ServerError if it cannot be written."""
     partial = target.with_name(f"{target.name}.tmp")
-    partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    partial.replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        message = f"{target} cannot be written: {error}; choose another place"
+        raise ServerError(message) from None

@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from msgspec.structs import replace
 
-from mas_edge.orchestrator.records import ArtifactKind, DeviceRecord, RoundRecord, SplitRecord, Traffic
+from mas_edge.orchestrator.records import ArtifactKind, CandidateRecord, DeviceRecord, RoundRecord, SplitRecord, Traffic
 from mas_edge.orchestrator.result import deployment_of, evaluations_of, phases_of, result_of, split_push_of
 from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.messages import Report
@@ -48,7 +48,9 @@ FIRST, SECOND = (
 )
 SPLIT = SplitRecord(
     tasks=["a", "b"], affinity=[[0.1, 0.2], [0.3, 0.4]], affinity_devices=[[2, 1], [1, 2]], value=0.5,
-    groups=[["a"], ["b"]], serves=[["a"], ["b"]], runner_up=[["a", "b"]], runner_up_value=0.4,
+    groups=[["a"], ["b"]], serves=[["a"], ["b"]], runner_up=[["a", "b"]], runner_up_value=0.4, bound=0.5,
+    reason="two pay", candidates=[CandidateRecord(groups=2, value=0.5, gain=0.1, noise=0.0, cost=1.5, chosen=True)],
+    affinity_spread=[[None, 0.1], [0.1, None]],
 )  # fmt: skip
 
 
@@ -148,6 +150,9 @@ def test_the_result_is_plain_json_and_says_whether_the_job_is_done() -> None:
     assert (done["done"], done["seconds"], done["constant_loss"]) == (True, 60.0, {"a": 3.0, "b": 2.0})
     assert done["split"]["groups"] == [["a"], ["b"]]
     assert done["affinity"]["matrix"] == SPLIT.affinity
+    assert done["affinity"]["spread"] == SPLIT.affinity_spread
+    assert (done["split"]["bound"], done["split"]["reason"]) == (0.5, "two pay")
+    assert [(row["groups"], row["chosen"]) for row in done["split"]["candidates"]] == [(2, True)]
     assert [row["sent_bytes"] for row in done["rounds"]] == [0, 1510, 5]
     under_way = result_of(snapshot(*rounds))
     assert (under_way["done"], under_way["seconds"], under_way["split"], under_way["affinity"]) == (False,) + (
