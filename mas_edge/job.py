@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mas_edge.mas.overlap import MAX_OVERLAP_TASKS
 from mas_edge.mas.split import MAX_TASKS
 from mas_edge.protocol.errors import JobError, MessageError
 from mas_edge.protocol.topics import check_name
@@ -32,6 +33,7 @@ DEFAULT_METRIC: dict[str, str] = {
     "class": "accuracy", "dense_class": "accuracy", "value": "mean_absolute_error", "direction": "angle_degrees",
 }  # fmt: skip
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+MAX_EVERY_TASKS = 12  # 4094 networks in two groups: days of a large server, and yet a list that fits into a state
 RESERVED_TASKS = ("encoder", "x", "split", "merged")  # names that stand for something else in layouts and data folders
 
 
@@ -241,7 +243,7 @@ def _job_rules(job: Job) -> list[_Rule]:
         ("network.encoder", job.network.encoder, "package:function", _is_function(job.network.encoder)),
         ("tasks", names, "at least one task", n >= 1),
         ("tasks", names, "every task has a name of its own", len(set(names)) == n),
-        ("tasks", n, f"at most {MAX_TASKS}: the split is searched exactly", n <= MAX_TASKS),
+        ("tasks", n, f"at most {MAX_TASKS}: more than the search for the best split was held to", n <= MAX_TASKS),
         ("federation.rounds", f.rounds, "at least 1", f.rounds >= 1),
         (
             "federation.merge_rounds", f.merge_rounds, f"'auto', or 1 to rounds ({f.rounds})",
@@ -277,7 +279,7 @@ def _job_rules(job: Job) -> list[_Rule]:
 
 
 def _method_rules(job: Job) -> list[_Rule]:
-    method, groups = job.method, job.federation.groups
+    method, groups, n = job.method, job.federation.groups, len(job.tasks)
     chosen = method.name == "mas" and method.split == "affinity"
     mas = method.name == "mas"
     return [
@@ -291,6 +293,14 @@ def _method_rules(job: Job) -> list[_Rule]:
             chosen or method.regroup_rounds == 0,
         ),
         ("federation.groups", groups, "a number: only MAS by affinity finds it out", chosen or groups != "auto"),
+        (
+            "tasks", n, f"at most {MAX_OVERLAP_TASKS} by {method.name}: overlapping groups are searched exactly",
+            method.name not in ("tag", "hoa") or n <= MAX_OVERLAP_TASKS,
+        ),
+        (
+            "tasks", n, f"at most {MAX_EVERY_TASKS} with method.split every: it trains nearly 2^n networks",
+            method.split != "every" or n <= MAX_EVERY_TASKS,
+        ),
     ]  # fmt: skip
 
 

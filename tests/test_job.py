@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from mas_edge.federation.methods import with_method
 from mas_edge.job import Data, Federation, Job, Task, check, load_job, parse_job
 from mas_edge.protocol.errors import JobError
 
@@ -177,6 +179,65 @@ def test_a_job_built_in_python_is_held_to_the_same_rules() -> None:
     assert check(job) is job
     with pytest.raises(JobError, match=r"job: federation\.groups is 2; allowed: 'auto', or 1 to the number of tasks"):
         check(msgspec.structs.replace(job, federation=Federation(rounds=2, merge_rounds=1, groups=2)))
+
+
+# method: the largest number of tasks that it takes, and what is said of one more
+MOST_TASKS = {
+    "mas-2": (64, "tasks is 65; allowed: at most 64"),
+    "tag-2": (14, "tasks is 15; allowed: at most 14 by tag: overlapping groups are searched exactly"),
+    "hoa-2": (14, "tasks is 15; allowed: at most 14 by hoa"),
+    "every-2": (12, "tasks is 13; allowed: at most 12 with method.split every"),
+}
+
+
+@pytest.mark.parametrize("method", MOST_TASKS)
+def test_each_method_takes_as_many_tasks_as_its_search_can(method: str) -> None:
+    most, said = MOST_TASKS[method]
+
+    def with_tasks(count: int) -> Job:
+        tasks = [Task(name=f"t{i}", kind="value") for i in range(count)]
+        federation = Federation(rounds=4, merge_rounds=1)
+        return Job(name="many", data=Data(input_shape=[6]), tasks=tasks, federation=federation)
+
+    assert with_method(with_tasks(most), method).federation.groups == 2
+    with pytest.raises(JobError, match=re.escape(f"method {method}: {said}")):
+        with_method(with_tasks(most + 1), method)
+
+
+# name of the fault: (section, key and value, what the message says)
+METHOD_FAULTS: dict[str, tuple[str, str, str]] = {
+    "unknown method": ("method", 'name = "fedavg"', "method.name"),
+    "a control of another method": ("method", 'name = "tag"\nsplit = "worst"', "method.split is 'worst'; allowed: aff"),
+    "scratch without MAS": ("method", 'name = "all-in-one"\nstart = "scratch"', "method.start is 'scratch'"),
+    "regrouping without a choice": (
+        "method", 'split = "random"\nregroup_rounds = 2', "method.regroup_rounds is 2; allowed: 0 unless",
+    ),
+    "gradnorm that overshoots": ("method", "gradnorm_rate = 0.9", "method.gradnorm_rate is 0.9; allowed: more than 0"),
+    "gradnorm to the other side": ("method", "gradnorm_alpha = -1.0", "method.gradnorm_alpha is -1.0"),
+    "negative limit": ("limits", "parameters = -1", "limits.parameters is -1; allowed: 0 (no limit) or more"),
+    "endless limit": ("limits", "step_seconds = inf", "limits.step_seconds is inf"),
+    "unknown limit": ("limits", "joules = 1", "unknown key 'joules' in limits; allowed there: parameters, multiply_"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", METHOD_FAULTS)
+def test_a_wrong_method_or_limit_is_refused(fault: str) -> None:
+    section, lines, said = METHOD_FAULTS[fault]
+    with pytest.raises(JobError, match=re.escape(said)):
+        parse_job(GOOD.replace("[affinity]", f"[{section}]\n{lines}\n\n[affinity]"))
+
+
+def test_auto_is_allowed_where_something_is_decided_by_affinity() -> None:
+    text = GOOD.replace("groups = 2", 'groups = "auto"').replace("merge_rounds = 4", 'merge_rounds = "auto"')
+    job = parse_job(text)
+    assert (job.federation.groups, job.federation.most_merge_rounds) == ("auto", 5)
+    with pytest.raises(JobError, match=r"federation\.groups is 'auto'; allowed: a number"):
+        parse_job(text.replace("[affinity]", '[method]\nname = "hoa"\n\n[affinity]'))
+
+
+def test_more_devices_than_are_asked_cannot_be_a_quorum() -> None:
+    with pytest.raises(JobError, match=r"affinity\.quorum is 4; allowed: 1 to devices_per_round \(3\)"):
+        parse_job(GOOD.replace("period = 5", "period = 5\nquorum = 4"))
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
