@@ -69,8 +69,9 @@ def job(running_broker: ManagedBroker | EmbeddedBroker, tmp_path_factory: pytest
 
 def test_every_phase_is_done_in_order(job: Finished) -> None:
     assert job.result["done"]
+    of_other_methods = ("probe", "probe_evaluation", "regroup")
     assert list(job.result["phases"]) == [
-        phase for phase in PHASES if phase not in ("prepare", "split", "export", "done")
+        phase for phase in PHASES if phase not in ("prepare", "split", "export", "done", *of_other_methods)
     ]
     assert [record.outcome for record in job.snapshot.rounds] == ["complete"] * len(job.snapshot.rounds)
 
@@ -119,6 +120,15 @@ def test_traffic_and_seconds_of_the_rounds_add_up_to_the_phases(job: Finished) -
             assert phase[key] == pytest.approx(sum(record[key] for record in rounds))
             assert phase[key] > 0
             assert phase["rounds"] == len(rounds)
+
+
+def test_multiply_accumulates_and_the_time_of_affinity_are_told_by_every_device(job: Finished) -> None:
+    for record in job.training("merge") + job.training("groups"):
+        assert record.multiply_accumulates["train_step"] > 0
+        measured = record.phase == "merge"
+        assert ("affinity" in record.multiply_accumulates) == measured
+        assert (record.affinity_cpu_seconds > 0) == measured
+        assert record.affinity_cpu_seconds < record.device_cpu_seconds
 
 
 def test_every_chunk_on_the_broker_is_accounted_to_a_round(job: Finished) -> None:
