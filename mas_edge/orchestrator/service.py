@@ -73,7 +73,11 @@ class Orchestrator:
         self._events: queue.SimpleQueue[Event | _Made | _Supplied] = queue.SimpleQueue()
         self._store = Store(state_dir)
         artifacts = ArtifactStore(state_dir / "artifacts")
-        state = self._store.begin(job, JobState(run_id=f"{job.name}-{uuid.uuid4().hex[:8]}"))
+        try:
+            state = self._store.begin(job, JobState(run_id=f"{job.name}-{uuid.uuid4().hex[:8]}"))
+        except EdgeError:
+            self._store.close()  # whoever asks again, with the right job, must not find the directory in use
+            raise
         topics = Topics(job.fleet)
         self._post = Post(broker_url, topics, artifacts, self._events.put, self._on_shipped)
         self._desk = RoundsDesk(job, state, self._store, artifacts, self._post)
