@@ -134,8 +134,9 @@ def test_the_job_files_of_the_kit_are_what_is_written(name: str, letters: str) -
 def test_the_setting_is_the_one_in_which_the_claims_were_checked() -> None:
     job = parse_job(job_text("sdnkt", 32, 8))
     f, o = job.federation, job.optimizer
-    assert (f.rounds, f.merge_rounds, f.groups, f.devices_per_round) == (48, 14, 2, 4)
-    assert (f.local_epochs, f.batch_size, f.min_devices, job.affinity.period) == (6, 8, 8, 6)
+    assert (f.rounds, f.merge_rounds, f.groups, f.devices_per_round) == (48, 11, 2, 4)
+    assert (f.local_epochs, f.batch_size, f.min_devices) == (6, 8, 8)
+    assert (job.affinity.kind, job.affinity.period, o.after_split) == ("first_order", 12, "restart")
     assert (o.learning_rate, o.momentum, o.weight_decay, o.clip_norm) == (0.1, 0.9, 1e-4, 2.0)
     assert (o.scale_encoder_gradient, o.schedule, o.power) == (False, "polynomial", 0.9)
     assert RoomsChoice() == RoomsChoice(8, 32, 16, 64, 0, 1, "sdnkt")
