@@ -12,7 +12,7 @@ import msgspec
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
-from mas_edge.federation.aggregate import Accumulator, mean_task_weights, weighted_losses
+from mas_edge.federation.aggregate import Accumulator, mean_task_weights
 from mas_edge.federation.flow import Found, GroupState, JobState, RoundWork
 from mas_edge.federation.methods import measures_affinity
 from mas_edge.federation.registry import Registry
@@ -225,19 +225,19 @@ class RoundsDesk:
 
     def _close(self, active: ActiveRound, outcome: Outcome, now: float) -> None:
         work = active.work
+        weights = None if outcome == "abandoned" else self._aggregate(active)
+        record = active.record(outcome, weights.artifact if weights else "", self.job.affinity)
         if outcome == "abandoned":
-            weights, state = None, flow.abandoned(self.state, work)
+            state = flow.abandoned(self.state, work)
             pause = ABANDONED_PAUSE_S * 2 ** (state.attempts[work.tag] - 1)
             self._pause_until = now + min(pause, ABANDONED_PAUSE_MAX_S)
         else:
-            weights = self._aggregate(active)
-            state = flow.finish(self.state, work, weights, self._found(active, outcome))
+            state = flow.finish(self.state, work, weights, self._found(record))
         for device, stage in active.machine.stages().items():
             if stage in ("told", "working"):
                 sender = self._post.sender()
                 cancel = Cancel(**sender, job=state.run_id, round_id=work.round_id, reason=f"closed: {outcome}")
                 self.tell(device, cancel, work.round_id)
-        record = active.record(outcome, weights.artifact if weights else "", self.job.affinity)
         self._store.close_round(record, state)
         del self.active[work.round_id]
         self.distribution.withdraw(work.round_id)
@@ -250,18 +250,14 @@ class RoundsDesk:
         previous = gather(active.layout, unpack(self._artifacts.read(active.group.weights.artifact)))
         return self._artifacts.put(pack(active.layout, active.accumulator.mean(previous)))
 
-    def _found(self, active: ActiveRound, outcome: Outcome) -> Found:
+    def _found(self, record: RoundRecord) -> Found:
         """What a training round found out beside new weights."""
-        if active.work.kind != "train":
+        if record.kind != "train":
             return Found()
-        reports = active.reports.values()
         stable = False
-        if self.job.federation.merge_rounds == "auto" and active.work.group == MERGED and measures_affinity(self.job):
-            stable = settled(self.job, [*self._store.records(), active.record(outcome, "", self.job.affinity)])
-        return Found(
-            losses=weighted_losses([(report.losses, report.samples) for report in reports]),
-            task_weights=mean_task_weights(reports), stable=stable,
-        )  # fmt: skip
+        if self.job.federation.merge_rounds == "auto" and record.group == MERGED and measures_affinity(self.job):
+            stable = settled(self.job, [*self._store.records(), record])
+        return Found(losses=record.losses, task_weights=mean_task_weights(record.reports.values()), stable=stable)
 
     def _announce(self, record: RoundRecord) -> None:
         losses = ", ".join(f"{task} {loss:.3f}" for task, loss in record.losses.items())

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from device_runtime import session
 from device_runtime.data import DataFolder, open_data
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines import base_name
@@ -48,8 +47,6 @@ class VirtualDevice:
         """Do what the plan says; answer with the report, or with the reason why not."""
         try:
             outcome = self._bench.carry_out(plan, lambda: False)
-        except session.Stopped:  # nobody stops it
-            raise
         except EdgeError as error:
             return Refusal(**self._stamp(), job=plan.job, round_id=plan.round_id, reason=str(error))
         manifest = None if outcome.update is None else self._artifacts.put(outcome.update)
