@@ -41,7 +41,6 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     last_round: int = 0  # where it pauses for a regrouping before that, ``end_round`` is smaller
     schedule_start: int = 0  # its learning rate is lr * (1 - (round - start) / rounds)**power
     schedule_rounds: int = 0
-    serves: list[str] = []  # the tasks that it answers for at the end
     only: str = ""  # the one device that trains it; empty: any
     task_weights: dict[str, float] = {}  # that GradNorm has found so far
     first_losses: dict[str, float] = {}  # of its first round: what GradNorm measures progress from

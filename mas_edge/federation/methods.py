@@ -32,7 +32,6 @@ class GroupPlan(NamedTuple):
 
     name: str
     tasks: tuple[str, ...]
-    serves: tuple[str, ...]  # the tasks that it answers for at the end; where groups overlap, one group a task
     source: Literal["merged", "scratch"] | str  # where its first weights come from: else the name of a probe
     start: int  # its first round and the one after its last, in the learning-rate schedule
     end: int
@@ -65,13 +64,12 @@ def probes(job: Job) -> list[GroupPlan]:
         return []
     names, rounds = [task.name for task in job.tasks], job.federation.rounds
     chosen = [*combinations(names, 1), *combinations(names, 2)]
-    return [GroupPlan(f"probe-{i}", tasks, tasks, "scratch", 0, rounds, rounds) for i, tasks in enumerate(chosen)]
+    return [GroupPlan(f"probe-{i}", tasks, "scratch", 0, rounds, rounds) for i, tasks in enumerate(chosen)]
 
 
 def group_plans(
     job: Job,
     groups: Sequence[Sequence[str]],
-    serves: Sequence[Sequence[str]],
     devices: Sequence[str],
     merged_until: int,
 ) -> list[GroupPlan]:
@@ -80,7 +78,6 @@ def group_plans(
     Args:
         job: the job.
         groups: the tasks of each group; they may overlap.
-        serves: the tasks that each group answers for.
         devices: the devices that are there; only the standalone method asks.
         merged_until: the merged rounds that were trained.
     """
@@ -93,13 +90,13 @@ def group_plans(
         source, start = "scratch", 0
     probed = {plan.tasks: plan.name for plan in probes(job)}
     plans = []
-    for number, (tasks, served) in enumerate(zip(groups, serves, strict=True)):
+    for number, tasks in enumerate(groups):
         name = f"group-{number}"
         if probe := probed.get(tuple(tasks)):
-            plans.append(GroupPlan(name, tuple(tasks), tuple(served), probe, rounds, rounds, rounds))
+            plans.append(GroupPlan(name, tuple(tasks), probe, rounds, rounds, rounds))
         else:
             end = _pause(job, start)
-            plan = GroupPlan(name, tuple(tasks), tuple(served), source, start, end, rounds, rounds)
+            plan = GroupPlan(name, tuple(tasks), source, start, end, rounds, rounds)
             plans.append(_scheduled(job, plan))
     return plans
 
@@ -136,7 +133,7 @@ def _standalone(job: Job, devices: Sequence[str]) -> list[GroupPlan]:
     selected = min(federation.devices_per_round, len(devices))
     rounds = max(1, round(federation.rounds * selected / max(len(devices), 1)))
     return [
-        GroupPlan(f"group-{number}", tasks, tasks, "scratch", 0, rounds, rounds, only=device)
+        GroupPlan(f"group-{number}", tasks, "scratch", 0, rounds, rounds, only=device)
         for number, device in enumerate(sorted(devices))
     ]
 

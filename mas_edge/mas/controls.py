@@ -11,7 +11,7 @@ import numpy as np
 
 from mas_edge.mas.affinity import AffinityMatrix
 from mas_edge.mas.limits import GroupLimit
-from mas_edge.mas.split import Split, best_split, partitions
+from mas_edge.mas.split import Split, best_split, partitions, require_groups
 from mas_edge.protocol.errors import JobError
 
 MOST_SPLITS = 1_000_000  # that ``ranked`` lists: all of 9 tasks have 21147 together, those of 14 into 3 have 788970
@@ -42,7 +42,7 @@ def random_split(tasks: Sequence[str], groups: int, seed: int) -> tuple[tuple[st
     Raises:
         JobError: ``groups`` is not between 1 and the number of tasks.
     """
-    _check_number(tasks, groups)
+    require_groups(len(tasks), groups)
     rng = np.random.default_rng(seed)
     left, alone = groups, []  # from the last task on: whether it opens a group
     for n in range(len(tasks), 0, -1):
@@ -75,7 +75,7 @@ def every_group(tasks: Sequence[str], groups: int) -> tuple[tuple[str, ...], ...
     Raises:
         JobError: ``groups`` is not between 1 and the number of tasks.
     """
-    _check_number(tasks, groups)
+    require_groups(len(tasks), groups)
     sizes = range(1, len(tasks) - groups + 2) if groups > 1 else [len(tasks)]
     return tuple(group for size in sizes for group in combinations(tasks, size))
 
@@ -90,7 +90,7 @@ def ranked(
     Raises:
         JobError: ``groups`` cannot be, a loss is missing, or there are more than MOST_SPLITS partitions.
     """
-    _check_number(tasks, groups)
+    require_groups(len(tasks), groups)
     count = stirling(len(tasks), groups)
     if count > MOST_SPLITS:
         message = f"{len(tasks)} tasks have {count} splits into {groups} groups: expected at most {MOST_SPLITS} to rank"
@@ -121,11 +121,3 @@ def _total(group: Sequence[str], losses: Mapping[frozenset[str], Mapping[str, fl
         message = f"no loss of {', '.join(map(repr, missing))} in group {list(group)}: expected one of every task"
         raise JobError(message)
     return float(sum(own[task] for task in group))
-
-
-def _check_number(tasks: Sequence[str], groups: int) -> None:
-    if not 1 <= groups <= len(tasks):
-        message = (
-            f"cannot split {len(tasks)} tasks into {groups} groups: expected a number of groups from 1 to {len(tasks)}"
-        )
-        raise JobError(message)

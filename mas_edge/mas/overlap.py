@@ -22,6 +22,7 @@ import numpy as np
 
 from mas_edge.mas.affinity import AffinityMatrix
 from mas_edge.mas.exact import ExactSearch
+from mas_edge.mas.split import require_groups
 from mas_edge.mas.subsets import Floats, Masks, members, subset_sums
 from mas_edge.protocol.errors import JobError
 
@@ -134,9 +135,7 @@ def _loss(losses: Mapping[frozenset[str], Mapping[str, float]], group: Sequence[
 
 def _check(tasks: Sequence[str], groups: int) -> None:
     n = len(tasks)
-    if not 1 <= groups <= n:
-        message = f"cannot choose {groups} groups of {n} tasks: expected a number of groups from 1 to {n}"
-        raise JobError(message)
+    require_groups(n, groups)
     if n > MAX_OVERLAP_TASKS:
         message = f"overlapping groups of {n} tasks: the search handles at most {MAX_OVERLAP_TASKS}; leave some out"
         raise JobError(message)

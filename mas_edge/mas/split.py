@@ -144,12 +144,17 @@ class SplitSearch:
         return _named(self._matrix, positions) if positions else None
 
 
-def _checked(matrix: AffinityMatrix, groups: int) -> int:
-    """Return the number of tasks. Raises JobError if there are too many, or cannot be as many groups."""
-    n = len(matrix.tasks)
+def require_groups(n: int, groups: int) -> None:
+    """Raise JobError if ``n`` tasks cannot be in as many groups."""
     if not 1 <= groups <= n:
         message = f"cannot split {n} tasks into {groups} groups: expected a number of groups from 1 to {n}"
         raise JobError(message)
+
+
+def _checked(matrix: AffinityMatrix, groups: int) -> int:
+    """Return the number of tasks. Raises JobError if there are too many, or cannot be as many groups."""
+    n = len(matrix.tasks)
+    require_groups(n, groups)
     if n > MAX_TASKS:
         message = f"affinity matrix has {n} tasks: the search handles at most {MAX_TASKS}; leave some out"
         raise JobError(message)

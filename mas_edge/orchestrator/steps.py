@@ -56,7 +56,7 @@ class Steps:
     def _prepare(self, state: JobState) -> JobState:
         rounds, tasks = methods.merged_rounds(self._job), tuple(task.name for task in self._job.tasks)
         plan = (
-            None if rounds is None else GroupPlan(MERGED, tasks, (), "scratch", 0, rounds, self._job.federation.rounds)
+            None if rounds is None else GroupPlan(MERGED, tasks, "scratch", 0, rounds, self._job.federation.rounds)
         )
         probes = [self._made(each, state) for each in methods.probes(self._job)]
         return flow.prepared(state, None if plan is None else self._made(plan, state), probes)
@@ -65,7 +65,7 @@ class Steps:
         decided = decide(self._job, records, self._costs(records), [group.tasks for group in state.groups])
         devices = sorted({name for record in records for name in record.reports})
         until = state.merged.next_round if state.merged else 0
-        plans = methods.group_plans(self._job, decided.groups, decided.serves, devices, until)
+        plans = methods.group_plans(self._job, decided.groups, devices, until)
         if decided.groups == [group.tasks for group in state.groups]:  # it stands: each goes on with its own weights
             return flow.split(state, [_going_on(*each) for each in zip(state.groups, plans, strict=True)]), decided
         return flow.split(state, [self._made(plan, state) for plan in plans]), decided
@@ -108,8 +108,7 @@ class Steps:
         return GroupState(
             name=plan.name, tasks=list(plan.tasks), programs=self._put_all(programs), weights=weights,
             derive_from=derived, next_round=plan.start, end_round=plan.end, last_round=plan.last,
-            serves=list(plan.serves), only=plan.only,
-            schedule_start=plan.schedule_start, schedule_rounds=plan.rounds,
+            only=plan.only, schedule_start=plan.schedule_start, schedule_rounds=plan.rounds,
         )  # fmt: skip
 
     def _first_weights(self, plan: GroupPlan, state: JobState, program: bytes) -> tuple[Manifest, str]:

@@ -40,7 +40,7 @@ def made(plan: GroupPlan) -> GroupState:
     """What the orchestrator's steps make of a plan."""
     return GroupState(
         name=plan.name, tasks=list(plan.tasks), programs=programs(f"p {plan.name}"), weights=thing(f"w {plan.name}"),
-        next_round=plan.start, end_round=plan.end, last_round=plan.last, serves=list(plan.serves), only=plan.only,
+        next_round=plan.start, end_round=plan.end, last_round=plan.last, only=plan.only,
         schedule_start=plan.schedule_start, schedule_rounds=plan.rounds,
     )  # fmt: skip
 
@@ -48,14 +48,14 @@ def made(plan: GroupPlan) -> GroupState:
 def local(state: JobState, job: Job, step: str) -> JobState:
     if step == "prepare":
         rounds = methods.merged_rounds(job)
-        merged = GroupPlan(MERGED, tuple(TASKS), (), "scratch", 0, rounds or 0, job.federation.rounds)
+        merged = GroupPlan(MERGED, tuple(TASKS), "scratch", 0, rounds or 0, job.federation.rounds)
         return flow.prepared(state, None if rounds is None else made(merged), [made(p) for p in methods.probes(job)])
     if step == "split":
         assert job.federation.groups != "auto"
         names = ["a", "b", "c"] if job.method.name == "one-by-one" else range(job.federation.groups)
         parts = [TASKS[i :: len(names)] for i in range(len(names))]
         until = state.merged.next_round if state.merged else 0
-        groups = [made(plan) for plan in methods.group_plans(job, parts, parts, DEVICES, until)]
+        groups = [made(plan) for plan in methods.group_plans(job, parts, DEVICES, until)]
         source = state.merged.weights.artifact if state.merged and until else ""
         return flow.split(state, [msgspec.structs.replace(group, derive_from=source) for group in groups])
     models = {g.name: ({"onnx": thing(f"m {g.name}")}, thing(f"g {g.name}")) for g in state.groups}

@@ -39,7 +39,7 @@ def a_job(method: str = "", **federation: int | str) -> Job:
 
 def plans_of(method: str, groups: list[list[str]] | None = None, merged_until: int = R0) -> list[GroupPlan]:
     chosen = groups or SPLIT
-    return group_plans(a_job(method), chosen, chosen, DEVICES, merged_until)
+    return group_plans(a_job(method), chosen, DEVICES, merged_until)
 
 
 # What a name makes of the job: method.name, split, start, balance, federation.groups.
@@ -180,7 +180,7 @@ def test_all_in_one_has_nothing_left_to_train() -> None:
 
 def test_a_restarted_schedule_begins_with_the_group() -> None:
     job = msgspec.structs.replace(a_job("mas-2"), optimizer=Optimizer(after_split="restart"))
-    for plan in group_plans(job, SPLIT, SPLIT, DEVICES, R0):
+    for plan in group_plans(job, SPLIT, DEVICES, R0):
         assert (plan.start, plan.end, plan.rounds, plan.schedule_start) == (R0, R, R - R0, R0)
 
 
@@ -190,21 +190,21 @@ def test_a_group_of_hoa_that_was_a_probe_is_the_probe() -> None:
     assert (plans[1].source, plans[1].start, plans[1].end) == ("scratch", 0, R)
 
 
-def test_groups_answer_for_what_they_serve() -> None:
-    plans = group_plans(a_job("tag-2"), [["a", "b"], ["b", "c"]], [["a"], ["b", "c"]], DEVICES, R)
-    assert [(plan.tasks, plan.serves) for plan in plans] == [(("a", "b"), ("a",)), (("b", "c"), ("b", "c"))]
+def test_groups_that_overlap_train_all_their_tasks() -> None:
+    plans = group_plans(a_job("tag-2"), [["a", "b"], ["b", "c"]], DEVICES, R)
+    assert [plan.tasks for plan in plans] == [("a", "b"), ("b", "c")]
 
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(1, 12))
 def test_standalone_devices_train_as_often_as_they_would_be_selected(rounds: int, chosen: int, there: int) -> None:
     job = a_job("standalone", rounds=rounds, merge_rounds=1, devices_per_round=chosen)
     devices = [f"pi-{i:02d}" for i in range(there)]
-    plans = group_plans(job, [list(TASKS)], [list(TASKS)], devices[::-1], 0)
+    plans = group_plans(job, [list(TASKS)], devices[::-1], 0)
     assert [plan.only for plan in plans] == devices
     each = {plan.end for plan in plans}
     assert len(each) == 1
     assert each.pop() == max(1, round(rounds * min(chosen, there) / there))
-    assert {(plan.source, plan.start, plan.tasks, plan.serves) for plan in plans} == {("scratch", 0, TASKS, TASKS)}
+    assert {(plan.source, plan.start, plan.tasks) for plan in plans} == {("scratch", 0, TASKS)}
 
 
 # of R = 9 with R0 = 3 and three tasks: merged rounds, and those of all other networks together
@@ -221,5 +221,5 @@ def test_the_rounds_to_expect_are_those_of_the_table(name: str) -> None:
 
 def test_groups_pause_to_be_regrouped_only_while_as_many_rounds_remain() -> None:
     job = msgspec.structs.replace(a_job("mas-2"), method=Method(regroup_rounds=3))
-    ends = {start: group_plans(job, SPLIT, SPLIT, DEVICES, start)[0] for start in (2, 3, 4)}
+    ends = {start: group_plans(job, SPLIT, DEVICES, start)[0] for start in (2, 3, 4)}
     assert {start: (plan.end, plan.last) for start, plan in ends.items()} == {2: (5, R), 3: (6, R), 4: (R, R)}

@@ -150,7 +150,7 @@ def test_hoa_finds_the_best_of_all_families_of_groups(n: int, seed: int, data: s
 
 @pytest.mark.parametrize("groups", [0, 6])
 def test_a_number_of_groups_that_cannot_be_is_refused(groups: int) -> None:
-    with pytest.raises(JobError, match=f"cannot choose {groups} groups of 5 tasks: expected .* from 1 to 5"):
+    with pytest.raises(JobError, match=f"cannot split 5 tasks into {groups} groups: expected .* from 1 to 5"):
         tag_groups(TAG, groups)
 
 
