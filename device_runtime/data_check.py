@@ -70,6 +70,8 @@ def _hint(name: str) -> str:
 def _map_file(directory: Path, name: str, arrays: dict[str, NDArray[Any]], *, optional: bool) -> list[str]:
     path = directory / f"{name}.npy"
     try:
+        if path.exists() and not path.is_file():
+            return [f"{path.name} is not a file"]  # to open a pipe would take for ever
         # Never np.load: that would read archives and, if asked, pickles.
         arrays[name] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:

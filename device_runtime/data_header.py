@@ -28,6 +28,7 @@ else:
 
 FORMAT = 1
 HEADER = "data.toml"
+MAX_HEADER_BYTES = 256 * 1024  # a table for each of a thousand tasks
 SHAPES = {
     "class": "shape must be absent: one class index a sample",
     "dense_class": "shape must name the places of a sample, such as [64, 64]",
@@ -75,16 +76,19 @@ def read_header(directory: Path) -> tuple[Header | None, list[str]]:
     if not directory.is_dir():
         there = "it is a file" if directory.exists() else "there is nothing of that name"
         return None, [f"not a folder: {there}; expected a folder with {HEADER} and .npy files"]
+    path = directory / HEADER
     try:
-        text = (directory / HEADER).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None, [f"missing file {HEADER}: it says the shape of the input and which tasks there are labels for"]
+        if not path.is_file():  # a pipe of that name would be read for ever
+            return None, [f"missing file {HEADER}: it says the shape of the input and which tasks there are labels for"]
+        if path.stat().st_size > MAX_HEADER_BYTES:
+            return None, [f"{HEADER} has {path.stat().st_size} bytes; expected a few lines, {MAX_HEADER_BYTES} at most"]
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return None, [f"{HEADER} cannot be read: {error}"]
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        return None, [f"{HEADER} is not valid TOML: {error}"]
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, or brackets in brackets without end
+        return None, [f"{HEADER} is not valid TOML: {str(error)[:200]}"]
     return _parse(tree)
 
 

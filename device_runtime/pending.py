@@ -7,7 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from mas_edge.protocol.errors import DeviceError
+from mas_edge.protocol.artifact import MAX_CHUNK, MAX_CHUNKS, check_manifest
+from mas_edge.protocol.errors import DeviceError, ProtocolError
 from mas_edge.protocol.messages import Manifest, Report
 
 
@@ -28,13 +29,19 @@ class PendingOffers:
         directory.mkdir(parents=True, exist_ok=True)
 
     def load(self) -> list[Finished]:
-        """Everything that is still to be offered; a damaged file (torn by a power cut) is removed."""
+        """Everything that is still to be offered; a damaged file (torn by a power cut) is removed.
+
+        Raises:
+            DeviceError: a file cannot be read or removed.
+        """
         found = []
         for path in sorted(self._directory.glob("*.json")):
-            try:
-                found.append(msgspec.json.decode(path.read_bytes(), type=Finished))
-            except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-                path.unlink(missing_ok=True)
+            finished = _read(path)
+            # Its name is what it is forgotten by: a file that speaks of another round would be offered for ever.
+            if finished is not None and path == self._path(finished.round_id):
+                found.append(finished)
+            else:
+                _remove(path)
         return found
 
     def add(self, finished: Finished) -> None:
@@ -56,8 +63,34 @@ class PendingOffers:
             raise DeviceError(message) from None
 
     def remove(self, round_id: str) -> None:
-        """Forget a round: the orchestrator has spoken its last word on it."""
-        self._path(round_id).unlink(missing_ok=True)
+        """Forget a round: the orchestrator has spoken its last word on it.
+
+        Raises:
+            DeviceError: its file cannot be removed.
+        """
+        _remove(self._path(round_id))
 
     def _path(self, round_id: str) -> Path:
         return self._directory / f"{round_id}.json"
+
+
+def _read(path: Path) -> Finished | None:
+    """What a file holds; None if it is damaged."""
+    try:
+        finished = msgspec.json.decode(path.read_bytes(), type=Finished)
+        if finished.manifest is not None:
+            check_manifest(finished.manifest, MAX_CHUNKS * MAX_CHUNK)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ProtocolError):
+        return None
+    except OSError as error:
+        message = f"the finished round in {path} cannot be read: {error.strerror}; remove it"
+        raise DeviceError(message) from None
+    return finished
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        message = f"{path} cannot be removed: {error.strerror}; make the state directory writable"
+        raise DeviceError(message) from None

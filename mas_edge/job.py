@@ -34,6 +34,8 @@ DEFAULT_METRIC: dict[str, str] = {
 }  # fmt: skip
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 MAX_EVERY_TASKS = 12  # 4094 networks in two groups: days of a large server, and yet a list that fits into a state
+MAX_SEED = 2**53  # a JSON reader of another language holds it exactly, and every generator takes it
+MAX_JOB_BYTES = 1024 * 1024  # a hundred times a job of 64 tasks with every key
 RESERVED_TASKS = ("encoder", "x", "split", "merged")  # names that stand for something else in layouts and data folders
 
 
@@ -197,10 +199,15 @@ def load_job(path: Path) -> Job:
         JobError: the file cannot be read, is not TOML, or a key is unknown, missing, of a wrong type or out of range.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_JOB_BYTES + 1)
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         message = f"job file {path}: cannot be read: {error}"
         raise JobError(message) from None
+    if len(data) > MAX_JOB_BYTES:
+        message = f"job file {path}: is larger than {MAX_JOB_BYTES} bytes; expected a job of a few kilobytes"
+        raise JobError(message)
     return parse_job(text, str(path))
 
 
@@ -208,8 +215,8 @@ def parse_job(text: str, where: str = "job file") -> Job:
     """Read and check the text of a job file; ``where`` begins the error messages. Raises JobError."""
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = f"{where}: is not valid TOML: {error}"
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, or brackets in brackets without end
+        message = f"{where}: is not valid TOML: {str(error)[:200]}"
         raise JobError(message) from None
     try:
         job = msgspec.convert(tree, Job)
@@ -237,7 +244,7 @@ def _job_rules(job: Job) -> list[_Rule]:
     return [
         ("name", job.name, "1 to 64 letters, digits, '.', '_', '-'", _is_name(job.name)),
         ("fleet", job.fleet, "1 to 64 letters, digits, '.', '_', '-'", _is_name(job.fleet)),
-        ("seed", job.seed, "0 or more", job.seed >= 0),
+        ("seed", job.seed, f"0 or more, up to {MAX_SEED}", 0 <= job.seed <= MAX_SEED),
         ("engines", job.engines, f"one or more of {', '.join(ENGINES)}, each once", _are_engines(job.engines)),
         ("data.input_shape", job.data.input_shape, "1 to 4 sizes of at least 1", _is_shape(job.data.input_shape, 1)),
         ("network.encoder", job.network.encoder, "package:function", _is_function(job.network.encoder)),

@@ -6,11 +6,22 @@ Unknown fields are ignored: an older device understands a newer orchestrator's m
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from mas_edge.protocol.errors import MessageError
+from mas_edge.protocol.limits import (
+    MAX_AXES,
+    MAX_ENGINES,
+    MAX_TASKS,
+    BatchSize,
+    Count,
+    Samples,
+    Word,
+    one_line,
+)
 from mas_edge.protocol.topics import check_name
 
 # A plan with the manifests of a 1 GiB artifact stays below this; anything larger is not one of our messages.
@@ -38,31 +49,31 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """What every message carries: who sent it, in which life, as which one of that life."""
 
     sender: str
-    boot_id: str
-    seq: int
+    boot_id: Word
+    seq: Count
 
 
 class SampleCount(msgspec.Struct, frozen=True, kw_only=True):
     """Labelled samples of one task on one device."""
 
-    train: int
-    test: int
+    train: Samples
+    test: Samples
 
 
 class Birth(Message, frozen=True, kw_only=True, tag="birth"):
     """Retained: who this device is, what it can run, and for which tasks it holds labels."""
 
-    runtime: str
-    python: str
-    machine: str
-    cores: int
-    memory_bytes: int
-    engine: str
-    engines: list[str]
-    input_shape: list[int]
-    tasks: dict[str, SampleCount]
+    runtime: Word
+    python: Word
+    machine: Word
+    cores: Count
+    memory_bytes: Count
+    engine: Word
+    engines: Annotated[list[Word], Meta(max_length=MAX_ENGINES)]
+    input_shape: Annotated[list[Count], Meta(max_length=MAX_AXES)]
+    tasks: Annotated[dict[Word, SampleCount], Meta(max_length=MAX_TASKS)]
     # What a program may take beside the process that has its engine loaded and nothing else; 0 = no limit
-    step_memory_bytes: int = 0
+    step_memory_bytes: Count = 0
 
 
 class Status(Message, frozen=True, kw_only=True, tag="status"):
@@ -168,8 +179,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cpu_seconds: float = 0.0
     affinity_cpu_seconds: float = 0.0  # the part of cpu_seconds that measuring the affinity took
     received_bytes: int = 0
-    engine: str = ""
-    batch_size: int = 0  # of the program that ran
+    engine: Word = ""
+    batch_size: BatchSize = 0  # of the program that ran
     healthy: bool | None = None
     health_reason: str = ""
     latency_s: float = 0.0
@@ -296,4 +307,15 @@ def _checked(message: FromDevice, device: str) -> FromDevice:
         raise MessageError(text)
     if not isinstance(message, (Birth, Status, Want)):
         check_name(message.round_id, "round")
+    return _shown(message)
+
+
+def _shown(message: FromDevice) -> FromDevice:
+    """The same message with its text for people as one line: it goes into logs and onto terminals."""
+    match message:
+        case Status() | Refusal():
+            return msgspec.structs.replace(message, reason=one_line(message.reason))
+        case Offer():
+            report = msgspec.structs.replace(message.report, health_reason=one_line(message.report.health_reason))
+            return msgspec.structs.replace(message, report=report)
     return message

@@ -29,6 +29,9 @@ from mas_edge.protocol.weights import Layout
 MAGIC = b"MASEDGE1"
 FORMAT = 1
 MAX_PROGRAM_BYTES = 64 * 1024 * 1024  # decompressed; a ResNet-50 step is about 3 MB
+# Commas and brackets of the JSON: each becomes up to 80 bytes of Python objects, whatever the text's length. Real
+# programs have one in nine bytes; a text of nothing else would take a small board's whole memory.
+MAX_PROGRAM_MARKS = 2**22
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -123,6 +126,9 @@ def load(data: bytes) -> Program:
         raise ProgramError(message) from None
     if not reader.eof or reader.unused_data:
         message = f"program file is truncated, has extra bytes, or is over {MAX_PROGRAM_BYTES} bytes when unpacked"
+        raise ProgramError(message)
+    if sum(text.count(mark) for mark in (b",", b"[", b"{")) > MAX_PROGRAM_MARKS:
+        message = f"program file holds more than {MAX_PROGRAM_MARKS} values when unpacked"
         raise ProgramError(message)
     try:
         program = msgspec.json.decode(text, type=Program)

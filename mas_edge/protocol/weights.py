@@ -23,7 +23,9 @@ Vector = NDArray[np.float32]
 ENCODER = "encoder"
 MAX_AXES = 8  # the most a layer of any kind has is 5
 MAX_SIZE = 2**40  # one axis; beyond it a product of sizes could overflow
-MAX_HEADER_BYTES = 16 * 1024 * 1024
+MAX_NUMBERS = 2**28  # of one network: 1 GiB, the largest artifact there is
+# Ten thousand tensors with long names. Whoever reads a header holds up to thirty times its bytes as Python objects.
+MAX_HEADER_BYTES = 2 * 1024 * 1024
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -46,7 +48,11 @@ class Layout(msgspec.Struct, frozen=True):
     entries: list[Entry]
 
     def check(self) -> Layout:
-        """Return the layout itself. Raises WeightsError if a name comes twice, a size is odd or the order is wrong."""
+        """Return the layout itself.
+
+        Raises:
+            WeightsError: a name comes twice, a size is odd, the order is wrong, or no device could hold it.
+        """
         seen: set[str] = set()
         buffers = False
         for entry in self.entries:
@@ -58,6 +64,9 @@ class Layout(msgspec.Struct, frozen=True):
                 raise WeightsError(message)
             seen.add(entry.name)
             buffers = buffers or not entry.trainable
+        if any(len(entry.shape) > MAX_AXES for entry in self.entries) or self.size > MAX_NUMBERS:
+            message = f"layout: more than {MAX_AXES} axes, or more than {MAX_NUMBERS} numbers in all"
+            raise WeightsError(message)
         return self
 
     @property
@@ -87,7 +96,7 @@ def pack(layout: Layout, vector: Vector) -> bytes:
     """Return the safetensors bytes of ``vector``, shape (layout.size,).
 
     Raises:
-        WeightsError: the vector is not float32 of the layout's length.
+        WeightsError: the vector is not float32 of the layout's length, or there are more tensors than a file may name.
     """
     if vector.dtype != np.float32 or vector.shape != (layout.size,):
         message = f"expected a float32 vector of {layout.size} numbers, got {vector.dtype} of shape {vector.shape}"
@@ -100,6 +109,9 @@ def pack(layout: Layout, vector: Vector) -> bytes:
         offset += 4 * entry.size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        message = f"the names of {len(layout.entries)} tensors take {len(text)} bytes, at most {MAX_HEADER_BYTES} fit"
+        raise WeightsError(message)
     return struct.pack("<Q", len(text)) + text + np.ascontiguousarray(vector, dtype="<f4").tobytes()
 
 
@@ -107,7 +119,8 @@ def unpack(data: bytes | memoryview) -> dict[str, NDArray[np.float32]]:
     """Return the named float32 tensors of safetensors bytes, as views into ``data``.
 
     Raises:
-        WeightsError: the bytes are not a safetensors file of float32 tensors without gaps.
+        WeightsError: the bytes are not a safetensors file of float32 tensors without gaps, or the list of its tensors
+            is longer than MAX_HEADER_BYTES.
     """
     view = memoryview(data)
     header, body = _header(view)
@@ -117,12 +130,20 @@ def unpack(data: bytes | memoryview) -> dict[str, NDArray[np.float32]]:
         if start != end or stop - start != 4 * math.prod(shape) or stop > len(body):
             message = f"tensor {name!r} of shape {shape} lies at bytes {start} to {stop}, which does not fit the file"
             raise WeightsError(message)
-        tensors[name] = np.frombuffer(body[start:stop], dtype="<f4").reshape(shape)
+        tensors[name] = _tensor(name, body[start:stop], shape)
         end = stop
     if end != len(body):
         message = f"weights file has {len(body) - end} bytes after its last tensor"
         raise WeightsError(message)
     return tensors
+
+
+def _tensor(name: str, data: memoryview, shape: list[int]) -> NDArray[np.float32]:
+    try:
+        return np.frombuffer(data, dtype="<f4").reshape(shape)
+    except ValueError:  # of no numbers, but along axes whose product no array can have
+        message = f"tensor {name!r} of shape {shape} is larger than any memory"
+        raise WeightsError(message) from None
 
 
 def _header(view: memoryview) -> tuple[dict[str, object], memoryview]:
@@ -131,7 +152,10 @@ def _header(view: memoryview) -> tuple[dict[str, object], memoryview]:
         raise WeightsError(message)
     (length,) = struct.unpack("<Q", view[:8])
     if length > min(MAX_HEADER_BYTES, len(view) - 8):
-        message = f"weights file says its header has {length} bytes; the file has {len(view)}"
+        message = (
+            f"weights file says its header has {length} bytes; the file has {len(view)}, and a header at most "
+            f"{MAX_HEADER_BYTES}"
+        )
         raise WeightsError(message)
     try:
         header = json.loads(bytes(view[8 : 8 + length]))
