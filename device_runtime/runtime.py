@@ -58,9 +58,9 @@ class _Finished:
 
 
 class Runtime:
-    """One device on one broker. ``run`` returns when ``stop`` is set."""
+    """One device on one broker. ``run`` returns when ``stop`` is set. ``bench``: what carries out plans instead."""
 
-    def __init__(self, settings: Settings, data: DataFolder) -> None:
+    def __init__(self, settings: Settings, data: DataFolder, bench: Bench | None = None) -> None:
         self._settings = settings
         self._topics = Topics(settings.fleet)
         self._events: queue.SimpleQueue[Event | _Finished] = queue.SimpleQueue()
@@ -69,7 +69,7 @@ class Runtime:
         self._leaving = False
         self._store = ArtifactStore(settings.state / "artifacts")
         self._data = data
-        self._bench = Bench(data, self._store, Programs(settings.engine), settings.state / "deployed")
+        self._bench = bench or Bench(data, self._store, Programs(settings.engine), settings.state / "deployed")
         self._told_memory = 0
         self._boot_id = uuid.uuid4().hex
         self.agent = Agent(

@@ -1,0 +1,219 @@
+"""Rounds of this kit without training: the real orchestrator and real devices in processes, through a real mosquitto.
+
+python tools/rounds_kit.py server STATE BROKER FLOATS DEVICES ROUNDS
+python tools/rounds_kit.py device STATE BROKER NAME
+
+``bench_rounds.py`` starts these. A device returns the weights that it got plus a number of its own; everything else is
+what runs in production: the agent, both links, the stores with their syncs, the desk, the reception, the accumulator.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import rounds_meter as meter
+
+from device_runtime.data import open_data
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.runtime import Runtime, Settings
+from device_runtime.work import Bench, Outcome, Programs
+from mas_edge.federation.flow import GroupState, JobState
+from mas_edge.job import Data, Federation, Job, Task
+from mas_edge.orchestrator.broker.managed import ManagedBroker
+from mas_edge.orchestrator.service import Orchestrator
+from mas_edge.orchestrator.store import Store, open_database
+from mas_edge.protocol import program as program_format
+from mas_edge.protocol.messages import Plan, Report
+from mas_edge.protocol.program import Program
+from mas_edge.protocol.weights import ENCODER, Entry, Layout, gather, pack, unpack
+
+ROOT = Path(__file__).resolve().parent.parent
+TENSORS = 20  # as many as the reference measurement of Flower had
+ENGINE = "torch"  # only a name here: no engine is loaded
+WARM_UP = 2  # rounds before the clock starts: the first one carries the program too
+SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run of rounds took: seconds of each round; memory in MB, processor seconds a round."""
+
+    seconds: list[float]
+    memory_mb: dict[str, float]
+    cpu_s: dict[str, float]
+
+    @property
+    def median(self) -> float:
+        """Seconds of a typical round."""
+        return statistics.median(self.seconds)
+
+
+def job(devices: int) -> Job:
+    """Federated averaging over all devices."""
+    federation = Federation(
+        rounds=10**6, merge_rounds=1, groups=2, devices_per_round=devices, min_devices=devices, min_reports=devices,
+        deadline_s=600.0,
+    )  # fmt: skip
+    tasks = [Task(name=name, kind="value") for name in ("a", "b")]
+    return Job(name="bench", data=Data(input_shape=[1]), tasks=tasks, federation=federation, engines=[ENGINE])
+
+
+def layout_of(floats: int) -> Layout:
+    """A network of ``floats`` numbers in TENSORS equal tensors."""
+    return Layout([Entry(f"encoder.{n}", [floats // TENSORS], ENCODER) for n in range(TENSORS)])
+
+
+# ---------------------------------------------------------------------------------------------------- the orchestrator
+
+
+def serve(state: Path, broker: str, floats: int, devices: int, rounds: int) -> None:
+    """Run the orchestrator until ``rounds`` rounds have closed; prints a line when it is warm and one at the end."""
+    _prepare(state, floats, devices)
+    orchestrator, stop = Orchestrator(job(devices), state, broker), threading.Event()
+
+    def watch() -> None:
+        for goal, word in ((WARM_UP, "warm"), (WARM_UP + rounds, "done")):
+            while orchestrator.state.groups[0].next_round < goal and not stop.wait(0.02):
+                pass
+            print(word, flush=True)
+        sys.stdin.readline()  # the memory and the time of this process are read before it goes
+        stop.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    orchestrator.run(stop)
+
+
+def _prepare(state: Path, floats: int, devices: int) -> None:
+    """Write down a job whose only group is ready to train."""
+    layout, store = layout_of(floats), Store(state)
+    artifacts = ArtifactStore(state / "artifacts")
+    program = Program(1, "all", ["a", "b"], 1, [1], {}, layout, {}, engine=ENGINE)
+    weights = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
+    group = GroupState(
+        name="all", tasks=["a", "b"], programs={ENGINE: artifacts.put(program_format.dump(program))},
+        weights=artifacts.put(pack(layout, weights)), next_round=0, end_round=10**6, last_round=10**6,
+    )  # fmt: skip
+    store.begin(job(devices), JobState(run_id="bench-1", phase="groups", groups=[group]))
+    store.close()
+
+
+# ---------------------------------------------------------------------------------------------------------- the device
+
+
+class Echo(Bench):
+    """Reads the weights and gives them back with ``step`` added, as training would: every device has its own."""
+
+    step = 1.0
+
+    def carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
+        """As ``Bench.carry_out``, without an engine."""
+        assert plan.weights is not None
+        layout = program_format.load(self._store.read(plan.program.artifact)).layout
+        vector = gather(layout, unpack(self._store.read(plan.weights.manifest.artifact)))
+        vector += np.float32(self.step)
+        report = Report(samples=dict.fromkeys(plan.tasks, SAMPLES), losses=dict.fromkeys(plan.tasks, 0.5))
+        return Outcome(report, pack(layout, vector))
+
+
+def device(state: Path, broker: str, name: str) -> None:
+    """Run one device until the process is told to end."""
+    data = open_data(_data_folder(state / "data"))
+    settings = Settings(name, "fleet", broker, state, ENGINE)
+    bench = Echo(data, ArtifactStore(state / "artifacts"), Programs(ENGINE), state / "deployed")
+    bench.step = float(name.rpartition("-")[2]) + 1.0  # no two devices train alike: nothing may be sent once for two
+    stop = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    Runtime(settings, data, bench).run(stop)
+
+
+def _data_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "x.npy", np.zeros((SAMPLES + 1, 1), np.float32))
+    np.save(folder / "split.npy", np.array([0] * SAMPLES + [1], np.uint8))
+    for task in ("a", "b"):
+        np.save(folder / f"{task}.npy", np.zeros(SAMPLES + 1, np.float32))
+    header = "".join(f'[tasks.{task}]\nkind = "value"\n' for task in ("a", "b"))
+    (folder / "data.toml").write_text(f"format = 1\ninput_shape = [1]\n{header}")
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------------------- a run
+
+
+def measure(folder: Path, floats: int, devices: int, rounds: int) -> Measured:
+    """Start a broker, an orchestrator and devices of their own below ``folder``; measure ``rounds`` rounds."""
+    names = [f"device-{n}" for n in range(devices)]
+    state = folder / "server"
+    with ExitStack() as stack:
+        broker = stack.enter_context(ManagedBroker(folder))
+        sizes = [str(n) for n in (floats, devices, rounds)]
+        server = stack.enter_context(_process(folder, "server", str(state), broker.url, *sizes))
+        pids = {"server": server.pid, "broker": broker.pid or 0}
+        for name in names:
+            pids[name] = stack.enter_context(_process(folder, "device", str(folder / name), broker.url, name)).pid
+        _expect(server, "warm", folder)
+        before = {name: meter.taken(pid) for name, pid in pids.items()}
+        _expect(server, "done", folder)
+        after = {name: meter.taken(pid) for name, pid in pids.items()}
+    cpu = {name: (after[name].cpu_s - before[name].cpu_s) / rounds for name in pids}
+    memory = {name: after[name].peak_mb for name in pids}
+    return Measured(round_times(state)[WARM_UP:], _by_role(memory, names, max), _by_role(cpu, names, statistics.mean))
+
+
+def _by_role(
+    values: dict[str, float], devices: list[str], of_devices: Callable[[list[float]], float]
+) -> dict[str, float]:
+    client = of_devices([values[name] for name in devices])
+    return {"server": values["server"], "client": client, "broker": values["broker"]}
+
+
+def round_times(state: Path) -> list[float]:
+    """Seconds from the opening of each round to the opening of the next: averaging and storing are in it."""
+    db = open_database(state)
+    opened = [row[0] for row in db.execute("SELECT opened FROM rounds ORDER BY number")]
+    db.close()
+    return [later - sooner for sooner, later in pairwise(opened)]
+
+
+@contextmanager
+def _process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with (folder / f"{arguments[0]}.log").open("a") as log:
+        process = subprocess.Popen(
+            [sys.executable, __file__, *arguments],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.stdin:
+            process.stdin.close()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _expect(process: subprocess.Popen[str], word: str, folder: Path) -> None:
+    line = process.stdout.readline().strip() if process.stdout else ""
+    if line != word:
+        sys.exit(f"the orchestrator said {line!r} instead of {word!r}:\n{(folder / 'server.log').read_text()[-2000:]}")
+
+
+if __name__ == "__main__":
+    role, where, url, *rest = sys.argv[1:]
+    if role == "server":
+        serve(Path(where), url, *(int(number) for number in rest))
+    else:
+        device(Path(where), url, *rest)
