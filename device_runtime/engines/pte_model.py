@@ -18,7 +18,7 @@ from typing import NoReturn
 from device_runtime.engines.pte_kernels import ARGUMENTS
 from device_runtime.engines.xnnpack_graph import check_graph
 from mas_edge.protocol.errors import ProgramError
-from mas_edge.protocol.flatbuffer import Table, item_of, root_of
+from mas_edge.protocol.flatbuffer import Budget, Table, item_of, root_of
 
 IDENTIFIER = b"ET12"  # at byte 4 of every .pte
 MAGIC, HEADER = b"eh00", struct.Struct("<4sIQQ")  # at byte 8: its size, the program's size, where segments begin
@@ -72,6 +72,7 @@ class _File:
                 _damaged(f"a program of {size} bytes, segments from byte {begin}, in {len(data)} bytes")
         self._data = data
         self._root = root_of(data[:size])
+        self._delegated = Budget(len(data))  # delegates' tables are files of their own: all of them together
         self._segments = [self._segment(table, begin, size) for table in self._root.tables(PROGRAM_SEGMENTS)]
         self._inline = [table.raw(0) for table in self._root.tables(PROGRAM_INLINE)]
         self.constants = self._constants()
@@ -121,6 +122,7 @@ class _File:
             _ = option.text(0), option.raw(1)
         place = reference.number(1, "I")
         data = item_of(self._segments, place) if reference.number(0, "b") else item_of(self._inline, place)
+        self._delegated.read(len(data))
         return check_graph(bytes(data), self._named)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from mas_edge.protocol.errors import ProgramError
+from mas_edge.protocol.flatbuffer import Budget
 
 IDENTIFIER = b"TFL3"
 VERSION = 3
@@ -66,8 +67,10 @@ def read_model(data: bytes, where: str) -> Contents:
 class _Table:
     """A table in the file; every read is checked against its end. Raises ValueError."""
 
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data, self._at = data, at
+    __slots__ = ("_at", "_budget", "_data", "_offsets", "_size")  # a file may hold a million of them
+
+    def __init__(self, data: bytes, at: int, budget: Budget) -> None:
+        self._data, self._at, self._budget = data, at, budget
         if not 0 <= at <= len(data) - 4:
             _damaged(f"a table at byte {at} of {len(data)}")
         fields = at - struct.unpack_from("<i", data, at)[0]
@@ -76,6 +79,7 @@ class _Table:
         length, self._size = struct.unpack_from("<HH", data, fields)
         if length < 4 or length % 2 or fields + length > len(data) or at + self._size > len(data):
             _damaged(f"the table at byte {at} does not end within the file")
+        budget.table(length)
         self._offsets = struct.unpack_from(f"<{(length - 4) // 2}H", data, fields + 4)
 
     def _place(self, field: int) -> int:
@@ -109,6 +113,7 @@ class _Table:
         count = int(struct.unpack_from("<I", self._data, start)[0])
         if start + 4 + count * size > len(self._data):
             _damaged(f"{count} items of {size} bytes at byte {start} do not end within the file")
+        self._budget.read(count * size)
         return start + 4, count
 
     def length(self, field: int, size: int = 1) -> int:
@@ -130,19 +135,19 @@ class _Table:
     def table(self, field: int) -> _Table | None:
         """A table inside this one, checked as far as its frame."""
         place = self._place(field)
-        return _Table(self._data, self._target(place)) if place else None
+        return _Table(self._data, self._target(place), self._budget) if place else None
 
     def tables(self, field: int) -> list[_Table]:
         """A vector of tables."""
         start, count = self._vector(field, 4)
-        return [_Table(self._data, self._target(start + 4 * i)) for i in range(count)]
+        return [_Table(self._data, self._target(start + 4 * i), self._budget) for i in range(count)]
 
 
 class _Reader:
     """The walk through one model."""
 
     def __init__(self, data: bytes) -> None:
-        root = _Table(data, struct.unpack_from("<I", data, 0)[0])
+        root = _Table(data, struct.unpack_from("<I", data, 0)[0], Budget(len(data)))
         if root.number(MODEL_VERSION, "I") != VERSION:
             _damaged(f"schema version {root.number(MODEL_VERSION, 'I')}, expected {VERSION}")
         self._codes = [_builtin(code) for code in root.tables(MODEL_CODES)]
