@@ -28,6 +28,7 @@ from mas_edge.protocol.topics import check_name
 MAX_MESSAGE_BYTES = 512 * 1024
 
 PlanKind = Literal["train", "evaluate", "deploy"]
+Quality = Literal["measured", "estimated", "none"]
 Verdict = Literal[
     "accepted", "duplicate", "stale_round", "bad_digest", "too_large", "not_selected", "invalid", "round_closed"
 ]
@@ -164,6 +165,17 @@ class Want(Message, frozen=True, kw_only=True, tag="want"):
     broadcast: bool = False  # the sender listens on the broadcast topic and can wait for it
 
 
+class Energy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan's work took on a device, above what the device takes when idle."""
+
+    quality: Quality  # "estimated" as soon as a part of it is; "none": nothing measures, ``problem`` may say why
+    joules: dict[str, float] = {}  # by activity: train, affinity, evaluate, other
+    source: str = ""  # the sensors, and what an estimate is made of
+    error: float = 0.0  # of an estimate, relative: 0.35 is 35 % up or down; a sensor's own error is not known here
+    idle_watts: float | None = None  # what was taken off; None where nothing was known to take off, or it was estimated
+    problem: str = ""  # what was wrong with a sensor
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a device found out while it carried out a plan. Means are over valid samples; seconds are wall time."""
 
@@ -184,6 +196,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool | None = None
     health_reason: str = ""
     latency_s: float = 0.0
+    energy: Energy | None = None
 
 
 class Offer(Message, frozen=True, kw_only=True, tag="offer"):
