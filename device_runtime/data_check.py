@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from device_runtime.data_header import Header, TaskData, read_header
 
 BLOCK_BYTES = 8 * 1024 * 1024  # small beside the memory of the smallest board, large beside a disk's block
+MAX_NPY_HEADER = 64 * 1024  # an array of plain numbers needs a hundred; numpy parses up to ten thousand
 TRAIN, TEST = 0, 1  # the values of split.npy
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -72,6 +73,7 @@ def _map_file(directory: Path, name: str, arrays: dict[str, NDArray[Any]], *, op
     try:
         if path.exists() and not path.is_file():
             return [f"{path.name} is not a file"]  # to open a pipe would take for ever
+        _require_short_header(path)
         # Never np.load: that would read archives and, if asked, pickles.
         arrays[name] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
@@ -81,6 +83,16 @@ def _map_file(directory: Path, name: str, arrays: dict[str, NDArray[Any]], *, op
     except Exception as error:  # on damaged headers numpy raises ValueError, SyntaxError, MemoryError and others
         return [f"{path.name} is not a whole .npy file of numbers: {' '.join(str(error).split())[:200]}"]
     return []
+
+
+def _require_short_header(path: Path) -> None:
+    """Raise ValueError if a .npy file says that its header is longer than any: numpy would make room for it first."""
+    with path.open("rb") as file:
+        start = file.read(12)  # magic, version, the length of the header in 2 bytes or, from version 2 on, in 4
+    length = int.from_bytes(start[8:10] if start[6:7] == b"\x01" else start[8:12], "little")
+    if length > MAX_NPY_HEADER:
+        message = f"it says that its header has {length} bytes"
+        raise ValueError(message)
 
 
 def _call_reader(directory: Path, reader: str) -> tuple[Mapping[str, Any], list[str]]:

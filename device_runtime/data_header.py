@@ -15,20 +15,16 @@ element_mask = false               # exercise.mask.npy has the target's shape, n
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from mas_edge.protocol.toml import parse_toml
 
 FORMAT = 1
 HEADER = "data.toml"
-MAX_HEADER_BYTES = 256 * 1024  # a table for each of a thousand tasks
+MAX_HEADER_BYTES = 64 * 1024  # a table for each of 500 tasks
 SHAPES = {
     "class": "shape must be absent: one class index a sample",
     "dense_class": "shape must name the places of a sample, such as [64, 64]",
@@ -43,13 +39,16 @@ Kind = Literal["class", "dense_class", "value", "direction"]
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
+Size = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]  # of an axis, a label: what an array can have
+
+
 class TaskData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What this device holds for one task; the words are those of the job file."""
 
     kind: Kind
-    shape: list[int] = []
-    classes: int = 0
-    ignore_index: int = -100
+    shape: list[Size] = []
+    classes: Size = 0
+    ignore_index: Size = -100
     element_mask: bool = False
 
     @property
@@ -61,8 +60,8 @@ class TaskData(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of ``data.toml``."""
 
-    format: int
-    input_shape: list[int]
+    format: Size
+    input_shape: list[Size]
     tasks: dict[str, TaskData]
     reader: str = ""
 
@@ -86,9 +85,9 @@ def read_header(directory: Path) -> tuple[Header | None, list[str]]:
     except (OSError, UnicodeDecodeError) as error:
         return None, [f"{HEADER} cannot be read: {error}"]
     try:
-        tree = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits, or brackets in brackets without end
-        return None, [f"{HEADER} is not valid TOML: {str(error)[:200]}"]
+        tree = parse_toml(text)
+    except ValueError as error:
+        return None, [f"{HEADER} is not valid TOML: {error}"]
     return _parse(tree)
 
 

@@ -90,7 +90,7 @@ class _File:
         methods = root.tables(PROGRAM_METHODS)
         names = [method.text(PLAN_NAME) for method in methods]
         if not names or not all(names) or len(set(names)) < len(names):
-            _damaged(f"the methods are {names}")
+            _damaged(f"the methods are {str(names)[:200]}")
         for method in methods:
             _Method(self, method).check()
 
