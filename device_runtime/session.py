@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from device_runtime.balance import TaskWeights
 from device_runtime.engines.base import Runner
+from device_runtime.power.meter import Meter
 from mas_edge.protocol.errors import DataError, DeviceError, ProgramError, WeightsError
 from mas_edge.protocol.messages import Report, Training
 from mas_edge.protocol.program import Program, TargetSpec
@@ -41,7 +42,14 @@ class Batches(Protocol):
 
 
 def train(
-    runner: Runner, program: Program, weights: Vector, data: Batches, training: Training, *, stop: Stop
+    runner: Runner,
+    program: Program,
+    weights: Vector,
+    data: Batches,
+    training: Training,
+    *,
+    stop: Stop,
+    meter: Meter | None = None,
 ) -> tuple[Vector, Report]:
     """Train ``weights``, shape (layout.size,), for ``training.local_epochs`` epochs; return the new ones and a report.
 
@@ -62,7 +70,7 @@ def train(
     """
     _check_length(program, weights)
     _check_balance(program, training)
-    clock, cpu_start = _Clock(), time.process_time()  # of the whole process: the engine's own threads do the work
+    clock, cpu_start = _Clock(meter), time.process_time()  # of the whole process: the engine's own threads do the work
     course, means = _Course(runner, program, weights, training, clock), _Means(program)
     for epoch in range(training.local_epochs):
         means = _Means(program)
@@ -91,7 +99,15 @@ def train(
     return np.array(course.weights, np.float32), report
 
 
-def evaluate(runner: Runner, program: Program, weights: Vector, data: Batches, *, stop: Stop = lambda: False) -> Report:
+def evaluate(
+    runner: Runner,
+    program: Program,
+    weights: Vector,
+    data: Batches,
+    *,
+    stop: Stop = lambda: False,
+    meter: Meter | None = None,
+) -> Report:
     """Return the means of losses and metrics over the test samples, the same at every batch size but for rounding.
 
     A task without labelled test samples has 0 in ``samples`` and is absent from ``losses`` and ``metrics``.
@@ -102,7 +118,7 @@ def evaluate(runner: Runner, program: Program, weights: Vector, data: Batches, *
         WeightsError: ``weights`` does not have the length of the program's layout.
     """
     _check_length(program, weights)
-    clock, means, step = _Clock(), _Means(program), 0
+    clock, means, step = _Clock(meter), _Means(program), 0
     cpu_start = time.process_time()  # of the whole process: the engine's own threads do the work
     for batch in clock.timed("evaluate", data.feeds(program, "test", None)):
         if stop():
@@ -270,9 +286,13 @@ class _Affinities:
 
 
 class _Clock:
-    """Wall and processor seconds by activity. Waiting for the next batch counts for the activity that wants it."""
+    """Wall and processor seconds by activity. Waiting for the next batch counts for the activity that wants it.
 
-    def __init__(self) -> None:
+    ``meter`` counts the joules of the same activities.
+    """
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        self._meter = meter
         self.seconds: dict[str, float] = {}
         self.cpu_seconds: dict[str, float] = {}
 
@@ -281,7 +301,8 @@ class _Clock:
         """Count the seconds inside the block."""
         start, cpu_start = time.perf_counter(), time.process_time()
         try:
-            yield
+            with self._meter.during(activity) if self._meter else nullcontext():
+                yield
         finally:
             self.seconds[activity] = self.seconds.get(activity, 0.0) + time.perf_counter() - start
             self.cpu_seconds[activity] = self.cpu_seconds.get(activity, 0.0) + time.process_time() - cpu_start

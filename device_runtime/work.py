@@ -17,11 +17,12 @@ from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines import open_engine
 from device_runtime.engines.base import Engine, Runner
 from device_runtime.memory import in_units, ran_out, resident_bytes
+from device_runtime.power.meter import Meter
 from device_runtime.slots import Slots
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, EdgeError
 from mas_edge.protocol.memory import memory_needed
-from mas_edge.protocol.messages import Plan, Report
+from mas_edge.protocol.messages import Energy, Plan, Report
 from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.topics import check_name
@@ -86,10 +87,15 @@ class Bench:
     """One device's data, programs and artifacts.
 
     ``step_memory``: the bytes that a program may take beside the process with its engine loaded; 0 = no limit.
+    ``meter``: counts the joules of each plan.
     """
 
-    def __init__(self, data: DataFolder, store: ArtifactStore, programs: Programs, deployed: Path) -> None:
+    def __init__(
+        self, data: DataFolder, store: ArtifactStore, programs: Programs, deployed: Path, meter: Meter | None = None
+    ) -> None:
         self.step_memory = 0
+        self.energy: Energy | None = None  # of the last plan, also of one that failed
+        self._meter = meter
         self._data = data
         self._store = store
         self._programs = programs
@@ -119,6 +125,16 @@ class Bench:
             session.Stopped: ``stop()`` returned True.
             EdgeError: it cannot be done; the text is what the orchestrator and the operator read.
         """
+        if self._meter is None:
+            return self._carry_out(plan, stop)
+        self._meter.begin()
+        try:
+            outcome = self._carry_out(plan, stop)
+        finally:
+            self.energy = self._meter.end()
+        return Outcome(msgspec.structs.replace(outcome.report, energy=self.energy), outcome.update)
+
+    def _carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
         if plan.kind == "deploy":
             return Outcome(self._deploy(plan))
         began = time.monotonic()
@@ -140,9 +156,11 @@ class Bench:
         vector = gather(program.layout, unpack(self._store.read(plan.weights.manifest.artifact)))
         loading = time.monotonic() - began
         if plan.kind == "evaluate" or plan.training is None:
-            report = session.evaluate(runner, program, vector, self._data, stop=stop)
+            report = session.evaluate(runner, program, vector, self._data, stop=stop, meter=self._meter)
             return Outcome(self._named(report, loading))
-        trained, report = session.train(runner, program, vector, self._data, plan.training, stop=stop)
+        trained, report = session.train(
+            runner, program, vector, self._data, plan.training, stop=stop, meter=self._meter
+        )
         require_finite(trained, "the trained network")
         return Outcome(self._named(report, loading), _update(program.layout, trained, report))
 

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
@@ -32,6 +32,8 @@ IDLE_FIRST_S, IDLE_PERIOD_S = 0.4, 15.0
 SLOW_S = 10.0
 # A share of the work's seconds without readings that is filled in from the rest; beyond it the work is estimated.
 MISSING_SHARE = 0.05
+# Characters of a report's source and problem; the orchestrator takes no more.
+MAX_TEXT = 500
 
 
 class _Track:
@@ -220,13 +222,13 @@ def _energy(tracks: list[_Track], estimate: Estimate | None, seconds: float, cpu
         error = estimate.error * sum(guessed.values()) / (sum(joules.values()) or 1.0)
         quality, sources = "estimated", [*sources, estimate.source]
     if not sources:
-        return Energy(quality="none", problem="; ".join(problems)) if problems else None
+        return Energy(quality="none", problem=_told(problems)) if problems else None
     known = [watts for watts in idle if watts is not None]
     return Energy(
         joules=dict(joules), quality="estimated" if quality == "estimated" else "measured",
-        source=" + ".join(sources), error=error,
+        source=_told(sources, " + "), error=error,
         idle_watts=sum(known) if known and len(known) == len(idle) else None,
-        problem="; ".join(dict.fromkeys(problems + told)),
+        problem=_told(problems + told),
     )  # fmt: skip
 
 
@@ -240,3 +242,9 @@ def _why_not(track: _Track, seconds: float) -> str:
     if not any(track.joules.values()):
         return f"{sensor.source} stands still: it shows nothing of the work"
     return ""
+
+
+def _told(texts: Iterable[str], by: str = "; ") -> str:
+    """Each of them once, in one line that a report may hold; what drivers say may be anything."""
+    line = by.join(dict.fromkeys(texts))
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:MAX_TEXT]

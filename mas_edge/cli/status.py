@@ -11,6 +11,7 @@ import msgspec
 
 from mas_edge.federation.methods import planned_rounds
 from mas_edge.orchestrator import view
+from mas_edge.orchestrator.result import energy_of
 from mas_edge.orchestrator.view import Snapshot
 
 
@@ -55,6 +56,7 @@ def lines_of(snapshot: Snapshot) -> list[str]:
         for group, record in last.items():
             losses = "  ".join(f"{task} {loss:.4f}" for task, loss in record.losses.items())
             lines.append(f"losses   {group} (round {record.index}): {losses}")
+    lines += energy_lines(snapshot)
     if snapshot.split:
         groups = "  |  ".join(", ".join(group) for group in snapshot.split.groups)
         lines.append(f"split    {groups}  (value {snapshot.split.value:.4f})")
@@ -66,4 +68,18 @@ def lines_of(snapshot: Snapshot) -> list[str]:
         )
     for event in snapshot.events:
         lines.append(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {event.level:<8} {event.text}")
+    return lines
+
+
+def energy_lines(snapshot: Snapshot) -> list[str]:
+    """What the work took, measured and estimated apart, by group and activity; nothing if no device said."""
+    energy = energy_of(snapshot.rounds)
+    lines = []
+    for group, qualities in energy["groups"].items():
+        for quality, activities in qualities.items():
+            parts = ", ".join(f"{name} {joules:.1f}" for name, joules in activities.items() if joules)
+            lines.append(f"energy   {group}: {sum(activities.values()):.1f} J {quality} ({parts})")
+    for source, entry in energy["sources"].items():
+        error = f", {entry['error']:.0%} up or down" if entry["quality"] == "estimated" else ""
+        lines.append(f"         {entry['quality']} by {source}{error}: {', '.join(entry['devices'])}")
     return lines

@@ -19,6 +19,9 @@ def print_summary(console: Console, result: Result) -> None:
         console.print(_split(result))
     console.print(_losses(result))
     console.print(_phases(result))
+    for source, entry in result["energy"]["sources"].items():
+        error = f" (off by up to {entry['error']:.0%})" if entry["quality"] == "estimated" else ""
+        console.print(f"joules above idle, {entry['quality']} by {source}{error}", markup=False, highlight=False)
     if push := result["split_push"]:
         console.print(
             f"split push: {_bytes(push['program_bytes'])} of graphs, {_bytes(push['weights_bytes'])} of weights "
@@ -76,15 +79,22 @@ def _losses(result: Result) -> Table:
 
 def _phases(result: Result) -> Table:
     table = Table(title="Cost per phase", title_justify="left")
-    for column in ("phase", "rounds", "wall s", "device s", "device CPU s", "sent", "received"):
+    for column in ("phase", "rounds", "wall s", "device s", "device CPU s", "joules", "sent", "received"):
         table.add_column(column, justify="left" if column == "phase" else "right")
     for name, phase in result["phases"].items():
         table.add_row(
             name.replace("_", " "), str(phase["rounds"]), f"{phase['wall_seconds']:.1f}",
-            f"{_own_work(phase):.1f}", f"{phase['device_cpu_seconds']:.1f}",
+            f"{_own_work(phase):.1f}", f"{phase['device_cpu_seconds']:.1f}", _joules(result, name),
             _bytes(phase["sent_bytes"]), _bytes(phase["received_bytes"]),
         )  # fmt: skip
     return table
+
+
+def _joules(result: Result, phase: str) -> str:
+    """What was measured, and what was estimated behind a ~; never their sum."""
+    marks = {"measured": "", "estimated": "~"}
+    qualities = result["energy"]["phases"].get(phase, {})
+    return " + ".join(f"{marks[each]}{sum(joules.values()):.1f}" for each, joules in qualities.items()) or "-"
 
 
 def _own_work(phase: dict[str, Any]) -> float:

@@ -17,13 +17,17 @@ from mas_edge.federation.rounds import Outcome, Round
 from mas_edge.job import Affinity
 from mas_edge.orchestrator.records import RoundRecord, Traffic
 from mas_edge.protocol.errors import WeightsError
-from mas_edge.protocol.messages import Birth, Offer, Plan, PlanKind, Report, SampleCount
+from mas_edge.protocol.messages import Birth, Energy, Offer, Plan, PlanKind, Quality, Report, SampleCount
 from mas_edge.protocol.weights import Layout, Vector, gather, require_finite, sent_layout, unpack
 
 # Beyond this a float64 does not hold every whole number, and means would no longer be exact.
 MAX_COUNT = 2**53
 # Devices compute in float32; sums of what they report stay finite in float64, and JSON has no other numbers.
 MAX_NUMBER = float(np.finfo(np.float32).max)
+# Activities of a report's energy: train, affinity, evaluate, other, and room for those of later runtimes.
+MAX_ACTIVITIES = 16
+# Names of sensors and what was wrong with them stand in tables and logs: more is no name, and no control characters.
+MAX_TEXT = 500
 # Head room over the plain size of the weights: the safetensors header with its tensor names.
 HEADER_ALLOWANCE = 1024 * 1024
 
@@ -135,7 +139,7 @@ class ActiveRound:
             affinity_devices=affinity.devices.tolist() if affinity else None,
             device_seconds=dict(seconds), device_cpu_seconds=sum(report.cpu_seconds for report in reports.values()),
             affinity_cpu_seconds=sum(report.affinity_cpu_seconds for report in reports.values()),
-            multiply_accumulates=self._multiply_accumulates(),
+            multiply_accumulates=self._multiply_accumulates(), joules=joules_of(reports.values()),
             refused=self.machine.reasons(), traffic=self.traffic, reports=reports,
         )  # fmt: skip
 
@@ -158,6 +162,17 @@ class ActiveRound:
             for method, count in runs.items():
                 counted[method] += count * report.batch_size * self.costs.get(method, 0)
         return {method: count for method, count in counted.items() if count}
+
+
+def joules_of(reports: Iterable[Report]) -> dict[Quality, dict[str, float]]:
+    """Joules by quality and activity, summed over devices: what was measured is never added to what was estimated."""
+    sums: dict[Quality, dict[str, float]] = {}
+    for energy in (report.energy for report in reports):
+        if energy is not None and energy.joules:
+            into = sums.setdefault(energy.quality, {})
+            for activity, joules in energy.joules.items():
+                into[activity] = into.get(activity, 0.0) + joules
+    return sums
 
 
 def check_counts(report: Report, kind: PlanKind, birth: Birth) -> None:
@@ -187,6 +202,23 @@ def _check_numbers(report: Report) -> None:
     if any(second < 0 for second in seconds):
         message = f"report holds a time below zero: {report.seconds}"
         raise WeightsError(message)
+    if report.energy is not None:
+        _check_energy(report.energy)
+
+
+def _check_energy(energy: Energy) -> None:
+    """Raise WeightsError for joules that no device can have taken: they would spoil the sums of a round."""
+    numbers = [*energy.joules.values(), energy.idle_watts or 0.0, energy.error]
+    if len(energy.joules) > MAX_ACTIVITIES or not all(0 <= number <= MAX_NUMBER for number in numbers):
+        message = (
+            f"report holds the energy {str(energy.joules)[:200]}, idle {energy.idle_watts}, error {energy.error}; "
+            f"expected numbers from 0 on, of {MAX_ACTIVITIES} activities at most"
+        )
+        raise WeightsError(message)
+    for text in (energy.source, energy.problem, *energy.joules):
+        if len(text) > MAX_TEXT or not text.isprintable():
+            message = f"report names its energy {text[:40]!r}; expected up to {MAX_TEXT} printable characters"
+            raise WeightsError(message)
 
 
 def _measured(report: Report) -> list[list[float]]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from mas_edge.protocol.messages import PlanKind, Report
+from mas_edge.protocol.messages import PlanKind, Quality, Report
 
 ArtifactKind = Literal["program", "weights", "model", "golden"]
 
@@ -61,6 +61,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     device_cpu_seconds: float = 0.0
     affinity_cpu_seconds: float = 0.0  # of them
     multiply_accumulates: dict[str, int] = {}  # by method, summed over devices; counted from the programs' graphs
+    joules: dict[Quality, dict[str, float]] = {}  # by quality and activity, above idle, summed over devices
     refused: dict[str, str] = {}
     traffic: Traffic = msgspec.field(default_factory=Traffic)
     reports: dict[str, Report] = {}

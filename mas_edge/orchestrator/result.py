@@ -12,6 +12,7 @@ import msgspec
 from mas_edge.mas.merge import MERGED
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord, Traffic
 from mas_edge.orchestrator.view import Snapshot
+from mas_edge.protocol.messages import Quality
 
 
 def result_of(snapshot: Snapshot, constant_losses: dict[str, float] | None = None) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def result_of(snapshot: Snapshot, constant_losses: dict[str, float] | None = Non
         "seconds": None if finished is None else finished - snapshot.started,
         "devices": {device.name: msgspec.to_builtins(device) for device in snapshot.devices},
         "phases": phases_of(snapshot.rounds),
+        "energy": energy_of(snapshot.rounds),
         "evaluation": evaluations_of(closed, snapshot.split),
         "constant_loss": constant_losses,
         "affinity": None if snapshot.split is None or snapshot.split.affinity is None else {
@@ -81,6 +83,37 @@ def phases_of(records: list[RoundRecord]) -> dict[str, dict[str, Any]]:
     for phase in phases.values():
         phase.update({key: dict(value) for key, value in phase.items() if isinstance(value, Counter)})
     return phases
+
+
+def energy_of(records: list[RoundRecord]) -> dict[str, Any]:
+    """Joules above idle of all devices: by phase and by group, each by quality and activity; and who says so.
+
+    ``sources``: the devices that each sensor or estimate speaks for. ``silent``: reports without any joules.
+    """
+    phases: dict[str, dict[Quality, dict[str, float]]] = {}
+    groups: dict[str, dict[Quality, dict[str, float]]] = {}
+    sources: dict[str, dict[str, Any]] = {}
+    silent = 0
+    for record in records:
+        _add(phases.setdefault(record.phase, {}), record.joules)
+        _add(groups.setdefault(record.group, {}), record.joules)
+        for device, report in record.reports.items():
+            energy = report.energy
+            if energy is None or not energy.joules:
+                silent += 1
+                continue
+            entry = sources.setdefault(energy.source, {"quality": energy.quality, "error": 0.0, "devices": set()})
+            entry["error"] = max(entry["error"], energy.error)
+            entry["devices"].add(device)
+    told = {source: {**entry, "devices": sorted(entry["devices"])} for source, entry in sources.items()}
+    return {"phases": phases, "groups": groups, "sources": told, "silent": silent}
+
+
+def _add(sums: dict[Quality, dict[str, float]], joules: dict[Quality, dict[str, float]]) -> None:
+    for quality, activities in joules.items():
+        into = sums.setdefault(quality, {})
+        for activity, value in activities.items():
+            into[activity] = into.get(activity, 0.0) + value
 
 
 def evaluations_of(

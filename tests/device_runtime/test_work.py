@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines.base import Runner
 from device_runtime.memory import resident_bytes
+from device_runtime.power.estimate import Estimate
+from device_runtime.power.meter import Meter
 from device_runtime.work import Bench, Programs
 from mas_edge.export.gate import released
 from mas_edge.export.inference import export_inference, golden_of
@@ -44,7 +46,8 @@ class Place:
         self.store = ArtifactStore(directory / "artifacts")
         self.deployed = directory / "deployed"
         self.programs = Programs("torch")
-        self.bench = Bench(tiny_data(directory / "data"), self.store, self.programs, self.deployed)
+        self.data = tiny_data(directory / "data")
+        self.bench = Bench(self.data, self.store, self.programs, self.deployed)
         self.program = program
         network = build(JOB, TASKS)
         self.vector, self.layout = vector_of(network), layout_of(network)
@@ -93,6 +96,20 @@ def place(tmp_path: Path, program: Program) -> Place:
 def test_the_report_says_which_batch_was_trained(place: Place) -> None:
     outcome = place.bench.carry_out(place.plan(), go_on)
     assert (outcome.report.batch_size, outcome.report.engine) == (JOB.federation.batch_size, "torch")
+
+
+def test_the_report_says_the_joules_of_each_activity_and_what_they_are_made_of(place: Place) -> None:
+    meter = Meter([], Estimate(2.0, 0.5, "a test"))
+    bench = Bench(place.data, place.store, place.programs, place.deployed, meter)
+    training = replace(TRAINING, affinity_period=1)
+    report = bench.carry_out(place.plan(training=training), go_on).report
+    assert report.energy is not None
+    assert (report.energy.quality, report.energy.error) == ("estimated", 0.5)
+    assert min(report.energy.joules[activity] for activity in ("train", "affinity", "other")) > 0
+    assert sum(report.energy.joules[activity] for activity in ("train", "affinity")) == pytest.approx(
+        2.0 * report.cpu_seconds, rel=0.2
+    )
+    assert bench.carry_out(place.plan(kind="evaluate"), go_on).report.energy.joules["evaluate"] > 0  # type: ignore[union-attr]
 
 
 def test_a_limit_leaves_to_programs_what_the_process_with_its_engine_does_not_hold(place: Place) -> None:

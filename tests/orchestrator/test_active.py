@@ -16,7 +16,7 @@ from mas_edge.orchestrator.active import MAX_COUNT, ActiveRound, check_counts
 from mas_edge.orchestrator.plans import make_plan
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.protocol.errors import WeightsError
-from mas_edge.protocol.messages import Birth, PlanKind, SampleCount
+from mas_edge.protocol.messages import Birth, Energy, PlanKind, SampleCount
 from mas_edge.protocol.weights import Layout, pack, sent_layout
 from tests.orchestrator.small_run import JOB, LAYOUT, REPORT, SENDER, group_state, numbers, offer, spec, thing, work
 
@@ -100,6 +100,23 @@ HOSTILE: dict[str, tuple[dict[str, Any], bytes | None, str]] = {
     "seconds that are infinite": ({"seconds": {"train": INF}}, GOOD, "the number inf"),
     "seconds below zero": ({"seconds": {"train": -1.0}}, GOOD, "below zero"),
     "CPU seconds that are NaN": ({"cpu_seconds": NAN}, GOOD, "the number nan"),
+    "joules below zero": (
+        {"energy": Energy(quality="measured", joules={"train": -1.0})},
+        GOOD,
+        "expected numbers from 0",
+    ),
+    "joules of no device": ({"energy": Energy(quality="measured", joules={"train": 1e300})}, GOOD, "expected numbers"),
+    "an idle power below zero": ({"energy": Energy(quality="measured", idle_watts=-5.0)}, GOOD, "idle -5"),
+    "joules of too much": (
+        {"energy": Energy(quality="measured", joules={str(n): 1.0 for n in range(17)})},
+        GOOD,
+        "16 activities",
+    ),
+    "a source with an escape sequence": (
+        {"energy": Energy(quality="measured", source="ina\x1b[2J")},
+        GOOD,
+        "expected up to 500 printable",
+    ),
     "bytes below zero": ({"received_bytes": -5}, GOOD, "-5"),
 }
 
@@ -143,6 +160,21 @@ def test_the_record_of_a_round_says_what_came_of_it() -> None:
     assert (made.device_seconds, made.device_cpu_seconds) == ({"train": 3.0}, 0.5)
     assert (made.weights, made.selected, sorted(made.reports)) == ("ab" * 32, ["pi-1", "pi-2"], ["pi-1", "pi-2"])
     assert made.learning_rate == JOB.optimizer.learning_rate
+
+
+def test_what_was_measured_and_what_was_estimated_are_summed_apart() -> None:
+    active = a_round()
+    said = [
+        Energy(quality="measured", joules={"train": 3.0, "other": 1.0}, source="ina3221 VDD_IN"),
+        Energy(quality="estimated", joules={"train": 20.0}, source="CPU seconds", error=0.5),
+        Energy(quality="measured", joules={"train": 4.0}, source="Pi 5 PMIC"),
+        Energy(quality="none", problem="the sensor is gone"),
+        None,
+    ]
+    for number, energy in enumerate(said):
+        active.fold(offer(f"pi-{number}", report=replace(REPORT, energy=energy)), GOOD)
+    joules = active.record("complete", "", JOB.affinity).joules
+    assert joules == {"measured": {"train": 7.0, "other": 1.0}, "estimated": {"train": 20.0}}
 
 
 def test_multiply_accumulates_are_counted_from_what_each_device_ran() -> None:

@@ -6,10 +6,11 @@ from typing import get_args
 import pytest
 from msgspec.structs import replace
 
+from mas_edge.cli.status import energy_lines
 from mas_edge.orchestrator.records import ArtifactKind, CandidateRecord, DeviceRecord, RoundRecord, SplitRecord, Traffic
-from mas_edge.orchestrator.result import deployment_of, evaluations_of, phases_of, result_of, split_push_of
+from mas_edge.orchestrator.result import deployment_of, energy_of, evaluations_of, phases_of, result_of, split_push_of
 from mas_edge.orchestrator.view import Snapshot
-from mas_edge.protocol.messages import Report
+from mas_edge.protocol.messages import Energy, Report
 from tests.orchestrator.small_run import JOB, record
 
 LOSSES, METRICS, SAMPLES = {"a": 2.0, "b": 1.0}, {"a": 0.1, "b": 0.2}, {"a": 4, "b": 6}
@@ -63,6 +64,48 @@ def snapshot(*rounds: RoundRecord, split: SplitRecord | None = None, finished: f
         run="j-1", job=JOB, phase="done" if finished else "merge", started=100.0, finished=finished, devices=devices,
         open_rounds=[], rounds=list(rounds), split=split, events=[],
     )  # fmt: skip
+
+
+METERED = Report(samples={}, losses={}, energy=Energy(quality="measured", joules={"train": 2.0}, source="PMIC"))
+GUESSED = Report(
+    samples={}, losses={}, energy=Energy(quality="estimated", joules={"train": 9.0}, source="CPU seconds", error=0.4)
+)
+JOULES = [
+    record(joules={"measured": {"train": 2.0, "affinity": 1.0}}, reports={"pi-1": METERED}),
+    record("merged-0001", joules={"measured": {"train": 5.0}, "estimated": {"train": 9.0}},
+           reports={"pi-1": METERED, "pi-2": GUESSED, "pi-3": fine()}),
+    record("group-0-0002", phase="groups", group="group-0", joules={"measured": {"train": 4.0}},
+           reports={"pi-2": METERED}),
+]  # fmt: skip
+
+
+def test_joules_are_summed_by_group_and_activity_measured_and_estimated_apart() -> None:
+    assert energy_of(JOULES) == {
+        "phases": {
+            "merge": {"measured": {"train": 7.0, "affinity": 1.0}, "estimated": {"train": 9.0}},
+            "groups": {"measured": {"train": 4.0}},
+        },
+        "groups": {
+            "merged": {"measured": {"train": 7.0, "affinity": 1.0}, "estimated": {"train": 9.0}},
+            "group-0": {"measured": {"train": 4.0}},
+        },
+        "sources": {
+            "PMIC": {"quality": "measured", "error": 0.0, "devices": ["pi-1", "pi-2"]},
+            "CPU seconds": {"quality": "estimated", "error": 0.4, "devices": ["pi-2"]},
+        },
+        "silent": 1,
+    }
+
+
+def test_the_status_tells_joules_with_their_source_and_error() -> None:
+    assert energy_lines(snapshot(*JOULES)) == [
+        "energy   merged: 8.0 J measured (train 7.0, affinity 1.0)",
+        "energy   merged: 9.0 J estimated (train 9.0)",
+        "energy   group-0: 4.0 J measured (train 4.0)",
+        "         measured by PMIC: pi-1, pi-2",
+        "         estimated by CPU seconds, 40% up or down: pi-2",
+    ]
+    assert energy_lines(snapshot(TRAINED)) == []
 
 
 def test_bytes_and_seconds_are_summed_per_phase_over_every_round_also_abandoned_ones() -> None:

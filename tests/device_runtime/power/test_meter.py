@@ -44,8 +44,8 @@ class Bench:
         return self.power if self.kind == "watts" else self.counted
 
     def meter(self, sensors: Iterable[Sensor] | None = None, estimate: Estimate | None = CORE) -> Meter:
-        given_ = [self] if sensors is None else list(sensors)
-        return Meter(given_, estimate, clock=lambda: self.now, cpu=lambda: self.cpu)
+        used: list[Sensor] = [self] if sensors is None else list(sensors)
+        return Meter(used, estimate, clock=lambda: self.now, cpu=lambda: self.cpu)
 
     def run(self, meter: Meter, seconds: int) -> None:
         """Let time pass, with a tick a second."""
