@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -82,8 +83,8 @@ class Runtime:
         self._bulk = Link(settings.broker, f"{settings.name}-data", self._on_bulk_event)
         self._outbox: queue.SimpleQueue[Tell | SendChunks | None] = queue.SimpleQueue()
 
-    def run(self, stop: threading.Event) -> None:
-        """Serve until ``stop`` is set; then leave the fleet politely.
+    def run(self, stop: threading.Event, alive: Callable[[], None] = lambda: None) -> None:
+        """Serve until ``stop`` is set; then leave the fleet politely. ``alive`` is called at every turn of the loop.
 
         Raises:
             DeviceError: the state directory cannot be used, or another device runtime works in it.
@@ -91,9 +92,9 @@ class Runtime:
         with _lock(self._settings.state):
             if self._settings.memory:
                 self._bench.limit(self._settings.memory)
-            self._serve(stop)
+            self._serve(stop, alive)
 
-    def _serve(self, stop: threading.Event) -> None:
+    def _serve(self, stop: threading.Event, alive: Callable[[], None]) -> None:
         name = self._settings.name
         self._control.subscribe(self._topics.command(name))
         self._control.subscribe(self._topics.command_all)
@@ -105,6 +106,7 @@ class Runtime:
         self._bulk.start()
         try:
             while not stop.is_set():
+                alive()
                 self._step()
         finally:
             self._stop(threads)

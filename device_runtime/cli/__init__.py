@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mas_edge.protocol.errors import EdgeError
 
-VERBS = ("run", "check", "doctor")
+VERBS = ("join", "run", "check", "doctor", "install", "uninstall")
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
 CUT_OFF = 141  # and for one whose output nobody reads any more
 

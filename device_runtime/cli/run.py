@@ -11,9 +11,10 @@ from pathlib import Path
 
 from device_runtime.cli import INTERRUPTED
 from device_runtime.data import open_data
-from device_runtime.edge.address import parse_url
+from device_runtime.edge.notify import Heartbeat
 from device_runtime.engines import NAMES
 from device_runtime.engines.choice import AUTO, choose
+from device_runtime.membership import ANY_FLEET, default_state, membership
 from device_runtime.memory import parse_size
 from device_runtime.runtime import Runtime, Settings
 from mas_edge.protocol.errors import DeviceError, MessageError
@@ -27,11 +28,20 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="connect to a broker and train, evaluate and deploy when asked",
         epilog="example: mas-edge-device run --broker mqtt://192.0.2.7:1883 --name pi-kitchen --data ~/recordings",
     )
-    parser.add_argument("--broker", required=True, metavar="URL", help="mqtt://[user:password@]host[:port]")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the agent is run with."""
+    parser.add_argument(
+        "--broker", default="", metavar="URL",
+        help="mqtt[s]://[user:password@]host[:port] (default: that of the fleet which this device has joined)",
+    )  # fmt: skip
     parser.add_argument("--name", required=True, type=_name, help="this device's name in the fleet")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the data folder (see `check`)")
     parser.add_argument(
-        "--fleet", default="fleet", type=_name, help="the fleet's name, as in the job file (default: %(default)s)"
+        "--fleet", default=ANY_FLEET, type=_name, help="the fleet's name, as in the job file (default: %(default)s)"
     )
     parser.add_argument("--state", type=Path, metavar="DIR", help="where artifacts and models live")
     parser.add_argument(
@@ -45,7 +55,20 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="memory that the process may hold, such as 96M: it asks for batches that fit (default: no limit)",
     )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="say what is going on")
-    parser.set_defaults(run=run)
+
+
+def words_of(args: argparse.Namespace) -> list[str]:
+    """Return the options of ``add_options`` as they would be given on a command line; paths are absolute."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_options(parser)
+    words: list[str] = []
+    for action in parser._actions:  # argparse has no public list of them
+        value = getattr(args, action.dest)
+        if value is True:
+            words.append(action.option_strings[0])
+        elif value not in (None, False, action.default):
+            words += [action.option_strings[0], str(value.absolute() if isinstance(value, Path) else value)]
+    return words
 
 
 def run(args: argparse.Namespace) -> int:
@@ -56,14 +79,17 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.threads:  # before an engine is imported: they read it once
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
-    parse_url(args.broker)  # what is wrong with the command line is said before engines are tested
+    state = args.state or default_state(args.name)
+    # What is wrong with the command line is said before engines are tested.
+    member = membership(args.name, args.fleet, args.broker, state)
     data = open_data(args.data)
-    state = args.state or _default_state(args.name)
     choice = choose(args.engine, state, memory=args.memory)
     print(choice.line, flush=True)
-    settings = Settings(args.name, args.fleet, args.broker, state, choice.engine, choice.works, args.memory)
+    settings = Settings(args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory)
     runtime = Runtime(settings, data)
     stop = threading.Event()
+    if member.identity is not None:
+        threading.Thread(target=member.identity.keep_fresh, args=(stop,), name="certificate", daemon=True).start()
     received: list[int] = []
 
     def leave(number: int, _frame: object) -> None:
@@ -72,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
-    runtime.run(stop)
+    runtime.run(stop, Heartbeat().beat)
     return INTERRUPTED if signal.SIGINT in received else 0
 
 
@@ -88,8 +114,3 @@ def _size(text: str) -> int:
         return parse_size(text)
     except DeviceError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _default_state(name: str) -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "mas-edge" / name

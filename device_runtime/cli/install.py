@@ -1,0 +1,64 @@
+"""``mas-edge-device install``: have this system start the agent at boot and keep it up."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_runtime import service
+from device_runtime.cli import run as running
+from device_runtime.data import open_data
+from device_runtime.membership import membership
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "install",
+        help="have this system start the agent at boot and keep it up",
+        description="Write and enable a service that runs the agent with these options: a systemd unit (Jetson, "
+        "Raspberry Pi, Linux; of the system when run as root, else of this user), or a service of Termux with a script "
+        "for Termux:Boot (Android). Says each file it writes and each command it runs.",
+        epilog="example: sudo mas-edge-device install --service --broker mqtt://192.0.2.7 --name pi-kitchen "
+        "--data /srv/watch",
+    )
+    parser.add_argument("--service", action="store_true", required=True, help="as a service; nothing else can be yet")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done, with the files' contents")
+    running.add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Install the service, or show what that means."""
+    host = service.Host.here()
+    state = (args.state or host.state / args.name).absolute()
+    membership(args.name, args.fleet, args.broker, state)
+    open_data(args.data)  # a service that could never train is not installed
+    options = running.words_of(argparse.Namespace(**{**vars(args), "state": state}))
+    agent = service.Agent(args.name, tuple(_command(options)), args.data.absolute(), state)
+    installation = service.plan(agent, host)
+    if args.dry_run:
+        _show(installation)
+        return 0
+    service.install(installation, state, print)
+    for hint in installation.hints:
+        print(f"note: {hint}")
+    return 0
+
+
+def _command(options: list[str]) -> Iterator[str]:
+    yield from (sys.executable, "-m", "device_runtime", "run", *options)
+
+
+def _show(installation: service.Installation) -> None:
+    for step in installation.steps():
+        print(f"would {step}")
+    for file in installation.files:
+        print(f"\n# {file.path} (mode {file.mode:o})\n{file.text}", end="")
+
+
+def directory_of(name: str, state: Path | None) -> Path:
+    """The state directory that the service of a device was installed with."""
+    return (state or service.Host.here().state / name).absolute()
