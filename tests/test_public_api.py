@@ -33,8 +33,8 @@ def test_a_job_built_in_python_equals_the_one_from_the_file() -> None:
         data=Data(input_shape=[6, 64]),
         network=Network(family="series", encoder_args={"width": 12}),
         federation=Federation(
-            rounds=20, merge_rounds=8, groups=2, devices_per_round=5, local_epochs=1, batch_size=32,
-            min_devices=10, min_reports=3,
+            rounds=20, merge_rounds=8, groups=2, devices_per_round=5, over_selection=1.0, local_epochs=1,
+            batch_size=32, min_devices=10, min_reports=3,
         ),
         optimizer=Optimizer(learning_rate=0.05, clip_norm=2.0), affinity=Affinity(period=6),
         tasks=[

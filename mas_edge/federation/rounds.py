@@ -2,8 +2,8 @@
 
 A selected device is *told* (the plan is sent again until it answers), *working* (it acknowledged), and then *done*
 (its report was accepted) or *out* (it refused, or it vanished and did not come back within the grace).
-The round closes as soon as no one is told or working, and at the deadline at the latest. With fewer reports than the
-minimum it is abandoned; the job goes on with another attempt.
+The round closes as soon as it has the reports it needs, or no one is told or working, and at the deadline at the
+latest. With fewer reports than the minimum it is abandoned; the job goes on with another attempt.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class RoundSpec:
     deadline_s: float
     min_reports: int
     supplies: dict[str, str] = field(default_factory=dict)  # of the selected devices: the program or model each gets
+    goal: int = 0  # reports that are enough; 0: those of all selected devices
 
 
 @dataclass
@@ -121,6 +122,8 @@ class Round:
     def outcome(self, now: float) -> Outcome | None:
         """How the round ended, or None while it is open."""
         waiting = self._count("told") + self._count("working")
+        if self.spec.goal and self.reports >= self.spec.goal:
+            return "complete"
         if waiting and now < self.deadline:
             return None
         if self.reports < min(self.spec.min_reports, len(self._participants)) or not self.reports:

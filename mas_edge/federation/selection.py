@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 
@@ -45,6 +46,16 @@ def why_not(birth: Birth, job: Job, tasks: Collection[str], needs: Needs | None 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1024**2:.1f} MiB"
+
+
+def told(goal: int, over_selection: float, idle: int, rounds: int) -> int:
+    """How many devices to tell of a round that needs ``goal`` reports: ``over_selection`` times as many, rounded up.
+
+    Never more than its share of the ``idle`` devices where ``rounds`` are to open side by side, for spare devices of
+    one must not keep the next from opening.
+    """
+    wanted = math.ceil(round(goal * over_selection, 6))  # 10 * 1.1 is a little more than 11
+    return max(goal, min(wanted, idle // max(rounds, 1)))
 
 
 def select(candidates: Sequence[str], k: int, served: Mapping[str, int], seed: int, round_id: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -13,11 +12,11 @@ import msgspec
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
 from mas_edge.federation.aggregate import Accumulator, mean_task_weights
+from mas_edge.federation.draw import Draw, Moment
 from mas_edge.federation.flow import Found, GroupState, JobState, RoundWork
 from mas_edge.federation.methods import measures_affinity
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
-from mas_edge.federation.selection import select
 from mas_edge.federation.supply import Supply, Wanted
 from mas_edge.job import Job
 from mas_edge.mas.merge import MERGED
@@ -64,8 +63,8 @@ class RoundsDesk:
         self.state = state
         self.active: dict[str, ActiveRound] = {}
         self.distribution = Distribution()
-        self.served: dict[str, Counter[str]] = defaultdict(Counter)  # by network: each is to see every device
         self.supply = Supply(job)
+        self._draw = Draw(job)
         self._store = store
         self._artifacts = artifacts
         self._post = post
@@ -77,7 +76,7 @@ class RoundsDesk:
         """Take up the rounds that were open when the orchestrator last stopped."""
         for record in self._store.records():
             if record.kind == "train":
-                self.served[record.group].update(record.selected)
+                self._draw.serve(record.group, record.selected)
         due = {work.round_id: work for work in flow.due(self.state) if isinstance(work, RoundWork)}
         for spec, phase in self._store.open_rounds():
             if spec.round_id not in due:
@@ -119,13 +118,19 @@ class RoundsDesk:
         if now < self._pause_until:
             return
         training = any(active.work.kind == "train" for active in self.active.values())
-        for work in self._closed(due):
+        closed = self._closed(due)
+        for place, work in enumerate(closed):
             if training and work.kind == "train":
                 break
             there = self.supply.served(work, self.state.group(work.group), registry.online())
-            selected = self._select(work, sorted(there))
-            if selected:
-                self._open(work, {device: there[device] for device in selected})
+            busy = {name for active in self.active.values() for name in active.machine.spec.selected}
+            moment = Moment(self._begun(), busy, not self.active, len(closed) - place)
+            drawn = self._draw.devices(work, sorted(there), moment)
+            if drawn.devices:
+                self._open(work, {device: there[device] for device in drawn.devices})
+            elif drawn.reason not in ("", self._waiting_for):
+                self._waiting_for = drawn.reason
+                self.log("info", drawn.reason)
 
     def _closed(self, due: list[RoundWork]) -> list[RoundWork]:
         """What is due and not open yet, the group that is behind first."""
@@ -134,39 +139,18 @@ class RoundsDesk:
 
     def _open(self, work: RoundWork, supplies: dict[str, str]) -> None:
         federation = self.job.federation
-        min_reports = federation.min_reports if work.kind == "train" else 1
+        training = work.kind == "train"
         spec = RoundSpec(
-            work.round_id, work.kind, work.group, work.index, tuple(supplies), federation.deadline_s, min_reports,
-            supplies,
+            work.round_id, work.kind, work.group, work.index, tuple(supplies), federation.deadline_s,
+            min_reports=federation.min_reports if training else 1, supplies=supplies,
+            goal=federation.devices_per_round if training else 0,
         )  # fmt: skip
         self._store.open_round(spec, self.state.phase)
         self._activate(work, spec, self.state.phase)
         if work.kind == "train":
-            self.served[work.group].update(supplies.keys())
+            self._draw.serve(work.group, supplies)
         self._waiting_for = ""
         self.log("info", f"{work.round_id}: {work.kind} on {', '.join(supplies)}")
-
-    def _select(self, work: RoundWork, there: list[str]) -> list[str]:
-        """The devices of a round, of those that can serve; empty while there are not enough."""
-        federation = self.job.federation
-        if not self._begun() and len(there) < federation.min_devices:
-            return self._wait(f"waiting for devices: {len(there)} of {federation.min_devices} are there")
-        if work.kind != "train":
-            return there or self._wait(f"{work.round_id}: waiting for a device")
-        busy = {name for active in self.active.values() for name in active.machine.spec.selected}
-        idle = [name for name in there if name not in busy]
-        full = len(there) if len(there) < federation.devices_per_round else federation.devices_per_round
-        if self.active and not (federation.parallel_groups and len(idle) >= full):
-            return []  # groups train side by side only while each finds its full number of idle devices
-        if len(idle) < federation.min_reports:
-            return self._wait(f"{work.round_id}: {len(idle)} of at least {federation.min_reports} devices are there")
-        return select(idle, federation.devices_per_round, self.served[work.group], self.job.seed, work.round_id)
-
-    def _wait(self, reason: str) -> list[str]:
-        if reason != self._waiting_for:
-            self._waiting_for = reason
-            self.log("info", reason)
-        return []
 
     def _activate(self, work: RoundWork, spec: RoundSpec, phase: str) -> ActiveRound:
         group = self.state.group(work.group)
@@ -194,7 +178,7 @@ class RoundsDesk:
 
     def _begun(self) -> bool:
         """Whether any round was ever opened."""
-        return bool(self.active) or any(self.served.values()) or self._store.has_rounds()
+        return bool(self.active) or self._draw.any_served or self._store.has_rounds()
 
     # ------------------------------------------------------------------ running
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
 from mas_edge.federation.flow import JobState, Local, RoundWork
@@ -57,7 +59,7 @@ class Simulation:
         self._artifacts = ArtifactStore(state / "artifacts")
         begun = self._store.begin(job, JobState(run_id=f"{job.name}-{uuid.uuid4().hex[:8]}"))
         self._outbox = _Outbox(self._topics)
-        self._desk = RoundsDesk(job, begun, self._store, self._artifacts, self._outbox)
+        self._desk = RoundsDesk(_without_spares(job), begun, self._store, self._artifacts, self._outbox)
         self._reception = Reception(self._desk, self._store, self._artifacts, self._outbox, self._topics)
         self._steps = Steps(job, self._artifacts, state)
         self._fleet = virtual_fleet(folders, self._artifacts, engine)
@@ -155,6 +157,11 @@ class Simulation:
         name = message.sender
         topic = self._topics.birth(name) if isinstance(message, Birth) else self._topics.response(name)
         self._reception.on_arrived(topic, encode(message), retained=False, now=time.monotonic())
+
+
+def _without_spares(job: Job) -> Job:
+    """The job as its rounds are drawn here: nobody vanishes or is slow, so that spare devices would only cost work."""
+    return replace(job, federation=replace(job.federation, over_selection=1.0))
 
 
 class _Outbox:

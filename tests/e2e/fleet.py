@@ -48,6 +48,7 @@ rounds = {rounds}
 merge_rounds = {merge_rounds}
 groups = 2
 devices_per_round = {per_round}
+over_selection = 1.0 # weights are compared bit by bit: they must not depend on who is faster
 local_epochs = 3
 batch_size = 8
 min_devices = {min_devices}

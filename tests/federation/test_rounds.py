@@ -20,8 +20,8 @@ DEADLINE = 100.0
 STEP = 1e-3  # less than any time that is told apart here
 
 
-def a_round(*devices: str, min_reports: int = 1, opened: float = 0.0) -> Round:
-    spec = RoundSpec("merged-0000", "train", "merged", 0, devices, DEADLINE, min_reports)
+def a_round(*devices: str, min_reports: int = 1, opened: float = 0.0, goal: int = 0) -> Round:
+    spec = RoundSpec("merged-0000", "train", "merged", 0, devices, DEADLINE, min_reports, goal=goal)
     return Round(spec, opened)
 
 
@@ -52,6 +52,22 @@ def test_the_round_is_complete_as_soon_as_nobody_is_waited_for() -> None:
     machine.on_refused("b", "no memory")
     assert machine.outcome(1.0) == "complete"
     assert machine.reasons() == {"b": "no memory"}
+
+
+def test_a_round_with_a_goal_is_complete_as_soon_as_it_is_reached() -> None:
+    machine = a_round("a", "b", "c", min_reports=1, goal=2)
+    machine.on_accepted("a")
+    assert machine.outcome(1.0) is None, "the minimum is for the deadline"
+    machine.on_accepted("c")
+    assert machine.outcome(1.0) == "complete"
+    assert machine.stage_of("b") == "told", "its device is told that the round is over"
+
+
+def test_a_round_that_cannot_reach_its_goal_closes_when_nobody_is_waited_for() -> None:
+    machine = a_round("a", "b", min_reports=1, goal=2)
+    machine.on_accepted("a")
+    machine.on_refused("b", "no memory")
+    assert machine.outcome(1.0) == "complete"
 
 
 def lost_and_gone(machine: Round) -> float:
@@ -257,3 +273,18 @@ def test_whatever_happens_the_round_ends_by_its_deadline_and_done_stays_done(
     outcome = machine.outcome(max(now, machine.deadline))
     assert outcome is not None
     assert (outcome == "abandoned") == (len(done) < min(min_reports, 3))
+
+
+@given(histories, st.integers(1, 4), st.integers(1, 3))
+def test_whatever_happens_a_round_never_takes_more_reports_than_its_goal(
+    history: list[tuple[str, str, float]], min_reports: int, goal: int
+) -> None:
+    machine, now = a_round("a", "b", "c", min_reports=min(min_reports, goal), goal=goal), 0.0
+    for kind, device, wait in history:
+        now += wait
+        apply(machine, kind, device, now)
+        outcome = machine.outcome(now)
+        assert machine.reports <= goal
+        assert (outcome == "complete") or machine.reports < goal
+        if outcome is not None:
+            break

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from mas_edge.federation.selection import deployable, eligible, select, why_not
+from mas_edge.federation.selection import deployable, eligible, select, told, why_not
 from mas_edge.job import Data, Federation, Job, Task
 from mas_edge.protocol.messages import Birth, SampleCount
 
@@ -49,6 +49,26 @@ def test_every_device_with_the_jobs_input_gets_the_models_labels_or_not(case: st
     birth, _ = UNFIT[case]
     fits = birth.input_shape == BIRTH.input_shape
     assert deployable({"pi-1": BIRTH, "pi-2": birth}, JOB) == (["pi-1", "pi-2"] if fits else ["pi-1"])
+
+
+@pytest.mark.parametrize(
+    ("goal", "factor", "idle", "rounds", "expected"),
+    [
+        (4, 1.0, 100, 1, 4),
+        (4, 1.3, 100, 1, 6),  # 5.2
+        (10, 1.1, 100, 1, 11),  # and not 12 for the sake of 11.000000000000002
+        (10, 1.3, 100, 1, 13),
+        (4, 1.3, 5, 1, 5),
+        (4, 1.3, 3, 1, 4),  # up to four of the three that are there
+        (4, 1.3, 10, 2, 5),  # the next round finds its share
+        (4, 1.3, 8, 2, 4),
+        (4, 1.3, 9, 2, 4),
+    ],
+)
+def test_spare_devices_are_told_where_there_are_any_and_no_other_round_needs_them(
+    goal: int, factor: float, idle: int, rounds: int, expected: int
+) -> None:
+    assert told(goal, factor, idle, rounds) == expected
 
 
 device_names = st.lists(st.from_regex(r"[a-z][0-9]{1,2}", fullmatch=True), unique=True, max_size=12)
