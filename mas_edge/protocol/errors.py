@@ -17,11 +17,19 @@ A message says what was expected, what came, and what to do. No dependency's err
 
 from __future__ import annotations
 
+from mas_edge.protocol.limits import MAX_ERROR, printable
+
 
 class EdgeError(Exception):
-    """Root of everything this kit raises on purpose; ``exit_code`` is what a command ends with."""
+    """Root of everything this kit raises on purpose; ``exit_code`` is what a command ends with.
+
+    The message is made one line that may stand in a log and on a terminal: it may quote what came from elsewhere.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message, MAX_ERROR))
 
 
 class JobError(EdgeError):

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 MAX_WORD = 200  # characters of a version, a machine, an engine; the longest in use has 40
 MAX_REASON = 500  # characters of a text for people: what fits on a screen, and a log of thousands of them on a disk
+MAX_ERROR = 2000  # characters of an error: a path may have a thousand, and what was found is quoted in part
 MAX_TASKS = 256  # of one device: four times what a job may have
 MAX_ENGINES = 16  # four exist
 MAX_AXES = 8  # of an input; five would do
@@ -26,10 +27,14 @@ BatchSize = Annotated[int, Meta(ge=0, le=MAX_BATCH)]
 
 
 def one_line(text: str, most: int = MAX_REASON) -> str:
-    """``text`` from elsewhere as one line that may stand in a log and on a terminal, of at most ``most`` characters.
+    """``text`` from elsewhere as one line of at most ``most`` characters, without blanks at its ends and in a row."""
+    return printable(" ".join(printable(text, 2 * most).split()), most)
+
+
+def printable(text: str, most: int) -> str:
+    """``text`` of at most ``most`` characters that may stand in a log and on a terminal.
 
     Line ends and control characters would forge lines of a log or move a terminal's cursor: they become blanks.
     """
-    start = text[: 2 * most]  # what stands further behind is cut off whatever the blanks
-    shown = " ".join("".join(letter if letter.isprintable() else " " for letter in start).split())
-    return shown if len(shown) <= most and len(text) <= 2 * most else f"{shown[: most - 1]}…"
+    shown = text if len(text) <= most else f"{text[: most - 1]}…"
+    return shown if shown.isprintable() else "".join(letter if letter.isprintable() else " " for letter in shown)

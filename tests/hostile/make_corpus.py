@@ -41,6 +41,7 @@ input_shape = [3]
 [federation]
 rounds = 4
 merge_rounds = 2
+groups = 1
 [[tasks]]
 name = "a"
 kind = "value"
