@@ -1,0 +1,160 @@
+"""Killing each process of a job at random moments, and starting it again, until the job is done.
+
+A kill waits for a number of messages to pass, then a moment longer: most of a job is waiting, and what is worth being
+killed in is around the messages. What is drawn from a seed is who is killed after how many messages; when exactly the
+signal hits an instruction is up to the machine, so that a seed repeats a kind of run and not every nanosecond of it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from mas_edge.chaos.fleet import ORCHESTRATOR, Ground, MortalFleet
+from mas_edge.chaos.invariants import Verdict, check_run
+from mas_edge.chaos.nursery import Nursery
+from mas_edge.chaos.witness import Witness
+from mas_edge.orchestrator.broker import ManagedBroker
+
+BROKER = "broker"
+PATIENCE_S = 150.0  # a small job takes 5 s, on a machine that does ten other things half a minute
+TICK_S = 0.05
+NO_BROKER = (
+    5  # the exit code of an orchestrator that was started while the broker was down: its service unit tries again
+)
+
+
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL for ``victim`` when ``messages`` have passed since the last kill, and ``delay_s`` later.
+
+    A phase without messages (an export) is cut after ``at_most_s``. ``down_s`` later the victim is started again.
+    """
+
+    victim: str
+    messages: int
+    delay_s: float
+    at_most_s: float
+    down_s: float
+
+
+def draw_kills(seed: int, names: Sequence[str], count: int) -> list[Kill]:
+    """The kills of one run: half of them the orchestrator's or the broker's, which are there only once."""
+    draw = random.Random(seed)  # noqa: S311 - not for secrets
+    weights = [2.0 if name in (ORCHESTRATOR, BROKER) else 1.0 for name in names]
+    return [
+        Kill(
+            draw.choices(names, weights)[0],
+            messages=draw.randrange(40),  # of the some 150 that a small job takes
+            delay_s=draw.choice((0.0, 0.003, 0.03, 0.3)) * draw.random(),  # from the same instant to another step
+            at_most_s=0.3 + 3 * draw.random(),
+            down_s=draw.random(),
+        )
+        for _ in range(count)
+    ]
+
+
+@dataclass
+class Run:
+    """One job that was done with, and what was found."""
+
+    seed: int
+    verdict: Verdict
+    seconds: float
+    kills: list[str] = field(default_factory=list)  # those that hit, in order
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        found = self.verdict
+        text = f"seed {self.seed}: {len(self.kills)} kills ({', '.join(self.kills)}) in {self.seconds:.1f} s; "
+        text += f"{found.updates} updates, {found.refolded} rounds folded again, {found.retrained} trainings repeated"
+        return text + "".join(f"\n  PROBLEM: {problem}" for problem in found.problems)
+
+
+def kill_anywhere(ground: Ground, nursery: Nursery, directory: Path, seed: int, count: int = 6) -> Run:
+    """Run the job below ``directory`` with ``count`` kills drawn from ``seed``, and hold it to the invariants."""
+    directory.mkdir(parents=True)
+    began = time.monotonic()
+    with (
+        ManagedBroker(directory) as broker,
+        MortalFleet(ground, nursery, directory, {"": broker.url}) as fleet,
+        Witness(broker.url, ground.job.fleet) as witness,
+    ):
+        ground.furnish(directory)
+        fleet.start_all()
+        reaper = Reaper(fleet, broker, witness)
+        problems = reaper.work(draw_kills(seed, (BROKER, *fleet.names), count))
+        fleet.kill_all()
+        verdict = check_run(fleet, witness)
+    verdict.problems[:0] = problems
+    return Run(seed, verdict, time.monotonic() - began, reaper.hit)
+
+
+class Reaper:
+    """Kills and starts again, until the orchestrator has ended with a finished job."""
+
+    def __init__(
+        self, fleet: MortalFleet, broker: ManagedBroker, witness: Witness, told: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.hit: list[str] = []
+        self._fleet = fleet
+        self._broker = broker
+        self._witness = witness
+        self._told = told
+        self._back: dict[str, float] = {}  # by victim, when it is started again
+
+    def work(self, kills: Sequence[Kill], patience_s: float = PATIENCE_S) -> list[str]:
+        """Carry out the kills, then wait for the end of the job; returns what went wrong, in words."""
+        for kill in kills:
+            heard, until = self._witness.count, time.monotonic() + kill.at_most_s
+            self._pass(partial(self._heard, heard + kill.messages), until)
+            self._pass(lambda: False, time.monotonic() + kill.delay_s)
+            if self._done():
+                return []
+            self._kill(kill)
+        until = time.monotonic() + patience_s
+        self._pass(self._done, until)
+        if self._done():
+            return []
+        snapshot = self._fleet.snapshot()
+        stands = f"it stands at {snapshot.phase}" if snapshot else "it has not begun"
+        words = "; ".join(f"{name}: {self._fleet.last_line(name)}" for name in self._fleet.names)
+        return [f"not done {patience_s:g} s after the last kill, {stands}; {words}"]
+
+    def _heard(self, count: int) -> bool:
+        return self._witness.count >= count
+
+    def _done(self) -> bool:
+        return ORCHESTRATOR not in self._back and self._fleet.code(ORCHESTRATOR) == 0
+
+    def _kill(self, kill: Kill) -> None:
+        if kill.victim == BROKER:
+            if (pid := self._broker.pid) is not None:
+                os.kill(pid, signal.SIGKILL)  # its supervisor starts it again
+                self._note(BROKER)
+        elif self._fleet.alive(kill.victim):
+            self._fleet.kill(kill.victim)
+            self._back[kill.victim] = time.monotonic() + kill.down_s
+            self._note(kill.victim)
+
+    def _note(self, victim: str) -> None:
+        self.hit.append(victim)
+        self._told(f"killed {victim}")
+
+    def _pass(self, condition: Callable[[], bool], until: float) -> None:
+        """Let time pass until a condition holds, start again who is due, and see that nobody ended by himself."""
+        while not condition() and not self._done() and (now := time.monotonic()) < until:
+            for name in [name for name, due in self._back.items() if now >= due]:
+                del self._back[name]
+                self._fleet.start(name)
+            if ORCHESTRATOR not in self._back and self._fleet.code(ORCHESTRATOR) == NO_BROKER:
+                self._back[ORCHESTRATOR] = now + 1.0  # as a service unit does
+            self._fleet.check(set(self._back))
+            self._witness.wait(condition, min(TICK_S, until - now))
