@@ -86,5 +86,6 @@ def why_unreachable(error: Exception, address: Address) -> str:
     if isinstance(error, ssl.SSLError):
         return f"{address} does not speak TLS; use mqtt:// or correct the port"
     if isinstance(error, TimeoutError):
-        return f"{address} does not answer; check host, port and firewall"
+        tls = ", and that the port speaks TLS" if address.tls else ""
+        return f"{address} does not answer; check host, port and firewall{tls}"
     return f"{address} cannot be reached: {error}"

@@ -44,18 +44,22 @@ SESSION_EXPIRY_S = 24 * 3600  # a device that is off overnight still finds its c
 MAX_QUEUED_BYTES = 4 * 1024 * 1024  # sixteen of the largest chunks: enough to fill any pipe, small on any device
 MAX_QUEUED_MESSAGES = 10_000  # control messages that wait for the broker; beyond it something is wrong
 CONNACK_S = 10.0  # how long a broker may take to answer: it may have a thousand devices to greet
+# ... while we do not know its version yet: amqtt 0.12 neither answers a CONNECT of MQTT 5 nor hangs up (measured).
+FIRST_CONNACK_S = 3.0
 FLUSH_S = 3.0  # how long stop() waits for the last acknowledgements, and then for the goodbye
 _POLL_S = 1.0  # how often the thread looks at the keep-alive; data wakes it at once
 _HEADER_BYTES = 16  # more than the header of any PUBLISH that we send, without its topic
 
 _FIVE, _THREE = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
+# The version each broker last took: to find out may cost seconds, and a process has several links to one broker.
+_version_of: dict[str, MQTTProtocolVersion] = {}
 
 
 class Link:
     """A connection to the broker at ``url`` under the name ``client_id``.
 
     ``on_event`` is called on the link's own thread and has to return fast; it may publish, but not send in bulk.
-    With ``session_expiry_s`` 0 the broker keeps nothing about this client after it has gone.
+    With ``session_expiry_s`` 0, or over MQTT 3.1.1, the broker keeps nothing about this client after it has gone.
 
     Attributes:
         maximum_packet_size: bytes of the largest packet the broker accepts, if it told.
@@ -102,13 +106,14 @@ class Link:
         # What the network thread knows of its present attempt, and of the ones before.
         self._ended = ""
         self._answered = False
+        self._unanswered = 0
         self._give_up_at = 0.0
         self._try_other_version = False
         self._told = ""
         self._connected_at = 0.0
         self._backoff = Backoff()
         self._settled = False
-        self._version = _FIVE
+        self._version = _version_of.get(str(self.address), _FIVE)
         self._client = self._new_client()
         self._thread: threading.Thread | None = None
         self._wake_in: socket.socket | None = None
@@ -300,7 +305,7 @@ class Link:
     def _pump(self, wake_out: socket.socket) -> None:
         """Move bytes until the connection ends."""
         sock: Any = self._client.socket()
-        self._give_up_at = time.monotonic() + CONNACK_S
+        self._give_up_at = time.monotonic() + self._connack_s()
         said_goodbye = False
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
@@ -322,6 +327,12 @@ class Link:
                     self._give_up_at = time.monotonic() + (FLUSH_S if self._connected else 0.0)
         if not self._answered and not self._ended:
             self._ended = f"{self.address} lets us connect but does not answer; is it an MQTT broker?"
+            self._unanswered += 1
+            self._try_other_version = not self._settled
+
+    def _connack_s(self) -> float:
+        """Both versions get the same time, more at each turn: a broker that is only slow is not given up."""
+        return CONNACK_S if self._settled else min(CONNACK_S, FIRST_CONNACK_S * 2 ** (self._unanswered // 2))
 
     def _is_open(self, sock: object) -> bool:
         return self._client.socket() is sock
@@ -374,7 +385,8 @@ class Link:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             self.name,
-            clean_session=None if five else clean,
+            # In 3.1.1 a session never expires, and one that is taken up again makes amqtt 0.12 deaf (measured).
+            clean_session=None if five else True,
             protocol=self._version,
             reconnect_on_failure=False,
         )
@@ -411,6 +423,7 @@ class Link:
         if code.is_failure:
             self._on_refusal(code)
             return
+        _version_of[str(self.address)] = self._version
         self.maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
         with self._lock:
             self._settled = True
