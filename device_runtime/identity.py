@@ -1,0 +1,205 @@
+"""Who this device is in its fleet: a key that it made itself, and a certificate that is renewed before it expires.
+
+    identity/joining.pem     the key while the certificate is on its way (a repeated `join` uses it again)
+            /device.pem      certificate and key in one file, so that one rename replaces both
+            /ca.pem          whom this device believes
+            /identity.json   name, fleet, where the broker and the enrolment endpoint are
+
+The key leaves neither this folder nor a log. Making keys needs the package ``cryptography``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from device_runtime.edge import enrolment
+from mas_edge.protocol.enrolment import CLOCKS_DIFFER_S, Invitation, Issued, join_address
+from mas_edge.protocol.errors import DeviceError, EdgeError, MessageError
+
+log = logging.getLogger(__name__)
+
+RENEWED_WITH = 1 / 3  # of its life left: ten days of thirty, for a device or a server that is away
+MAX_WAIT_S = 3600.0  # between two looks at the certificate: clocks jump, and a renewal that failed is tried again
+MIN_WAIT_S = 1.0
+_SUFFIX_BYTES = 8  # nobody guesses 64 bits against a broker
+
+
+class Record(Struct, frozen=True):
+    """identity.json. ``suffix`` ends the names of our connections: who does not know it cannot throw them out."""
+
+    name: str
+    fleet: str
+    host: str
+    port: int
+    enrolment: str  # HOST:PORT
+    suffix: str
+
+
+class Identity:
+    """The identity in ``state``/identity.
+
+    Raises:
+        DeviceError: it cannot be read, or this device has not joined a fleet.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._folder = state / "identity"
+        try:
+            self.record = msgspec.json.decode((self._folder / "identity.json").read_bytes(), type=Record)
+        except FileNotFoundError:
+            message = f"this device has not joined a fleet (no identity in {state}); mas-edge-device join TOKEN"
+            raise DeviceError(message) from None
+        except (OSError, msgspec.MsgspecError) as error:
+            message = f"{self._folder / 'identity.json'} cannot be used: {error}; join again with a new token"
+            raise DeviceError(message) from None
+
+    @property
+    def url(self) -> str:
+        """The broker with our certificate, as ``Link`` takes it."""
+        return self.url_at(f"mqtts://{join_address(self.record.host, self.record.port)}")
+
+    def url_at(self, broker: str) -> str:
+        """The same for a broker at another address of the same fleet."""
+        files = {"ca": str(self.file("ca.pem")), "cert": str(self.file("device.pem")), "suffix": self.record.suffix}
+        return f"{broker}?{urlencode(files)}"
+
+    def file(self, name: str) -> Path:
+        """One of the files of the module's docstring."""
+        return (self._folder / name).absolute()
+
+    def renew_at(self) -> float:
+        """When to ask for the next certificate, in seconds since 1970."""
+        begins, expires = _keys().validity(self.file("device.pem").read_bytes())
+        issued = begins + CLOCKS_DIFFER_S
+        return float(expires - (expires - issued) * RENEWED_WITH)
+
+    def renew(self) -> None:
+        """Get a certificate for a new key, and put both in place of the present ones.
+
+        Raises:
+            DeviceError: the endpoint refuses, or cannot be reached; the present certificate stays.
+        """
+        keys = _keys()
+        key = keys.new_key()
+        request = keys.signing_request(key)
+        issued = enrolment.renew(self.record.enrolment, self.file("ca.pem"), self.file("device.pem"), request)
+        _put_certificate(self.file("device.pem"), issued, key)
+
+    def keep_fresh(self, stop: threading.Event, clock: Callable[[], float] = time.time) -> None:
+        """Renew whenever it is time, until ``stop`` is set. For a thread of its own."""
+        while not stop.is_set():
+            wait_s = MAX_WAIT_S
+            try:
+                wait_s = self.renew_at() - clock()
+                if wait_s <= 0:
+                    self.renew()
+                    log.info("the certificate of %s is renewed", self.record.name)
+                    wait_s = self.renew_at() - clock()
+            except (EdgeError, OSError, ValueError) as error:
+                log.warning("the certificate is not renewed: %s", error)
+                wait_s = MAX_WAIT_S
+            stop.wait(max(MIN_WAIT_S, min(wait_s, MAX_WAIT_S)))
+
+
+def has_joined(state: Path) -> bool:
+    """Whether there is an identity in ``state``."""
+    return (state / "identity" / "identity.json").exists()
+
+
+def join(state: Path, invitation: Invitation, wait: Callable[[str], None]) -> Identity:
+    """Join the fleet of ``invitation``; ``wait`` is told why and returns when to ask again, while it is not approved.
+
+    Asking twice with one token is safe: the key is kept until the certificate is there.
+
+    Raises:
+        DeviceError: this device is in a fleet already, the endpoint refuses or cannot be reached, or the disk fails.
+    """
+    folder = state / "identity"
+    if has_joined(state):
+        held = Identity(state).record
+        if (held.name, held.enrolment) != (invitation.name, invitation.address):
+            message = (
+                f"{state} belongs to {held.name} of fleet {held.fleet}; choose another --state, or delete {folder}"
+            )
+            raise DeviceError(message)
+    key = _kept_key(folder)
+    ca = enrolment.fetch_ca(invitation.address, invitation.pin)
+    _write(folder / "ca.pem", ca)
+    issued = enrolment.join(invitation, folder / "ca.pem", _keys().signing_request(key), wait)
+    _put_certificate(folder / "device.pem", issued, key)
+    record = Record(
+        issued.name, issued.fleet, issued.host, issued.port, invitation.address, secrets.token_hex(_SUFFIX_BYTES)
+    )
+    _write(folder / "identity.json", msgspec.json.encode(record))
+    (folder / "joining.pem").unlink(missing_ok=True)
+    return Identity(state)
+
+
+def fingerprint(state: Path) -> str:
+    """The fingerprint of the key that joins: what the operator of a fleet is shown too."""
+    return str(_keys().fingerprint(_kept_key(state / "identity")))
+
+
+def _kept_key(folder: Path) -> bytes:
+    """The key of an earlier attempt, or a new one that is on disk before anybody hears of it."""
+    path = folder / "joining.pem"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        kept = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        message = f"{folder} cannot be used: {error.strerror}; choose another --state"
+        raise DeviceError(message) from None
+    try:
+        _keys().fingerprint(kept)
+    except ValueError:  # none, or damaged
+        kept = _keys().new_key()
+        _write(path, kept)
+    return kept
+
+
+def _keys() -> ModuleType:
+    """What needs the package ``cryptography``, imported when it is needed: not every device is in a fleet."""
+    try:
+        from device_runtime import keys
+    except ImportError:
+        message = (
+            "joining a fleet needs the package cryptography: pip install 'mas-edge[secure]' "
+            "(Termux: pkg install python-cryptography)"
+        )
+        raise DeviceError(message) from None
+    return keys
+
+
+def _put_certificate(path: Path, issued: Issued, key: bytes) -> None:
+    """Certificate and key at once, if they belong together."""
+    if not _keys().is_certificate_of(issued.certificate.encode(), key):
+        message = "the enrolment endpoint sent something else than a certificate of our key"
+        raise MessageError(message)
+    _write(path, issued.certificate.encode() + key)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, for the owner alone."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        temporary.unlink(missing_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        message = f"cannot write {path}: {error.strerror}; check disk and permissions"
+        raise DeviceError(message) from None

@@ -1,0 +1,65 @@
+"""Where this device connects, and as whom: what its owner says, and the identity it has if it joined a fleet."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_runtime.edge.address import parse_url
+from device_runtime.identity import Identity, has_joined
+from mas_edge.protocol.errors import DeviceError
+
+ANY_FLEET = "fleet"  # what a fleet is called where nobody named it
+
+
+@dataclass(frozen=True)
+class Membership:
+    """The broker's URL as ``Link`` takes it, the fleet's name, and the identity to be kept fresh, if there is one."""
+
+    broker: str
+    fleet: str
+    identity: Identity | None = None
+
+
+def membership(name: str, fleet: str, broker: str, state: Path) -> Membership:
+    """Bring together what the owner says (``broker`` may be "") and what ``state`` knows of joining.
+
+    Raises:
+        BrokerError: the URL is malformed.
+        DeviceError: they contradict each other, or there is neither a URL nor an identity.
+    """
+    if broker:
+        parse_url(broker)
+    if not has_joined(state):
+        if not broker:
+            message = f"{name} has not joined a fleet ({state}); mas-edge-device join TOKEN, or give --broker URL"
+            raise DeviceError(message)
+        return Membership(broker, fleet)
+    identity = Identity(state)
+    _check(identity, name, fleet, broker, state)
+    own_files = "?" in broker  # the URL names a certificate itself
+    url = broker if own_files else identity.url_at(broker) if broker else identity.url
+    return Membership(url, identity.record.fleet, identity)
+
+
+def _check(identity: Identity, name: str, fleet: str, broker: str, state: Path) -> None:
+    held = identity.record
+    if name != held.name:
+        message = f"{state} belongs to {held.name}, not to {name}; give --name {held.name}, or choose another --state"
+        raise DeviceError(message)
+    if fleet not in (held.fleet, ANY_FLEET):
+        message = f"{name} has joined fleet {held.fleet}, not {fleet}; leave --fleet out"
+        raise DeviceError(message)
+    if broker and not parse_url(broker).tls:
+        message = (
+            f"{name} has joined fleet {held.fleet}, whose broker is encrypted; leave --broker out, or give mqtts://, "
+            f"not {parse_url(broker)}"
+        )
+        raise DeviceError(message)
+
+
+def default_state(name: str) -> Path:
+    """Where a device keeps its things if its owner does not say."""
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "mas-edge" / name
