@@ -1,4 +1,9 @@
-"""Real brokers for the tests: a managed mosquitto and the embedded one, each started once."""
+"""Real brokers for the tests, each started once: a managed mosquitto, the embedded one, and one of MQTT 3.1.1 only.
+
+A test that asks for ``broker``, ``running_broker`` or ``mortal_broker`` belongs to the acceptance suite of brokers. It
+runs on mosquitto; if it is marked ``every_broker``, on each one that is here; and with MAS_EDGE_BROKERS, a list such as
+``mosquitto,embedded,amqtt``, on each that is named there (`make test-brokers`: all of them).
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,46 @@ import pytest
 from device_runtime.edge.mqtt import Arrived, Event, Link, Will
 from mas_edge.orchestrator.broker import EmbeddedBroker, ManagedBroker
 from mas_edge.orchestrator.broker.managed import find_mosquitto
+from tests.brokers import AMQTT_PYTHON, AmqttBroker, Running
 from tests.inbox import PATIENCE_S, Inbox
 
 Connect = Callable[..., tuple[Link, Inbox]]
+BROKERS = ("mosquitto", "embedded", "amqtt")
+# By fixture: how long one of these brokers lives.
+_OF_THE_MATRIX = {"broker": "function", "running_broker": "module", "mortal_broker": "function"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark of the sample."""
+    config.addinivalue_line("markers", "every_broker: runs on each broker that is here, also without MAS_EDGE_BROKERS")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of the acceptance suite once for each broker."""
+    for fixture, scope in _OF_THE_MATRIX.items():
+        if fixture in metafunc.fixturenames:
+            sample = metafunc.definition.get_closest_marker("every_broker") is not None
+            names = [pytest.param(name, marks=_MARKS.get(name, ())) for name in _brokers(sample=sample)]
+            metafunc.parametrize(fixture, names, indirect=True, scope=scope)  # type: ignore[arg-type]
+
+
+_MARKS = {"mosquitto": pytest.mark.mosquitto}
+
+
+def _brokers(*, sample: bool) -> list[str]:
+    """The brokers a test runs on. One that is asked for by name and is not here fails the test, it is not skipped."""
+    if asked := os.environ.get("MAS_EDGE_BROKERS"):
+        names = [name.strip() for name in asked.split(",")]
+        if unknown := set(names) - set(BROKERS):
+            message = f"MAS_EDGE_BROKERS names {', '.join(sorted(unknown))}; expected some of {', '.join(BROKERS)}"
+            raise pytest.UsageError(message)
+        return names
+    required = os.environ.get("MAS_EDGE_REQUIRE_MOSQUITTO") == "1"
+    here = {
+        "mosquitto": required or find_mosquitto() is not None, "embedded": True, "amqtt": AMQTT_PYTHON.is_file(),
+    }  # fmt: skip
+    names = [name for name in BROKERS if here[name]]
+    return names if sample else names[:1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,16 +91,51 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
         yield running
 
 
-@pytest.fixture(params=[pytest.param("mosquitto", marks=pytest.mark.mosquitto), "embedded_broker"])
-def broker(request: pytest.FixtureRequest) -> ManagedBroker | EmbeddedBroker:
-    """Each of the two in turn."""
-    running: ManagedBroker | EmbeddedBroker = request.getfixturevalue(request.param)
+@pytest.fixture(scope="session")
+def amqtt_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AmqttBroker]:
+    """The broker of MQTT 3.1.1 only, for the whole run; who asks for it by name is skipped without it."""
+    if not AMQTT_PYTHON.is_file() and "amqtt" not in os.environ.get("MAS_EDGE_BROKERS", ""):
+        pytest.skip("amqtt is not installed: make environments")
+    running = AmqttBroker(tmp_path_factory.mktemp("amqtt"))
+    running.start()
+    yield running
+    running.stop()
+
+
+_SHARED = {"mosquitto": "mosquitto", "embedded": "embedded_broker", "amqtt": "amqtt_broker"}
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest) -> Running:
+    """Each broker in turn."""
+    running: Running = request.getfixturevalue(_SHARED[request.param])
     return running
+
+
+@pytest.fixture(scope="module")
+def running_broker(request: pytest.FixtureRequest) -> Running:
+    """Each broker in turn, for all tests of a module at once."""
+    running: Running = request.getfixturevalue(_SHARED[request.param])
+    return running
+
+
+@pytest.fixture
+def mortal_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
+    """Each broker in turn, started for one test that may harm it."""
+    if request.param == "mosquitto":
+        request.getfixturevalue("mosquitto_is_here")
+    kinds: dict[str, Callable[[Path], Running]] = {
+        "mosquitto": ManagedBroker, "embedded": EmbeddedBroker, "amqtt": AmqttBroker,
+    }  # fmt: skip
+    running = kinds[request.param](tmp_path)
+    running.start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture(params=[pytest.param("managed", marks=pytest.mark.mosquitto), "embedded"])
 def own_broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ManagedBroker | EmbeddedBroker]:
-    """Each of the two in turn, started for one test that may harm it."""
+    """Each of the two that we supervise in turn, started for one test that may harm it."""
     if request.param == "managed":
         request.getfixturevalue("mosquitto_is_here")
     with (ManagedBroker if request.param == "managed" else EmbeddedBroker)(tmp_path) as running:

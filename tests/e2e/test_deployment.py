@@ -10,9 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from device_runtime.inference import open_model
-from mas_edge.orchestrator.broker import EmbeddedBroker
 from mas_edge.orchestrator.result import result_of
 from mas_edge.protocol.messages import Birth
+from tests.brokers import Running
 from tests.e2e.fleet import INPUT_SHAPE, Fleet, job_text
 from tests.e2e.puppet import Puppet
 
@@ -27,12 +27,12 @@ class Phone(Puppet):
 @pytest.mark.skipif(find_spec("executorch") is None, reason="needs executorch")
 @pytest.mark.skipif(find_spec("litert_torch") is not None, reason="shows what happens where it cannot be exported")
 def test_each_device_gets_the_model_in_its_format_and_who_cannot_be_served_is_told_why(
-    embedded_broker: EmbeddedBroker, tmp_path: Path
+    running_broker: Running, tmp_path: Path
 ) -> None:
     text = job_text(min_devices=2, rounds=1, merge_rounds=1).replace(
         "[data]", 'engines = ["torch", "executorch"]\n[data]'
     )
-    with Fleet(embedded_broker.url, tmp_path, text) as fleet:
+    with Fleet(running_broker.url, tmp_path, text) as fleet:
         phone = Phone(fleet.url, fleet.job.fleet, f"phone-{fleet.job.fleet}")
         fleet.device_process("laptop", engine="torch")
         fleet.device_process("board", engine="executorch")

@@ -7,12 +7,14 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from mas_edge.orchestrator.broker import EmbeddedBroker, ManagedBroker
+import pytest
+
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.orchestrator.result import result_of
 from mas_edge.orchestrator.store import open_database
 from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.messages import Ack, Cancel, FromDevice
+from tests.brokers import Running
 from tests.e2e.fleet import PATIENCE_S, Fleet, job_text, kill, until
 from tests.e2e.puppet import Puppet
 from tests.e2e.tap import Tap
@@ -47,10 +49,10 @@ def nothing_counted_twice(snapshot: Snapshot, state: Path) -> None:
 
 
 def test_a_device_killed_while_it_trains_does_not_stall_the_round_and_is_used_again_when_it_is_back(
-    mosquitto: ManagedBroker, tmp_path: Path
+    running_broker: Running, tmp_path: Path
 ) -> None:
     text = job_text(per_round=3, deadline_s=PATIENCE_S)
-    with Fleet(mosquitto.url, tmp_path, text) as fleet, Tap(fleet.url, fleet.job.fleet) as tap:
+    with Fleet(running_broker.url, tmp_path, text) as fleet, Tap(fleet.url, fleet.job.fleet) as tap:
         victim = fleet.device_process("victim", train=BIG)
         for name in ("ada", "bob"):
             fleet.device(name)
@@ -72,10 +74,10 @@ def test_a_device_killed_while_it_trains_does_not_stall_the_round_and_is_used_ag
 
 
 def test_a_device_that_hangs_holds_a_round_up_to_its_deadline_and_no_longer(
-    embedded_broker: EmbeddedBroker, tmp_path: Path
+    running_broker: Running, tmp_path: Path
 ) -> None:
     text = job_text(min_devices=2, per_round=2, deadline_s=8.0)
-    with Fleet(embedded_broker.url, tmp_path, text) as fleet:
+    with Fleet(running_broker.url, tmp_path, text) as fleet:
         sleeper = Puppet(fleet.url, fleet.job.fleet, f"sleeper-{fleet.job.fleet}")
         fleet.device("ada")
         orchestrator = fleet.orchestrate()
@@ -91,10 +93,10 @@ def test_a_device_that_hangs_holds_a_round_up_to_its_deadline_and_no_longer(
 
 
 def test_an_orchestrator_killed_in_a_round_goes_on_with_it_and_counts_nothing_twice(
-    mosquitto: ManagedBroker, tmp_path: Path
+    running_broker: Running, tmp_path: Path
 ) -> None:
     text = job_text(per_round=3, deadline_s=4 * PATIENCE_S)
-    with Fleet(mosquitto.url, tmp_path, text) as fleet:
+    with Fleet(running_broker.url, tmp_path, text) as fleet:
         keeper = Puppet(fleet.url, fleet.job.fleet, f"keeper-{fleet.job.fleet}")
         for name in ("ada", "bob"):
             fleet.device(name)
@@ -129,25 +131,25 @@ def reports(fleet: Fleet, round_id: str) -> int:
     return next((r.reports for r in fleet.snapshot().open_rounds if r.round_id == round_id), 0)
 
 
-def test_a_broker_that_is_killed_comes_back_and_the_job_is_done(tmp_path: Path, mosquitto_is_here: None) -> None:
+@pytest.mark.every_broker  # the others forget sessions, subscriptions, births and statuses when they are killed
+def test_a_broker_that_is_killed_comes_back_and_the_job_is_done(mortal_broker: Running, tmp_path: Path) -> None:
     with (
-        ManagedBroker(tmp_path) as broker,
-        Fleet(broker.url, tmp_path, job_text(min_devices=2)) as fleet,
-        Tap(broker.url, fleet.job.fleet) as tap,
+        Fleet(mortal_broker.url, tmp_path, job_text(min_devices=2)) as fleet,
+        Tap(mortal_broker.url, fleet.job.fleet) as tap,
     ):
         for name in ("ada", "bob"):
             fleet.device(name)
         orchestrator = fleet.orchestrate()
         for moment in ("merged-0000", "group-0-0002"):
             tap.wait_for("ada", acknowledged(moment))
-            kill_broker(broker)
+            kill_broker(mortal_broker)
         assert orchestrator.join() is True
         snapshot = fleet.snapshot()
         assert result_of(snapshot)["deployment"]["share"] == 1.0
         nothing_counted_twice(snapshot, fleet.state)
 
 
-def kill_broker(broker: ManagedBroker) -> None:
+def kill_broker(broker: Running) -> None:
     before = broker.pid
     assert before is not None
     os.kill(before, signal.SIGKILL)

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from device_runtime.edge.artifacts import ArtifactStore
-from mas_edge.orchestrator.broker import EmbeddedBroker
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.artifact import describe
 from mas_edge.protocol.messages import Ack, Birth, Offer, Plan, Receipt, Report, SampleCount, Want, encode
 from mas_edge.protocol.weights import Entry, Layout, Vector, pack
+from tests.brokers import Running
 from tests.e2e.fleet import TASKS, Actor, Fleet, job_text, until
 from tests.e2e.puppet import Puppet
 
@@ -60,9 +60,9 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(embedded_broker: EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scene(running_broker: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     text = job_text(per_round=4, min_devices=4, deadline_s=600.0)
-    with Fleet(embedded_broker.url, tmp_path_factory.mktemp("refusals"), text) as fleet:
+    with Fleet(running_broker.url, tmp_path_factory.mktemp("refusals"), text) as fleet:
         mallory, keeper = puppets = [
             Puppet(fleet.url, fleet.job.fleet, f"{name}-{fleet.job.fleet}") for name in ("mallory", "keeper")
         ]

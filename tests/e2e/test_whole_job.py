@@ -14,20 +14,25 @@ import pytest
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.cli import main
 from mas_edge.federation.flow import PHASES
-from mas_edge.orchestrator.broker import EmbeddedBroker, ManagedBroker
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.orchestrator.result import result_of
 from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.messages import Plan
 from mas_edge.protocol.weights import unpack
+from tests.brokers import Running
 from tests.e2e.fleet import INPUT_SHAPE, TASKS, Fleet, job_text
 from tests.e2e.tap import Tap
 
+pytestmark = pytest.mark.every_broker
 onnxruntime: Any = importlib.import_module("onnxruntime")
 
 # Three devices a round: with three devices the groups train one after another, with six there are enough for both.
 PER_ROUND = 3
-DEVICES = {"managed": ["ada", "bob", "eve"], "embedded": ["ada", "bob", "cyd", "dan", "eve", "fay"]}
+DEVICES = {
+    "managed": ["ada", "bob", "eve"],
+    "embedded": ["ada", "bob", "cyd", "dan", "eve", "fay"],
+    "amqtt": ["ada", "bob", "eve"],
+}
 UNLABELLED = "eve"  # holds no labels of the task ``way``
 
 
@@ -54,7 +59,7 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def job(running_broker: ManagedBroker | EmbeddedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+def job(running_broker: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     devices = DEVICES[running_broker.mode]
     text = job_text(per_round=PER_ROUND, min_devices=len(devices))
     directory = tmp_path_factory.mktemp(running_broker.mode)
