@@ -29,6 +29,7 @@ from mas_edge.protocol.messages import (
     Manifest,
     Offer,
     Plan,
+    PlanKind,
     Rebirth,
     Receipt,
     Refusal,
@@ -119,13 +120,17 @@ class _Pending:
 
 @dataclass
 class Agent:
-    """One device. ``birth`` makes the birth message: it is called with (boot_id, seq) each time one is due."""
+    """One device. ``birth`` makes the birth message: it is called with (boot_id, seq) each time one is due.
+
+    ``unwilling`` says why the owner's rules forbid a plan of a kind now; empty if they do not.
+    """
 
     name: str
     boot_id: str
     birth: Callable[[str, int], Birth]
     store: ArtifactStore
     offers: PendingOffers
+    unwilling: Callable[[PlanKind], str] = lambda _kind: ""
     _seq: int = 0
     _number: int = 0
     _errands: dict[str, _Errand] = field(default_factory=dict)
@@ -254,6 +259,8 @@ class Agent:
         return [*effects, self._ack(plan), *self._fetch(self._errands[plan.round_id], now)]
 
     def _check(self, plan: Plan) -> None:
+        if reason := self.unwilling(plan.kind):
+            raise DeviceError(reason)
         if sum(errand.plan.job == plan.job for errand in self._errands.values()) >= MAX_ERRANDS:
             message = f"this device already holds {MAX_ERRANDS} plans"
             raise DeviceError(message)

@@ -19,6 +19,7 @@ Unit = Literal["uA", "mA"]
 AMPERES: dict[Unit, float] = {"uA": 1e-6, "mA": 1e-3}
 COMMAND = "termux-battery-status"
 SUPPLIES = "sys/class/power_supply"
+STATUSES = ("Charging", "Discharging", "Not charging", "Full")  # the kernel's; also "Unknown", which says nothing
 # A phone that is awake takes more than its standby power, and its battery gives no more than a fast charge brings in.
 LEAST_WATTS, MOST_WATTS = 0.1, 25.0
 LEAST_VOLTS, MOST_VOLTS = 2.5, 13.0  # one to three lithium cells in a row
@@ -98,12 +99,17 @@ def state_of(host: Host) -> BatteryState | None:
             if host.text(path) == "Battery" and host.has(path.removesuffix("type") + "capacity"):
                 return _by_files(host, path.removesuffix("/type"))
         except SensorError:  # Android closes these files to apps: ask the app that may read them
+            if not host.command(COMMAND):
+                raise
             break
     return _by_command(host) if host.command(COMMAND) else None
 
 
 def _by_files(host: Host, path: str) -> BatteryState:
     percent, status = host.number(f"{path}/capacity"), host.text(f"{path}/status")
+    if status not in STATUSES:
+        message = f"{path}/status is {status[:40]!r}; expected one of {', '.join(STATUSES)}"
+        raise SensorError(message)
     temperature, volts = _optional(host, f"{path}/temp"), _optional(host, f"{path}/voltage_now")
     return _state(
         {
@@ -125,7 +131,7 @@ class _Said(msgspec.Struct, kw_only=True):
     """What ``termux-battery-status`` prints; voltage (mV) since termux-api 0.51."""
 
     percentage: float
-    plugged: str = ""
+    plugged: str
     temperature: float | None = None
     voltage: float | None = None
     current: float | None = None

@@ -198,9 +198,18 @@ class Meter:
         self.tick()
         with self._lock:
             self._working = False
-            seconds, cpu = self._ticked - self._began, self._cpu() - self._cpu_began
-            self._cpu_seconds[OTHER] += max(0.0, cpu - sum(self._cpu_seconds.values()))
-            return _energy(self._tracks, self._estimate, seconds, self._cpu_seconds)
+            return self._taken()
+
+    def spent(self) -> float:
+        """Joules of the work that goes on, as of the last tick; 0 while there is none."""
+        with self._lock:
+            taken = self._taken() if self._working else None
+        return sum(taken.joules.values()) if taken else 0.0
+
+    def _taken(self) -> Energy | None:
+        cpu = self._cpu() - self._cpu_began
+        spent = {**self._cpu_seconds, OTHER: max(0.0, cpu - sum(self._cpu_seconds.values()))}
+        return _energy(self._tracks, self._estimate, self._ticked - self._began, spent)
 
 
 def _energy(tracks: list[_Track], estimate: Estimate | None, seconds: float, cpu: dict[str, float]) -> Energy | None:

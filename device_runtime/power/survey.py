@@ -13,6 +13,7 @@ from device_runtime.power import battery, hwmon, nvml, pmic, rapl
 from device_runtime.power.battery import Unit
 from device_runtime.power.estimate import Estimate, estimate_for
 from device_runtime.power.sensor import Sensor
+from mas_edge.protocol.errors import DeviceError
 
 MODEL = "/proc/device-tree/model"
 
@@ -25,6 +26,14 @@ class PowerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     watts_per_core: float = 0.0  # of a busy core beside an idle one, by a plug meter; 0 = what is known of the board
     error: float = 0.1  # of watts_per_core, relative
     estimate: bool = True  # false: say nothing where nothing measures
+
+    def __post_init__(self) -> None:
+        """Raise DeviceError for watts and errors that no board has."""
+        for name, most in (("watts_per_core", 100), ("error", 1)):  # the hungriest core takes some tens of watts
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                message = f"power.{name} is {value:g}; expected 0 to {most}"
+                raise DeviceError(message)
 
 
 class Survey(NamedTuple):

@@ -277,3 +277,19 @@ def test_the_commit_follows_the_chunks(device: OneDevice) -> None:
     assert all(commit.round_id == "merged-0000" for commit in device.told(Commit))
     assert isinstance(device.effects[-1], Tell)
     assert any(isinstance(effect, Start) for effect in device.effects)
+
+
+def test_a_plan_that_the_owners_rules_forbid_is_refused_with_their_reason_and_nothing_is_fetched(
+    device: OneDevice,
+) -> None:
+    forbidden = {"train": "its owner's rules: it is not charging"}
+    device.agent.unwilling = lambda kind: forbidden.get(kind, "")
+    device.receive(plan("r-1"))
+    (refusal,) = device.told(Refusal)
+    assert (refusal.round_id, refusal.reason) == ("r-1", "its owner's rules: it is not charging")
+    assert not device.told(Want) + device.told(Offer)
+    device.receive(plan("r-2", kind="evaluate"))
+    assert device.started() == ["r-2"]
+    forbidden.clear()
+    device.receive(plan("r-1"))
+    assert device.started() == ["r-2", "r-1"]

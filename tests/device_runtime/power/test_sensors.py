@@ -167,7 +167,7 @@ def test_a_battery_that_cannot_be_believed_gives_no_reading(state: BatteryState,
         ("Termux:API is not installed", "expected JSON: install the app Termux:API"),
         ("[1]", "not understood"),
         ('{"percentage": "many"}', "not understood"),
-        ('{"percentage": 250}', "expected 0 to 100"),
+        ('{"percentage": 250, "plugged": "UNPLUGGED"}', "expected 0 to 100"),
     ],
 )
 def test_what_the_app_says_is_checked(prints: str, says: str, tmp_path: Path) -> None:
