@@ -8,11 +8,17 @@ import logging
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_runtime.cli import INTERRUPTED
 from mas_edge.job import Job, load_job
+from mas_edge.protocol.errors import JobError
+
+if TYPE_CHECKING:
+    from mas_edge.fleet.folder import Fleet
+    from mas_edge.orchestrator.broker import Broker
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +36,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )  # fmt: skip
     parser.add_argument(
         "--listen", default="", metavar="HOST[:PORT]",
-        help="with the managed broker: let devices of a network in, by a password (default: this machine only)",
+        help="with the managed broker: where it listens (default: this machine only; with --fleet all interfaces)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fleet", type=Path, metavar="DIR",
+        help="let in only the devices of this fleet, by TLS and certificates; others join and renew meanwhile",
+    )  # fmt: skip
+    parser.add_argument(
+        "--insecure", action="store_true",
+        help="--listen on a network without a fleet: unencrypted, one password for everybody",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON at the end")
     parser.add_argument("--quiet", action="store_true", help="only warnings")
@@ -44,24 +58,58 @@ def run(args: argparse.Namespace) -> int:
     )
     job = load_job(args.job)
     sys.path.insert(0, str(args.job.resolve().parent))  # where a user keeps the modules that the job names
-    result = _serve(job, args.state, args.broker, args.listen)
+    result = _serve(job, args)
     if args.json:
         print(json.dumps(result, indent=2))
     return 0 if result["done"] else INTERRUPTED
 
 
-def _serve(job: Job, state: Path, broker: str, listen: str) -> dict[str, Any]:
+def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
     # The whole service with torch: not for other verbs, nor before the job file is known to be fine.
     from mas_edge.orchestrator.broker import open_broker
     from mas_edge.orchestrator.service import run_job
     from mas_edge.orchestrator.store import Store
 
+    state: Path = args.state
+    fleet = None if args.fleet is None else _fleet_of(job, args.fleet)
     Store(state).close()  # another orchestrator there is a clearer word than its broker's port being taken
     stop = threading.Event()
-    with open_broker(broker, state, listen) as there:
-        elsewhere = " (from elsewhere: this machine's address instead)" if listen else ""
-        print(f"devices connect to {there.url}{elsewhere}", file=sys.stderr)
+    with ExitStack() as serving:
+        there = serving.enter_context(open_broker(args.broker, state, args.listen, fleet, insecure=args.insecure))
+        if fleet is not None:
+            _let_join(fleet, there, serving)
+        else:
+            elsewhere = " (from elsewhere: this machine's address instead)" if args.listen else ""
+            print(f"devices connect to {there.url}{elsewhere}", file=sys.stderr)
         # Until here Ctrl-C ended us at once; from here on it asks the loop to leave in order.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         return run_job(job, state, there.url, stop)
+
+
+def _fleet_of(job: Job, folder: Path) -> Fleet:
+    from mas_edge.cli.fleet import open_fleet
+
+    fleet = open_fleet(folder)
+    if fleet.settings.name != job.fleet:
+        message = (
+            f"the job is for fleet {job.fleet!r}, and {folder} holds fleet {fleet.settings.name!r}: "
+            "give both the same name"
+        )
+        raise JobError(message)
+    return fleet
+
+
+def _let_join(fleet: Fleet, broker: Broker, serving: ExitStack) -> None:
+    """Serve the enrolment endpoint, and act on revocations, as long as ``serving`` lasts."""
+    from mas_edge.fleet.endpoint import ALL_INTERFACES, Endpoint
+    from mas_edge.fleet.guard import Guard
+
+    endpoint = serving.enter_context(Endpoint(fleet, ALL_INTERFACES))
+
+    def act() -> None:
+        endpoint.renew_certificate()
+        broker.renew()
+
+    serving.enter_context(Guard(fleet, act))
+    print(f"devices of fleet {fleet.settings.name} join at {fleet.enrolment_address}", file=sys.stderr)

@@ -133,14 +133,14 @@ def test_a_state_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_network_is_only_served_when_asked(tmp_path: Path, mosquitto_is_here: None) -> None:
-    with pytest.raises(BrokerError, match="allow_network"):
+    with pytest.raises(BrokerError, match="--insecure"):
         ManagedBroker(tmp_path, host="0.0.0.0")
 
 
 def test_on_the_network_there_is_a_warning_and_a_password(
     tmp_path: Path, mosquitto_is_here: None, connect: Connect, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with ManagedBroker(tmp_path, host="0.0.0.0", allow_network=True) as broker:
+    with ManagedBroker(tmp_path, host="0.0.0.0", insecure=True) as broker:
         assert "without TLS" in caplog.text
         link, inbox = connect(broker.url, subscribe=topic)
         link.publish(topic, b"let in")
@@ -149,7 +149,7 @@ def test_on_the_network_there_is_a_warning_and_a_password(
             stranger, _ = connect(re.sub("//.*@", f"//{credentials}", broker.url), wait=False)
             with pytest.raises(BrokerError, match=r"refuses the user name|does not let"):
                 stranger.wait_connected(30)
-        assert ManagedBroker(tmp_path, host="0.0.0.0", allow_network=True).url == broker.url
+        assert ManagedBroker(tmp_path, host="0.0.0.0", insecure=True).url == broker.url
     assert (tmp_path / "broker" / "password").stat().st_mode & 0o077 == 0
 
 
@@ -204,7 +204,7 @@ def test_an_unknown_broker_is_named_with_what_is_allowed(tmp_path: Path) -> None
 
 @pytest.mark.mosquitto
 def test_the_managed_broker_listens_where_it_is_asked_to(mosquitto_is_here: None, tmp_path: Path) -> None:
-    broker = open_broker("managed", tmp_path, "0.0.0.0:18999")
+    broker = open_broker("managed", tmp_path, "0.0.0.0:18999", insecure=True)
     assert re.fullmatch(r"mqtt://fleet:[\w-]+@127\.0\.0\.1:18999", broker.url)
     assert open_broker("managed", tmp_path, "[::1]").url.startswith("mqtt://[::1]:")
 

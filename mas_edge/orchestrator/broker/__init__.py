@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from device_runtime.edge.address import parse_url
 from mas_edge.orchestrator.broker.embedded import EmbeddedBroker, is_installed
 from mas_edge.orchestrator.broker.external import ExternalBroker
 from mas_edge.orchestrator.broker.managed import ManagedBroker, find_mosquitto
 from mas_edge.protocol.errors import BrokerError
+
+if TYPE_CHECKING:  # what a fleet is made with need not be installed where none is served
+    from mas_edge.fleet.folder import Fleet
 
 __all__ = ["Broker", "EmbeddedBroker", "ExternalBroker", "ManagedBroker", "open_broker"]
 
@@ -42,6 +46,9 @@ class Broker(Protocol):
     def stop(self) -> None:
         """End it, if it is ours."""
 
+    def renew(self) -> None:
+        """The fleet's certificates or revocations have changed: act on them, if it is ours."""
+
     def __enter__(self) -> Broker:
         """Start it."""
 
@@ -49,13 +56,17 @@ class Broker(Protocol):
         """Stop it."""
 
 
-def open_broker(spec: str, state: Path, listen: str = "") -> Broker:
+def open_broker(
+    spec: str, state: Path, listen: str = "", fleet: Fleet | None = None, *, insecure: bool = False
+) -> Broker:
     """Return the broker that ``spec`` asks for, not yet started; its files go below ``state``.
 
     Args:
         spec: "managed", "embedded", "auto" (managed if mosquitto is installed, else embedded) or the URL of a broker.
         state: the orchestrator's state directory.
         listen: HOST or HOST:PORT for the managed broker, which is for this machine only unless this asks for more.
+        fleet: whose members alone get in, by certificates; it says the port, and all interfaces are listened on.
+        insecure: let the managed broker serve a network without a fleet: no TLS, one password for all.
 
     Raises:
         BrokerError: it is not installed, ``spec`` is none of these, or ``listen`` does not fit it.
@@ -68,13 +79,27 @@ def open_broker(spec: str, state: Path, listen: str = "") -> Broker:
         raise BrokerError(message)
     if spec == "managed":
         host, port = _address(listen) if listen else ("127.0.0.1", 0)
-        return ManagedBroker(state, host, port, allow_network=bool(listen))
-    if spec == "embedded":
+        if fleet is not None:
+            host, port = host if listen else "0.0.0.0", port or fleet.settings.port  # noqa: S104 - members only
+        return ManagedBroker(state, host, port, fleet=fleet, insecure=insecure)
+    if spec == "embedded" and fleet is None:
         return EmbeddedBroker(state)
+    if spec == "embedded":
+        message = "the embedded broker has no access rules; a fleet needs mosquitto, or a broker of your own"
+        raise BrokerError(message)
     if "://" in spec:
-        return ExternalBroker(spec)
+        return ExternalBroker(spec if fleet is None else _as_orchestrator(spec, fleet))
     message = f"broker {spec!r} is not known: expected managed, embedded, auto or a URL such as mqtt://host:1883"
     raise BrokerError(message)
+
+
+def _as_orchestrator(url: str, fleet: Fleet) -> str:
+    """The URL with the orchestrator's certificate, unless it names one itself."""
+    address = parse_url(url)
+    if not address.tls:
+        message = f"the fleet's devices speak TLS only; give the broker as mqtts://, not {address}"
+        raise BrokerError(message)
+    return url if address.cert else fleet.url(address.host, address.port)
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -79,6 +79,9 @@ class EmbeddedBroker:
         """End the broker; what it retained is gone."""
         self._supervisor.stop()
 
+    def renew(self) -> None:
+        """It knows no certificates."""
+
     def __enter__(self) -> EmbeddedBroker:
         self.start()
         return self

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 
 from device_runtime.edge.address import parse_url
 from device_runtime.edge.mqtt import Link
+
+log = logging.getLogger(__name__)
 
 CONNECT_S = 15.0
 
@@ -46,6 +49,10 @@ class ExternalBroker:
     def stop(self) -> None:
         """Leave it running: it is not ours."""
         self._reached = False
+
+    def renew(self) -> None:
+        """Say what its operator has to do: we have no hand there."""
+        log.warning("certificates or revocations have changed: have the broker load the fleet's crl.pem")
 
     def __enter__(self) -> ExternalBroker:
         self.start()

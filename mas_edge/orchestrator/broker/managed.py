@@ -11,10 +11,17 @@ import secrets
 import shutil
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
+from device_runtime.edge.address import parse_url
+from device_runtime.edge.tls import context_for
 from mas_edge.bundle import bundled
+from mas_edge.orchestrator.broker.secured import access_lines
 from mas_edge.orchestrator.broker.supervisor import Supervisor, free_port, open_folder
 from mas_edge.protocol.errors import BrokerError
+
+if TYPE_CHECKING:
+    from mas_edge.fleet.folder import Fleet
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +39,25 @@ def find_mosquitto() -> Path | None:
 class ManagedBroker:
     """A mosquitto whose configuration, database and log are in ``state``/broker.
 
-    With ``port`` 0 it takes a free port once and keeps it: devices know its URL across restarts. On a ``host`` other
-    than this machine's loopback it wants ``allow_network`` and asks every client for the password that is in ``url``.
+    With ``port`` 0 it takes a free port once and keeps it: devices know its URL across restarts. With a ``fleet`` only
+    its members get in, by TLS and certificates, each to its own topics. Without one, on a ``host`` other than this
+    machine's loopback, it wants ``insecure`` and asks every client for the password that is in ``url``.
 
     Raises:
-        BrokerError: mosquitto is not installed, or ``host`` needs ``allow_network``.
+        BrokerError: mosquitto is not installed, or ``host`` needs a ``fleet`` or ``insecure``.
     """
 
     mode = "managed"
 
-    def __init__(self, state: Path, host: str = "127.0.0.1", port: int = 0, *, allow_network: bool = False) -> None:
+    def __init__(
+        self,
+        state: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        fleet: Fleet | None = None,
+        insecure: bool = False,
+    ) -> None:
         binary = find_mosquitto()
         if binary is None:
             message = (
@@ -49,25 +65,34 @@ class ManagedBroker:
             )
             raise BrokerError(message)
         self._loopback = _is_loopback(host)
-        if not self._loopback and not allow_network:
+        if not self._loopback and fleet is None and not insecure:
             message = (
-                f"the managed broker would be reachable from the network on {host}; ask for that with allow_network"
+                f"on {host} the broker would be reachable from the network without TLS; give --fleet DIR "
+                "(made by: mas-edge fleet init DIR), or spell out --insecure"
             )
             raise BrokerError(message)
+        self._fleet = fleet
         self._folder = open_folder(state)
         self._host = host
         self._port = port or self._remembered_port()
         # Wildcard addresses are for listening; we ourselves reach the broker by the loopback.
         self._reach = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-        self._password = "" if self._loopback else self._remembered_password()
+        self._password = "" if self._loopback or fleet is not None else self._remembered_password()
         self._configuration = self._folder / "mosquitto.conf"
         self._supervisor = Supervisor(
-            "mosquitto", [str(binary), "-c", str(self._configuration)], self._reach, self._port, self._folder
+            "mosquitto",
+            [str(binary), "-c", str(self._configuration)],
+            self._reach,
+            self._port,
+            self._folder,
+            None if fleet is None else lambda: context_for(parse_url(self.url)),
         )
 
     @property
     def url(self) -> str:
-        """Where clients connect; holds the password if there is one."""
+        """Where clients connect; holds the password if there is one. With a fleet, for the orchestrator alone."""
+        if self._fleet is not None:
+            return self._fleet.url(self._reach, self._port)
         host = f"[{self._reach}]" if ":" in self._reach else self._reach
         user = f"{_USER}:{self._password}@" if self._password else ""
         return f"mqtt://{user}{host}:{self._port}"
@@ -89,7 +114,7 @@ class ManagedBroker:
             BrokerError: the port is taken, or mosquitto does not come up; with the end of its log.
         """
         self._write_configuration()
-        if not self._loopback:
+        if self._password:
             log.warning("the broker listens on %s without TLS: anybody on that network can read along", self._host)
         self._supervisor.start()
         (self._folder / "port").write_text(f"{self._port}\n")
@@ -98,6 +123,14 @@ class ManagedBroker:
     def stop(self) -> None:
         """End mosquitto; what it retained is on disk."""
         self._supervisor.stop()
+
+    def renew(self) -> None:
+        """Start mosquitto again with the fleet's present files.
+
+        It reads revocations and certificates at a signal too, but leaves those connected who are: this ends them all,
+        and who may comes back within a second, to the session that is on disk.
+        """
+        self._supervisor.restart()
 
     def __enter__(self) -> ManagedBroker:
         self.start()
@@ -124,7 +157,9 @@ class ManagedBroker:
 
     def _write_configuration(self) -> None:
         lines = ["allow_anonymous true"]
-        if self._password:
+        if self._fleet is not None:
+            lines = access_lines(self._fleet, self._folder)
+        elif self._password:
             hashed = self._folder / "passwords"
             _write_private(hashed, f"{_USER}:{_hash(self._password)}\n")
             lines = ["allow_anonymous false", f"password_file {hashed}"]

@@ -6,10 +6,12 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import struct
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mas_edge.orchestrator.child import spawn
@@ -28,16 +30,26 @@ _POLL_S = 0.05
 class Supervisor:
     """Keeps ``command``, a broker that listens on ``host``:``port``, running.
 
-    Its output goes to ``log_file``. ``folder`` is its working directory.
+    Its output goes to ``log_file``. ``folder`` is its working directory. ``tls`` makes the context to ask it with.
     """
 
-    def __init__(self, name: str, command: list[str], host: str, port: int, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        host: str,
+        port: int,
+        folder: Path,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
         self.name = name
         self.log_file = folder / f"{name}.log"
         self._command = command
         self._host = host
         self._port = port
         self._folder = folder
+        self._tls = tls
+        self._wanted = threading.Event()  # set while we end it ourselves, to start it again
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()  # a broker is not spawned once we are stopping
         self._stopping = threading.Event()
@@ -83,6 +95,13 @@ class Supervisor:
             self._thread.join()
             self._thread = None
 
+    def restart(self) -> None:
+        """Have it end in order and start again at once; returns before that."""
+        with self._lock:
+            if self._process is not None and not self._stopping.is_set():
+                self._wanted.set()
+                self._process.terminate()
+
     def _spawn(self) -> None:
         with contextlib.suppress(OSError):
             if self.log_file.stat().st_size > MAX_LOG_BYTES:
@@ -95,7 +114,7 @@ class Supervisor:
     def _wait_until_it_answers(self) -> None:
         process, deadline = self._process, time.monotonic() + START_S
         while True:
-            answered = answers(self._host, self._port)
+            answered = answers(self._host, self._port, self._tls() if self._tls is not None else None)
             code = None if process is None else process.poll()
             if answered and code is None:
                 return
@@ -118,10 +137,14 @@ class Supervisor:
                 delay = FIRST_DELAY_S
             if self._stopping.is_set():
                 return
-            log.error("%s ended with code %s; starting it again; its log: %s", self.name, code, self.log_file)
-            if self._stopping.wait(delay):
-                return
-            delay = min(2 * delay, LAST_DELAY_S)
+            if self._wanted.is_set():
+                self._wanted.clear()
+                log.info("%s is started again", self.name)
+            else:
+                log.error("%s ended with code %s; starting it again; its log: %s", self.name, code, self.log_file)
+                if self._stopping.wait(delay):
+                    return
+                delay = min(2 * delay, LAST_DELAY_S)
             try:
                 self._spawn()
             except OSError as error:
@@ -200,16 +223,18 @@ def free_port() -> int:
     return port
 
 
-def answers(host: str, port: int) -> bool:
-    """Whether a broker answers an MQTT 5 CONNECT there; a refusal is an answer too."""
+def answers(host: str, port: int, tls: ssl.SSLContext | None = None) -> bool:
+    """Whether a broker answers an MQTT 5 CONNECT there, over TLS or plain; a refusal is an answer too."""
     client = b"mas-edge-probe"
     # Section 3.1: protocol name, version 5, clean start, keep-alive 5 s, no properties, client identifier.
     body = b"\0\4MQTT\5\2\0\5\0" + struct.pack("!H", len(client)) + client
     try:
-        with socket.create_connection((host, port), timeout=1.0) as sock:
+        with socket.create_connection((host, port), timeout=1.0) as plain:
+            sock = plain if tls is None else tls.wrap_socket(plain, server_hostname=host)
             sock.sendall(bytes([0x10, len(body)]) + body)
             answered = sock.recv(1) == b"\x20"
             sock.sendall(b"\xe0\0")
+            sock.close()
     except OSError:
         return False
     return answered

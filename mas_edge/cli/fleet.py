@@ -1,0 +1,187 @@
+"""``mas-edge fleet``: who belongs to a fleet."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mas_edge.protocol.enrolment import write_token
+from mas_edge.protocol.errors import ServerError
+
+if TYPE_CHECKING:
+    from mas_edge.fleet.folder import Fleet
+
+_Verbs = argparse._SubParsersAction
+
+
+def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
+    """Add the verb and its own verbs."""
+    parser = verbs.add_parser(
+        "fleet",
+        help="make a fleet, invite devices to it, revoke them",
+        epilog="example: mas-edge fleet init fleet --host 192.0.2.7; mas-edge fleet invite fleet pi-kitchen",
+    )
+    adding = parser.add_subparsers(dest="fleet_verb", required=True, metavar="VERB")
+    _add_init(adding)
+    _add_invite(adding)
+    for name, run, what in (
+        ("list", _list, "show who is invited, waits, is enrolled or revoked"),
+        ("serve", _serve, "let devices join and renew, without a job: beside a broker of your own"),
+    ):
+        sub = adding.add_parser(name, help=what)
+        _add_folder(sub)
+        sub.set_defaults(run=run)
+    approve = adding.add_parser("approve", help="let a device in that waits, after comparing its key")
+    _add_folder(approve)
+    approve.add_argument("name", metavar="NAME")
+    approve.add_argument("key", metavar="KEY", help="the 16 digits that `mas-edge-device join` shows")
+    approve.set_defaults(run=_approve)
+    revoke = adding.add_parser("revoke", help="shut a device out; a serving broker drops it within seconds")
+    _add_folder(revoke)
+    revoke.add_argument("name", metavar="NAME")
+    revoke.set_defaults(run=_revoke)
+
+
+def _add_init(adding: _Verbs[argparse.ArgumentParser]) -> None:
+    parser = adding.add_parser("init", help="make a certificate authority and the certificates of the servers")
+    _add_folder(parser)
+    parser.add_argument("--name", default="fleet", help="as `fleet` in the job file (default: %(default)s)")
+    parser.add_argument(
+        "--host", action="append", required=True, metavar="HOST",
+        help="name or address of this machine for the devices; again for further ones",
+    )  # fmt: skip
+    parser.add_argument("--port", type=int, default=8883, help="the broker's (default: %(default)s)")
+    parser.add_argument("--enrolment-port", type=int, default=8884, help="for joining (default: %(default)s)")
+    parser.add_argument(
+        "--days", type=float, default=30.0, help="how long a device's certificate lasts; it renews (default: 30)"
+    )
+    parser.set_defaults(run=_init)
+
+
+def _add_invite(adding: _Verbs[argparse.ArgumentParser]) -> None:
+    parser = adding.add_parser("invite", help="print a token, as text and QR code, with which one device joins once")
+    _add_folder(parser)
+    parser.add_argument("name", metavar="NAME", help="what the device will be called")
+    parser.add_argument("--hold", action="store_true", help="ask for your approval of the device's key, too")
+    parser.add_argument("--again", action="store_true", help="NAME is enrolled: replace it when the token is used")
+    parser.add_argument("--hours", type=float, default=24.0, help="how long the token is good (default: %(default)g)")
+    parser.add_argument("--no-qr", action="store_true", help="only the text")
+    parser.set_defaults(run=_invite)
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the fleet's directory")
+
+
+def open_fleet(folder: Path) -> Fleet:
+    """The fleet in ``folder``.
+
+    Raises:
+        ServerError: there is none, or a package that it needs is missing.
+    """
+    try:
+        from mas_edge.fleet.folder import Fleet
+    except ImportError:
+        message = "a fleet needs the package cryptography: pip install 'mas-edge[server,secure]'"
+        raise ServerError(message) from None
+    return Fleet(folder)
+
+
+def _init(args: argparse.Namespace) -> int:
+    import msgspec
+
+    try:
+        from mas_edge.fleet.folder import Fleet, FleetSettings
+    except ImportError:
+        message = "a fleet needs the package cryptography: pip install 'mas-edge[server,secure]'"
+        raise ServerError(message) from None
+    given = {"name": args.name, "hosts": args.host, "port": args.port, "enrolment_port": args.enrolment_port}
+    try:
+        settings = msgspec.convert({**given, "device_days": args.days}, FleetSettings)
+    except msgspec.ValidationError as error:
+        message = f"this fleet cannot be made: {error}"
+        raise ServerError(message) from None
+    fleet = Fleet.create(args.folder, settings)
+    print(f"fleet {settings.name} in {args.folder}; its authority is {fleet.pin.hex()}")
+    print(f"devices join at {fleet.enrolment_address} while mas-edge serve --fleet {args.folder} runs")
+    print(f"keep a copy of {args.folder} where nobody else reads: whoever has ca.key can invent devices")
+    return 0
+
+
+def _invite(args: argparse.Namespace) -> int:
+    fleet = open_fleet(args.folder)
+    from mas_edge.fleet.enrolment import Enrolment
+
+    invitation = Enrolment(fleet).invite(args.name, hold=args.hold, again=args.again, valid_s=args.hours * 3600)
+    token = write_token(invitation)
+    if not args.no_qr:
+        _show_qr(token)
+    print(token)
+    print(f"for one device, within {args.hours:g} h: mas-edge-device join TOKEN", file=sys.stderr)
+    return 0
+
+
+def _show_qr(token: str) -> None:
+    try:
+        import segno
+    except ImportError:
+        print("(no QR code: pip install segno)", file=sys.stderr)
+        return
+    # Low error correction: a screen has no stains, and a smaller code fits into more terminals.
+    segno.make_qr(token, error="l").terminal(out=sys.stderr, compact=True)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from_now = time.time()
+    fleet = open_fleet(args.folder)
+    from mas_edge.fleet.enrolment import Enrolment
+
+    for member in Enrolment(fleet).members():
+        until = _until(member.expires - from_now)
+        print(f"{member.name:<24} {member.state:<9} {member.key[:16]:<16} {until}".rstrip())
+    return 0
+
+
+def _until(seconds: float) -> str:
+    if seconds <= 0:
+        return "expired"
+    return f"{seconds / 86400:.0f} d left" if seconds > 2 * 86400 else f"{seconds / 3600:.1f} h left"
+
+
+def _approve(args: argparse.Namespace) -> int:
+    fleet = open_fleet(args.folder)
+    from mas_edge.fleet.enrolment import Enrolment
+
+    Enrolment(fleet).approve(args.name, args.key)
+    print(f"{args.name} may join")
+    return 0
+
+
+def _revoke(args: argparse.Namespace) -> int:
+    fleet = open_fleet(args.folder)
+    from mas_edge.fleet.enrolment import Enrolment
+
+    count = Enrolment(fleet).revoke(args.name)
+    print(f"{args.name} is revoked ({count} certificates); a managed broker drops it now")
+    print(f"a broker of your own has to load {fleet.file('crl.pem')} and end its connection", file=sys.stderr)
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    fleet = open_fleet(args.folder)
+    from mas_edge.fleet.endpoint import ALL_INTERFACES, Endpoint
+    from mas_edge.fleet.guard import Guard
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with Endpoint(fleet, ALL_INTERFACES) as endpoint, Guard(fleet, endpoint.renew_certificate):
+        stop.wait()
+    return 0

@@ -1,0 +1,1 @@
+"""Who belongs to a fleet, and what its members may believe: identities, enrolment, signing, rollout."""

@@ -1,0 +1,220 @@
+"""A fleet's directory: its authority, the certificates of its servers, who is in it, and how it is reached.
+
+    fleet.json         name, hosts, ports, days that a device's certificate lasts
+    ca.pem, ca.key     the authority: whoever has the key can invent devices
+    orchestrator.pem   certificate and key of the orchestrator and of the enrolment endpoint
+    broker.pem         certificate and key of the broker
+    crl.pem            the list of revoked certificates, as a broker reads it
+    fleet.db           invitations and certificates
+
+Everything is for the owner alone (0600 in a folder of 0700), and written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlencode
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import Meta, Struct
+
+from mas_edge.fleet.authority import BROKER, ORCHESTRATOR, SERVER_LIFE, Authority, Use, new_key, pem, private_pem
+from mas_edge.fleet.registry import Registry
+from mas_edge.protocol.enrolment import join_address, pin_of
+from mas_edge.protocol.errors import ServerError
+from mas_edge.protocol.topics import check_name
+
+BROKER_PORT, ENROLMENT_PORT = 8883, 8884  # MQTT over TLS is registered as 8883; the next one is free
+DEVICE_DAYS = 30.0  # short enough that a lost card is harmless soon; renewed with ten days left
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")  # where the orchestrator finds its own broker
+_SERVERS: tuple[tuple[str, str, Use], ...] = (
+    ("orchestrator.pem", ORCHESTRATOR, "both"),  # it connects to the broker, and is the enrolment endpoint
+    ("broker.pem", BROKER, "server"),
+)
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class FleetSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """``hosts``: the names and addresses of the server; devices are told the first."""
+
+    name: str
+    hosts: Annotated[list[str], Meta(min_length=1)]
+    port: Port = BROKER_PORT
+    enrolment_port: Port = ENROLMENT_PORT
+    device_days: Annotated[float, Meta(gt=0, le=365)] = DEVICE_DAYS
+
+
+class Fleet:
+    """The fleet in ``folder``. ``clock`` gives seconds since 1970.
+
+    Raises:
+        ServerError: there is none, or its files cannot be used.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self.folder = folder.resolve()
+        self.clock = clock
+        if not (self.folder / "fleet.json").exists():
+            message = f"there is no fleet in {folder}; make one: mas-edge fleet init {folder} --host ADDRESS"
+            raise ServerError(message)
+        self.settings = _read_settings(self.folder / "fleet.json")
+        self.authority = _read_authority(self.folder)
+        self.registry = Registry(self.folder / "fleet.db")
+        self.refresh()
+
+    @classmethod
+    def create(cls, folder: Path, settings: FleetSettings, clock: Callable[[], float] = time.time) -> Fleet:
+        """Make a fleet in ``folder``, which must not hold one.
+
+        Raises:
+            ServerError: it does, or cannot be written.
+            MessageError: the name cannot stand in a topic.
+        """
+        check_name(settings.name, "fleet")
+        if (folder / "fleet.json").exists() or (folder / "ca.key").exists():
+            message = f"{folder} holds a fleet already; its devices trust that one: choose another directory"
+            raise ServerError(message)
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+        except OSError as error:
+            message = f"cannot make the directory {folder}: {error.strerror}; choose another one"
+            raise ServerError(message) from None
+        authority = Authority.new(settings.name, _at(clock()))
+        write_private(folder / "ca.key", authority.key_pem)
+        write_private(folder / "ca.pem", pem(authority.certificate))
+        # Last: a directory without it holds no fleet, and is begun again.
+        write_private(folder / "fleet.json", msgspec.json.format(msgspec.json.encode(settings)))
+        return cls(folder, clock)
+
+    @property
+    def pin(self) -> bytes:
+        """By what a device recognizes the authority on first contact."""
+        return pin_of(self.authority.certificate.public_bytes(serialization.Encoding.DER))
+
+    @property
+    def enrolment_address(self) -> str:
+        """HOST:PORT where devices join."""
+        return join_address(self.settings.hosts[0], self.settings.enrolment_port)
+
+    @property
+    def now(self) -> datetime:
+        """By the clock of this fleet."""
+        return _at(self.clock())
+
+    def file(self, name: str) -> Path:
+        """One of the files of the module's docstring."""
+        return self.folder / name
+
+    def url(self, host: str, port: int) -> str:
+        """How the orchestrator connects to the broker there: with its certificate."""
+        files = {"ca": str(self.file("ca.pem")), "cert": str(self.file("orchestrator.pem"))}
+        return f"mqtts://{join_address(host, port)}?{urlencode(files)}"
+
+    def refresh(self) -> None:
+        """Renew the servers' certificates that are past two thirds of their life, or for other hosts; list revocations.
+
+        Raises:
+            ServerError: the directory cannot be written.
+        """
+        hosts = list(dict.fromkeys([*self.settings.hosts, *_LOOPBACK]))
+        for name, identity, use in _SERVERS:
+            path = self.file(name)
+            if not _is_fresh(path, self.authority.certificate, hosts, self.now):
+                key = new_key()
+                made = self.authority.issue(key.public_key(), identity, use, self.now, SERVER_LIFE, hosts)
+                write_private(path, pem(made) + private_pem(key))
+        self.list_revocations()
+
+    def list_revocations(self) -> None:
+        """Write crl.pem if it does not say what the registry says."""
+        path = self.file("crl.pem")
+        with self.registry.transaction():
+            revoked = {held.serial: held.revoked or 0.0 for held in self.registry.revoked(self.clock())}
+            if path.exists() and _listed(path) == set(revoked):
+                return
+            number = self.registry.next_number("crl")
+            since = [(serial, _at(when)) for serial, when in revoked.items()]
+            made = self.authority.revocations(since, number, self.now)
+            write_private(path, made.public_bytes(serialization.Encoding.PEM))
+
+    def close(self) -> None:
+        """Let go of the registry."""
+        self.registry.close()
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read: at any moment the old one or the new one is there, whole.
+
+    Raises:
+        ServerError: it cannot be written.
+    """
+    try:
+        number, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # with mode 0600
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        message = f"cannot write {path}: {error.strerror}; check disk and permissions"
+        raise ServerError(message) from None
+
+
+def _at(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).replace(microsecond=0)
+
+
+def _read_settings(path: Path) -> FleetSettings:
+    try:
+        settings = msgspec.json.decode(path.read_bytes(), type=FleetSettings)
+    except (OSError, msgspec.MsgspecError) as error:
+        message = f"{path} cannot be used: {error}; correct it"
+        raise ServerError(message) from None
+    check_name(settings.name, "fleet")
+    return settings
+
+
+def _read_authority(folder: Path) -> Authority:
+    try:
+        certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        message = f"the authority in {folder} (ca.pem, ca.key) cannot be used: {error}; restore both from a copy"
+        raise ServerError(message) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        message = f"ca.key in {folder} is not the key of ca.pem; restore both from a copy"
+        raise ServerError(message)
+    return Authority(certificate, key)
+
+
+def _is_fresh(path: Path, authority: x509.Certificate, hosts: list[str], now: datetime) -> bool:
+    try:
+        held = x509.load_pem_x509_certificate(path.read_bytes())
+        held.verify_directly_issued_by(authority)
+    except Exception:  # missing, damaged or of another authority: it is made anew
+        return False
+    names = held.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    valid = {str(name.value) for name in names}
+    return valid == set(hosts) and now < held.not_valid_after_utc - SERVER_LIFE / 3
+
+
+def _listed(path: Path) -> set[int] | None:
+    try:
+        return {entry.serial_number for entry in x509.load_pem_x509_crl(path.read_bytes())}
+    except (OSError, ValueError):
+        return None
