@@ -249,12 +249,18 @@ class PartFile:
         with _disk("finish", self._part):
             digest = _hash_file(self._part)
             if digest != self.manifest.artifact:
-                self._remove()
+                self.remove()
                 message = f"artifact {self._target.name[:12]} arrived as {digest[:12]}: its manifest contradicts itself"
                 raise TransferError(message)
             _publish(self._part, self._target)
             self._map.unlink(missing_ok=True)
         return self._target
+
+    def remove(self) -> None:
+        """Give up what has come. Raises DeviceError if it cannot be removed."""
+        with _disk("remove", self._part):
+            self._part.unlink(missing_ok=True)
+            self._map.unlink(missing_ok=True)
 
     def _header(self) -> bytes:
         return _MAP_MAGIC + self.manifest.chunk_size.to_bytes(4, "big")
@@ -283,9 +289,6 @@ class PartFile:
             bitmap = None
         return [index for index in range(count) if bitmap is None or index in bitmap]
 
-    def _remove(self) -> None:
-        self._part.unlink(missing_ok=True)
-        self._map.unlink(missing_ok=True)
 
 
 def _require_space(directory: Path, size: int) -> None:

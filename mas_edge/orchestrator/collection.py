@@ -44,7 +44,7 @@ class Collection:
         if self._artifacts.has(manifest.artifact):
             return True
         for artifact in [a for a, u in self._uploads.items() if _same_work(u.offer, offer)]:
-            del self._uploads[artifact]
+            self._uploads.pop(artifact).part.remove()  # a device has one part on our disk, however often it offers
         part = self._artifacts.partial(manifest)
         if part.held.complete:  # it is empty, or we were killed between its last piece and its name
             part.finish()

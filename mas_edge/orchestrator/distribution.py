@@ -67,6 +67,11 @@ class Distribution:
         offered = self._offered.get(artifact)
         return offered.round_id if offered else None
 
+    def manifest_of(self, artifact: str) -> Manifest | None:
+        """The description of an artifact that is handed out."""
+        offered = self._offered.get(artifact)
+        return offered.manifest if offered else None
+
     def poll(self, now: float) -> list[Shipment]:
         """Broadcasts whose audience has spoken, or whose patience is over."""
         return [s for offered in self._offered.values() for s in offered.shipments(offered.outgoing.poll(now))]

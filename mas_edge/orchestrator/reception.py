@@ -8,10 +8,12 @@ from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.registry import Registry
 from mas_edge.orchestrator.active import ActiveRound, check_counts
 from mas_edge.orchestrator.collection import Collection
+from mas_edge.orchestrator.gate import Gate
+from mas_edge.orchestrator.limits import Limits
 from mas_edge.orchestrator.records import DeviceRecord
 from mas_edge.orchestrator.rounds_desk import Outbox, RoundsDesk
 from mas_edge.orchestrator.store import Store
-from mas_edge.protocol.artifact import decode_chunk
+from mas_edge.protocol.artifact import chunk_count, decode_chunk, from_ranges
 from mas_edge.protocol.errors import DeviceError, MessageError, ProtocolError, TransferError
 from mas_edge.protocol.messages import (
     Ack,
@@ -29,11 +31,16 @@ from mas_edge.protocol.messages import (
 )
 from mas_edge.protocol.topics import Topics
 
+STRANGER = ""  # whoever speaks on a topic that is no device's
+
 
 class Reception:
     """Takes in what arrives; decisions about rounds are the desk's."""
 
-    def __init__(self, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Outbox, topics: Topics) -> None:
+    def __init__(
+        self, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Outbox, topics: Topics,
+        limits: Limits | None = None,
+    ) -> None:  # fmt: skip
         self.registry = Registry()
         self._warned: dict[str, tuple[str, str]] = {}  # by device: its life, and what was said of it
         self._desk = desk
@@ -42,14 +49,32 @@ class Reception:
         self._post = post
         self._topics = topics
         self._collection = Collection(artifacts)
+        self._gate = Gate(limits or Limits())
+        self._rounds: set[str] = set()  # that were open at the last look
 
     def on_arrived(self, topic: str, payload: bytes, *, retained: bool, now: float) -> None:
-        """Something came from a device. Raises ProtocolError if it is not what the contract says."""
-        device, leaf = self._topics.sender(topic)
-        if leaf == "up":
-            self._on_chunk(device, payload, len(topic), now)
-        elif payload:  # an empty payload clears a retained message: the device was removed from the broker
-            self._on_message(device, payload, len(topic), retained, now)
+        """Something came from a device; what is not as the contract says is ignored and logged, but not without end."""
+        device = STRANGER
+        try:
+            device, leaf = self._topics.sender(topic)
+            if leaf == "up":
+                self._on_chunk(device, payload, len(topic), now)
+            elif payload:  # an empty payload clears a retained message: the device was removed from the broker
+                self._on_message(device, payload, len(topic), retained, now)
+        except ProtocolError as error:  # whoever sent these bytes is at fault; the job goes on
+            self._complain(device, f"ignored: {error}", now)
+
+    def _complain(self, device: str, text: str, now: float, level: str = "warning") -> None:
+        """Log a line about a device, unless it has caused so many that this one says nothing new."""
+        if line := self._gate.line(device, text, now):
+            self._desk.log(level, line)
+
+    def _admits(self, answer: tuple[bool, str]) -> bool:
+        """What the gate says; its text goes to the operator."""
+        admitted, text = answer
+        if text:
+            self._desk.log("warning", text)
+        return admitted
 
     def review(self) -> None:
         """What can be made for devices has changed: write down what each is told."""
@@ -60,7 +85,10 @@ class Reception:
 
     def poll(self, now: float) -> None:
         """Ask for what is missing of the uploads."""
-        self._collection.keep_rounds(set(self._desk.active))
+        if self._desk.active.keys() != self._rounds:
+            self._rounds = set(self._desk.active)
+            self._gate.keep(self._rounds)
+        self._collection.keep_rounds(self._rounds)
         for device, artifact, ranges, round_id in self._collection.poll(now):
             want = Want(**self._post.sender(), artifact=artifact, ranges=ranges)
             self._desk.tell(device, want, round_id)
@@ -73,16 +101,18 @@ class Reception:
     # ------------------------------------------------------------------ control
 
     def _on_message(self, device: str, payload: bytes, topic_bytes: int, retained: bool, now: float) -> None:
+        if not self._admits(self._gate.message(device, now)):
+            return
         try:
             message = decode_from_device(payload, device)
         except MessageError as error:
-            self._on_undecodable(device, payload, error)
+            self._on_undecodable(device, payload, error, now)
             return
         active = self._desk.active.get(self._round_of(message))
         if active is not None:
             active.traffic.received_control += len(payload) + topic_bytes
         match message:
-            case Birth():
+            case Birth() if self._admits(self._gate.birth(device, now)):
                 self._on_birth(message, retained=retained, now=now)
             case Status():
                 self._on_status(message, now)
@@ -93,7 +123,7 @@ class Reception:
             case Refusal() if active is not None and message.job == self._desk.state.run_id:
                 active.machine.on_refused(device, message.reason)
             case Offer():
-                self._on_offer(message, active)
+                self._on_offer(message, active, now)
             case _:  # a commit, or a word on a round that is over: the chunks and receipts say it all
                 pass
 
@@ -105,9 +135,9 @@ class Reception:
                 return self._desk.distribution.round_of(message.artifact) or ""
         return ""
 
-    def _on_undecodable(self, device: str, payload: bytes, error: MessageError) -> None:
+    def _on_undecodable(self, device: str, payload: bytes, error: MessageError, now: float) -> None:
         """Tell the sender why, if what it sent at least names a round; a NaN in a report arrives as null."""
-        self._desk.log("warning", f"message of {device} refused: {error}")
+        self._complain(device, f"message of {device} refused: {error}", now)
         named = round_name(payload)
         if named is None or named.job != self._desk.state.run_id:
             return
@@ -138,7 +168,7 @@ class Reception:
         if birth := self.registry.births.get(status.sender):
             self._save_device(birth)
         if not status.online:
-            self._desk.log("info", f"{status.sender} left: {status.reason or 'no reason given'}")
+            self._complain(status.sender, f"{status.sender} left: {status.reason or 'no reason given'}", now, "info")
             for active in self._desk.active.values():
                 active.machine.on_lost(status.sender, now)
 
@@ -162,12 +192,22 @@ class Reception:
 
     def _on_want(self, want: Want, now: float) -> None:
         distribution = self._desk.distribution
+        if not self._admits(self._may_have(want, now)):
+            return
         for shipment in distribution.on_want(want.sender, want.artifact, want.ranges, want.broadcast, now):
             self._post.ship(shipment)
 
+    def _may_have(self, want: Want, now: float) -> tuple[bool, str]:
+        """Whether the gate lets a device have more of an artifact; one that is not handed out is refused elsewhere."""
+        manifest = self._desk.distribution.manifest_of(want.artifact)
+        if manifest is None or not want.ranges:
+            return True, ""
+        wanted = manifest.chunk_size * len(from_ranges(want.ranges, chunk_count(manifest)))
+        return self._gate.sends(want.sender, manifest, wanted, now)
+
     # ------------------------------------------------------------------ updates
 
-    def _on_offer(self, offer: Offer, active: ActiveRound | None) -> None:
+    def _on_offer(self, offer: Offer, active: ActiveRound | None, now: float) -> None:
         last_word = self._last_word(offer, active)
         if last_word is not None or active is None:
             self._receipt(offer.sender, offer.job, offer.round_id, *(last_word or ("invalid", "")))
@@ -176,17 +216,17 @@ class Reception:
         manifest, most = offer.manifest, active.max_update_bytes
         if manifest is not None and manifest.size > most:
             reason = f"update of {manifest.size} bytes; this round's network has {most} at most"
-            self._refuse(active, offer, "too_large", reason)
+            self._refuse(active, offer, "too_large", reason, now)
             return
         try:
             whole = manifest is None or self._collection.begin(offer, manifest, most)
         except ProtocolError as error:
-            self._refuse(active, offer, "invalid", str(error))
+            self._refuse(active, offer, "invalid", str(error), now)
             return
         if manifest is not None:
             active.updates[offer.sender] = manifest.artifact
         if whole:
-            self._accept(active, offer)
+            self._accept(active, offer, now)
 
     def _last_word(self, offer: Offer, active: ActiveRound | None) -> tuple[Verdict, str] | None:
         """The verdict on an offer that is not to be taken in."""
@@ -201,6 +241,8 @@ class Reception:
             return "stale_round", f"there is no round {offer.round_id}"
         if active.machine.stage_of(offer.sender) is None:
             return "not_selected", f"{offer.sender} was not selected for round {offer.round_id}"
+        if self._gate.is_refused(offer.sender, offer.round_id):
+            return "invalid", f"too many reports for round {offer.round_id} were refused"
         return None
 
     def _on_chunk(self, device: str, frame: bytes, topic_bytes: int, now: float) -> None:
@@ -215,25 +257,26 @@ class Reception:
         except TransferError as error:
             if self._collection.offer_of(device, chunk):
                 raise  # a damaged piece: it will be asked for again
-            self._refuse(active, offer, "bad_digest", str(error))
+            self._refuse(active, offer, "bad_digest", str(error), now)
             return
         if done is not None:
-            self._accept(active, done)
+            self._accept(active, done, now)
 
-    def _accept(self, active: ActiveRound, offer: Offer) -> None:
+    def _accept(self, active: ActiveRound, offer: Offer, now: float) -> None:
         try:
             if birth := self.registry.births.get(offer.sender):
                 check_counts(offer.report, active.work.kind, birth)
             active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
         except (DeviceError, ProtocolError) as error:  # a DeviceError: the disk damaged what had just arrived
-            self._refuse(active, offer, "invalid", str(error))
+            self._refuse(active, offer, "invalid", str(error), now)
             return
         self._store.accept(offer)
         active.machine.on_accepted(offer.sender)
         self._receipt(offer.sender, offer.job, offer.round_id, "accepted", "")
 
-    def _refuse(self, active: ActiveRound, offer: Offer, verdict: Verdict, reason: str) -> None:
-        self._desk.log("warning", f"{offer.round_id}: report of {offer.sender} refused: {reason}")
+    def _refuse(self, active: ActiveRound, offer: Offer, verdict: Verdict, reason: str, now: float) -> None:
+        self._complain(offer.sender, f"{offer.round_id}: report of {offer.sender} refused: {reason}", now)
+        self._gate.refuse(offer.sender, offer.round_id)
         active.machine.on_refused(offer.sender, reason)
         self._receipt(offer.sender, offer.job, offer.round_id, verdict, reason)
 
