@@ -14,7 +14,9 @@ Needs = Mapping[str, Mapping[int, int]]  # bytes that a program takes, by engine
 
 
 def eligible(births: Mapping[str, Birth], job: Job, tasks: Collection[str], needs: Needs | None = None) -> list[str]:
-    """The devices that can serve a group: same input shape, an engine, labels for one of its tasks, enough memory."""
+    """The devices that can serve a group: same input shape, an engine, labels for one of its tasks, enough memory,
+    and an owner whose rules allow it now.
+    """
     return sorted(name for name, birth in births.items() if not why_not(birth, job, tasks, needs))
 
 
@@ -41,7 +43,7 @@ def why_not(birth: Birth, job: Job, tasks: Collection[str], needs: Needs | None 
             f"a step on the smallest batch takes {_megabytes(least)} beside its process, it allows "
             f"{_megabytes(birth.step_memory_bytes)}: start it with more --memory, or with another engine"
         )
-    return ""
+    return f"not now: {birth.ineligible}" if birth.ineligible else ""
 
 
 def _megabytes(size: int) -> str:

@@ -75,6 +75,7 @@ class Birth(Message, frozen=True, kw_only=True, tag="birth"):
     tasks: Annotated[dict[Word, SampleCount], Meta(max_length=MAX_TASKS)]
     # What a program may take beside the process that has its engine loaded and nothing else; 0 = no limit
     step_memory_bytes: Count = 0
+    ineligible: str = ""  # why its owner's rules let it train and evaluate nothing now; empty: they do not forbid it
 
 
 class Status(Message, frozen=True, kw_only=True, tag="status"):
@@ -326,6 +327,8 @@ def _checked(message: FromDevice, device: str) -> FromDevice:
 def _shown(message: FromDevice) -> FromDevice:
     """The same message with its text for people as one line: it goes into logs and onto terminals."""
     match message:
+        case Birth():
+            return msgspec.structs.replace(message, ineligible=one_line(message.ineligible))
         case Status() | Refusal():
             return msgspec.structs.replace(message, reason=one_line(message.reason))
         case Offer():

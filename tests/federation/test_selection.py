@@ -28,6 +28,10 @@ UNFIT: dict[str, tuple[Birth, str]] = {
     "another input shape": (replace(BIRTH, input_shape=[6, 32]), r"its input has shape \[6, 32\], the job's \[6, 64\]"),
     "no engine": (replace(BIRTH, engine=""), "engine is not installed"),
     "labels of other tasks": (replace(BIRTH, tasks={"z": SampleCount(train=9, test=9)}), "no training labels for a, b"),
+    "an owner who forbids it now": (
+        replace(BIRTH, ineligible="its owner's rules: it is not charging"),
+        "^not now: its owner's rules: it is not char",
+    ),
     "only test labels": (replace(BIRTH, tasks={"a": SampleCount(train=0, test=9)}), "no training labels for a, b"),
 }
 
