@@ -17,7 +17,7 @@ from msgspec.structs import asdict, replace
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
 from device_runtime.pending import Finished, PendingOffers
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.artifact import check_digest, check_manifest, decode_chunk, digest_of
+from mas_edge.protocol.artifact import Buffer, check_digest, check_manifest, decode_chunk, digest_of
 from mas_edge.protocol.errors import DeviceError, EdgeError, TransferError, WeightsError
 from mas_edge.protocol.messages import (
     Ack,
@@ -174,7 +174,7 @@ class Agent:
                 return self.introduce()
         return []
 
-    def on_chunk(self, frame: bytes, now: float) -> list[Effect]:
+    def on_chunk(self, frame: Buffer, now: float) -> list[Effect]:
         """A piece of an artifact arrived. Raises TransferError if it is damaged; it will be asked for again."""
         chunk = decode_chunk(frame)
         download = next((d for a, d in self._downloads.items() if bytes.fromhex(a)[:16] == chunk.artifact_prefix), None)

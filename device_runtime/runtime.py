@@ -19,7 +19,7 @@ from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, S
 from device_runtime.data import DataFolder
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.lock import lock_directory
-from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Link, Will
+from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame, Link, Will
 from device_runtime.engines import base_name
 from device_runtime.inference import runnable
 from device_runtime.pending import PendingOffers
@@ -80,7 +80,7 @@ class Runtime:
         self._control = Link(
             settings.broker, settings.name, self._events.put, will=Will(self._topics.status(settings.name), gone)
         )
-        self._bulk = Link(settings.broker, f"{settings.name}-data", self._on_bulk_event)
+        self._bulk = Link(settings.broker, f"{settings.name}-data", self._on_bulk_event, bulk=True)
         self._outbox: queue.SimpleQueue[Tell | SendChunks | None] = queue.SimpleQueue()
 
     def run(self, stop: threading.Event, alive: Callable[[], None] = lambda: None) -> None:
@@ -146,10 +146,10 @@ class Runtime:
                 return self.agent.on_connected(now)
             case Disconnected(reason):
                 log.warning("disconnected: %s", reason)
-            case Arrived(topic, payload) if topic.endswith("/cmd"):
-                return self.agent.on_message(decode_from_orchestrator(payload), now)
             case Arrived(_, payload):
-                return self.agent.on_chunk(payload, now)
+                return self.agent.on_message(decode_from_orchestrator(payload), now)
+            case Frame(_, data):
+                return self.agent.on_chunk(data, now)
             case _Finished(number, outcome, reason):
                 self._make_room()
                 if outcome is None:
@@ -181,7 +181,7 @@ class Runtime:
                     self._interrupted.add(number)
 
     def _on_bulk_event(self, event: Event) -> None:
-        if isinstance(event, Arrived):
+        if isinstance(event, Frame):
             self._events.put(event)
 
     def _work(self) -> None:

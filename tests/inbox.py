@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event
+from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame
 
 PATIENCE_S = 30.0  # how long a test waits for what must happen; a loaded machine is slow
 
-_T = TypeVar("_T", Connected, Disconnected, Arrived)
+_T = TypeVar("_T", Connected, Disconnected, Arrived, Frame)
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -28,7 +28,15 @@ class Arrived:
     retained: bool
 
 
-Event = Connected | Disconnected | Arrived
+@dataclass(frozen=True)
+class Frame:
+    """A message on a bulk connection; ``data`` is the memory it was received into."""
+
+    topic: str
+    data: memoryview
+
+
+Event = Connected | Disconnected | Arrived | Frame
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,12 @@ from device_runtime.edge.address import (
     why_unreachable,
 )
 from device_runtime.edge.backoff import Backoff
-from device_runtime.edge.events import Arrived, Connected, Disconnected, Event, Will
+from device_runtime.edge.bulk_client import BulkClient, Message, Sending
+from device_runtime.edge.events import Arrived, Connected, Disconnected, Event, Frame, Will
 from device_runtime.edge.tls import client_context
 from mas_edge.protocol.errors import BrokerError
 
-__all__ = ["Arrived", "Connected", "Disconnected", "Event", "Link", "Will"]
+__all__ = ["Arrived", "Connected", "Disconnected", "Event", "Frame", "Link", "Will"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Link:
 
     ``on_event`` is called on the link's own thread and has to return fast; it may publish, but not send in bulk.
     With ``session_expiry_s`` 0, or over MQTT 3.1.1, the broker keeps nothing about this client after it has gone.
+    A ``bulk`` link carries QoS 0 only, without a copy of what it carries: what arrives is told as ``Frame``; it has no
+    session and no will.
 
     Attributes:
         maximum_packet_size: bytes of the largest packet the broker accepts, if it told.
@@ -78,6 +81,7 @@ class Link:
         will: Will | None = None,
         keepalive_s: int = 20,
         session_expiry_s: int = SESSION_EXPIRY_S,
+        bulk: bool = False,
     ) -> None:
         self.address = parse_url(url)
         self.name = client_id
@@ -88,15 +92,16 @@ class Link:
         self._will = will
         self._keepalive_s = keepalive_s
         self._session_expiry_s = session_expiry_s
+        self._is_bulk = bulk
         # The client library calls on_disconnect while it holds its own locks: there, and only there, neither ``_lock``
         # may be taken nor ``on_event`` be called.
         self._lock = threading.RLock()
         self._subscriptions: dict[str, int] = {}
         self._waiting: deque[tuple[str, bytes, int, bool]] = deque()  # until a protocol version has worked
-        self._unacknowledged: deque[paho.MQTTMessageInfo] = deque()
+        self._unacknowledged: deque[paho.MQTTMessageInfo | Sending] = deque()
         self._bulk_lock = threading.Lock()
-        self._bulk: deque[tuple[paho.MQTTMessageInfo, int]] = deque()  # of the connection ``_bulk_connection``
-        self._bulk_connection = 0
+        self._bulk: deque[tuple[paho.MQTTMessageInfo | Sending, int]] = deque()
+        self._bulk_connection = 0  # the one that ``_bulk`` is of
         self._connections = 0
         self._state = threading.Condition()  # wakes who waits for the connection or for the end
         self._connected = False
@@ -171,6 +176,9 @@ class Link:
             BrokerError: an invalid topic, more bytes than the broker accepts, or MAX_QUEUED_MESSAGES wait already.
         """
         self._check(topic, payload)
+        if qos and self._is_bulk:
+            message = f"a bulk link has no receipts: publish to {topic} with QoS 0, or on another link"
+            raise BrokerError(message)
         with self._lock:
             if self._settled:
                 self._hand_over(topic, payload, qos, retain)
@@ -212,7 +220,7 @@ class Link:
 
     # --- sending: any thread ---------------------------------------------------------------------------------------
 
-    def _hand_over(self, topic: str, payload: bytes, qos: int, retain: bool) -> paho.MQTTMessageInfo:
+    def _hand_over(self, topic: str, payload: bytes, qos: int, retain: bool) -> paho.MQTTMessageInfo | Sending:
         info = self._client.publish(topic, payload, qos, retain)
         self._check_room(info.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE)
         taken = info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -379,7 +387,24 @@ class Link:
 
     # --- what the client library calls, on the network thread --------------------------------------------------------
 
-    def _new_client(self) -> paho.Client:
+    def _new_client(self) -> paho.Client | BulkClient:
+        return self._new_bulk_client() if self._is_bulk else self._new_library_client()
+
+    def _new_bulk_client(self) -> BulkClient:
+        tls = client_context() if self.address.tls else None
+        client = BulkClient(self.address, self.name, self._keepalive_s, five=self._version == _FIVE, tls=tls)
+        client.on_socket_register_write = self._on_data_to_write
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_frame
+        client.on_subscribe = self._on_subscribe
+        return client
+
+    def _on_frame(self, _client: object, _data: object, message: Message) -> None:
+        self.received_bytes += len(message.topic) + len(message.payload)
+        self._emit(Frame(message.topic, message.payload))
+
+    def _new_library_client(self) -> paho.Client:
         five = self._version == _FIVE
         clean = self._session_expiry_s == 0
         client = paho.Client(
@@ -492,7 +517,7 @@ def _no_delay(_client: object, _data: object, sock: Any) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _is_done(info: paho.MQTTMessageInfo, wait_s: float = 0.0) -> bool:
+def _is_done(info: paho.MQTTMessageInfo | Sending, wait_s: float = 0.0) -> bool:
     """Whether a packet is written (QoS 0) or acknowledged (QoS 1), or lost with its connection."""
     try:
         if wait_s > 0:

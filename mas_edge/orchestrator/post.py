@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from device_runtime.edge.artifacts import ArtifactStore
-from device_runtime.edge.mqtt import Arrived, Event, Link, Will
+from device_runtime.edge.mqtt import Event, Frame, Link, Will
 from mas_edge.orchestrator.distribution import Shipment
 from mas_edge.protocol.artifact import encode_chunk
 from mas_edge.protocol.errors import EdgeError
@@ -42,7 +42,7 @@ class Post:
         gone = encode(OrchestratorState(**self.sender(), online=False))
         name = f"{NAME}-{topics.fleet}"
         self._control = Link(broker_url, name, on_event, will=Will(topics.orchestrator, gone))
-        self._bulk = Link(broker_url, f"{name}-data", self._on_bulk_event)
+        self._bulk = Link(broker_url, f"{name}-data", self._on_bulk_event, bulk=True)
         self._thread = threading.Thread(target=self._ship_all, daemon=True, name="post")
 
     def start(self, connect_timeout_s: float) -> None:
@@ -93,7 +93,7 @@ class Post:
 
     def _on_bulk_event(self, event: Event) -> None:
         # Both connections come and go together; only the control one speaks of it.
-        if isinstance(event, Arrived):
+        if isinstance(event, Frame):
             self._on_event(event)
 
     def _ship_all(self) -> None:

@@ -52,7 +52,7 @@ class Reception:
         self._gate = Gate(limits or Limits())
         self._rounds: set[str] = set()  # that were open at the last look
 
-    def on_arrived(self, topic: str, payload: bytes, *, retained: bool, now: float) -> None:
+    def on_arrived(self, topic: str, payload: bytes | memoryview, *, retained: bool, now: float) -> None:
         """Something came from a device; what is not as the contract says is ignored and logged, but not without end."""
         device = STRANGER
         try:
@@ -60,7 +60,7 @@ class Reception:
             if leaf == "up":
                 self._on_chunk(device, payload, len(topic), now)
             elif payload:  # an empty payload clears a retained message: the device was removed from the broker
-                self._on_message(device, payload, len(topic), retained, now)
+                self._on_message(device, bytes(payload), len(topic), retained, now)
         except ProtocolError as error:  # whoever sent these bytes is at fault; the job goes on
             self._complain(device, f"ignored: {error}", now)
 
@@ -245,7 +245,7 @@ class Reception:
             return "invalid", f"too many reports for round {offer.round_id} were refused"
         return None
 
-    def _on_chunk(self, device: str, frame: bytes, topic_bytes: int, now: float) -> None:
+    def _on_chunk(self, device: str, frame: bytes | memoryview, topic_bytes: int, now: float) -> None:
         chunk = decode_chunk(frame)
         offer = self._collection.offer_of(device, chunk)
         active = self._desk.active.get(offer.round_id) if offer else None

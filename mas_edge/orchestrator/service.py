@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from device_runtime.edge.artifacts import ArtifactStore
-from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event
+from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame
 from mas_edge.federation import flow
 from mas_edge.federation.flow import JobState, Local, Provided, RoundWork
 from mas_edge.federation.supply import Wanted
@@ -191,6 +191,8 @@ class Orchestrator:
                 self._desk.log("warning", f"broker: {reason}")
             case Arrived(topic, payload, retained):
                 self._reception.on_arrived(topic, payload, retained=retained, now=time.monotonic())
+            case Frame(topic, data):
+                self._reception.on_arrived(topic, data, retained=False, now=time.monotonic())
             case _Made(_, _, EdgeError() as error):
                 self._failure = error
             case _Supplied():
