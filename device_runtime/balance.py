@@ -40,6 +40,14 @@ class TaskWeights:
         self._first = np.where(np.isnan(self._first) & (losses > 0), losses, self._first)
         self._now = rebalanced(self._now, norms, losses, self._first, self._balance)
 
+    def state(self) -> tuple[list[float], list[float]]:
+        """The weights now, and the losses that progress is measured from (NaN where there was none yet)."""
+        return self._now.tolist(), self._first.tolist()
+
+    def restore(self, now: list[float], first: list[float]) -> None:
+        """Go on from an earlier ``state``."""
+        self._now, self._first = np.array(now, np.float64), np.array(first, np.float64)
+
     def moved(self) -> dict[str, float]:
         """The weights by task for the report; empty where the plan does not balance."""
         return dict(zip(self._tasks, self._now.tolist(), strict=True)) if self._balance else {}

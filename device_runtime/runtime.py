@@ -70,7 +70,10 @@ class Runtime:
         self._leaving = False
         self._store = ArtifactStore(settings.state / "artifacts")
         self._data = data
-        self._bench = bench or Bench(data, self._store, Programs(settings.engine), settings.state / "deployed")
+        self._bench = bench or Bench(
+            data, self._store, Programs(settings.engine), settings.state / "deployed",
+            checkpoints=settings.state / "checkpoints",
+        )  # fmt: skip
         self._told_memory = 0
         self._boot_id = uuid.uuid4().hex
         self.agent = Agent(

@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_runtime.balance import TaskWeights
+from device_runtime.checkpoint import Checkpoint, Position, Saved
 from device_runtime.engines.base import Runner
 from device_runtime.power.meter import Meter
 from mas_edge.protocol.errors import DataError, DeviceError, ProgramError, WeightsError
@@ -50,6 +52,7 @@ def train(
     *,
     stop: Stop,
     meter: Meter | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Vector, Report]:
     """Train ``weights``, shape (layout.size,), for ``training.local_epochs`` epochs; return the new ones and a report.
 
@@ -57,6 +60,9 @@ def train(
     the affinity is measured before every step that is a multiple of ``affinity_period``, so that a device with fewer
     steps than one period still measures once. Losses are the means of the last epoch. A task weight not given is 1;
     with ``training.balance`` the weights move after every step, and the report says where to.
+
+    With a ``checkpoint`` the training goes on where that was saved last, and is saved in it whenever it is due: the
+    weights and the report, but for its times, are those of a training that nothing interrupted.
 
     ``Report.samples`` are the labelled train samples of each task. A task with 0 of them has no loss and has zeros in
     its row and column of ``affinity``: whoever averages must leave these pairs out, not count them as zero.
@@ -72,12 +78,22 @@ def train(
     _check_balance(program, training)
     clock, cpu_start = _Clock(meter), time.process_time()  # of the whole process: the engine's own threads do the work
     course, means = _Course(runner, program, weights, training, clock), _Means(program)
-    for epoch in range(training.local_epochs):
-        means = _Means(program)
-        for batch in clock.timed("train", data.feeds(program, "train", training.seed + epoch)):
+    saved = checkpoint.load() if checkpoint else None
+    first, done = _go_on(saved, course, means, clock) if saved else (0, 0)
+    cpu_start -= saved.position.total_cpu_seconds if saved else 0.0
+    for epoch in range(first, training.local_epochs):
+        if done == 0:
+            means = _Means(program)
+        batches = islice(data.feeds(program, "train", training.seed + epoch), done, None)
+        for batch in clock.timed("train", batches):
             if stop():
                 raise Stopped
             means.add(batch, losses=course.step(batch))
+            done += 1
+            if checkpoint and checkpoint.due:
+                position = _position(epoch, done, course, means, clock, time.process_time() - cpu_start)
+                checkpoint.save(position, course.weights, course.momentum)
+        done = 0
     if not means.labelled():
         message = (
             f"this device holds no labelled train sample for {', '.join(program.tasks)}: "
@@ -150,7 +166,7 @@ class _Course:
     def __init__(self, runner: Runner, program: Program, weights: Vector, training: Training, clock: _Clock) -> None:
         self.weights, self.steps, self.affinities = weights, 0, _Affinities(program)
         self._runner, self._training, self._clock = runner, training, clock
-        self._momentum = np.zeros(program.layout.trainable, np.float32)
+        self.momentum = np.zeros(program.layout.trainable, np.float32)
         rates = [training.learning_rate, training.momentum, training.weight_decay, training.proximal_mu]
         self.task_weights = TaskWeights(program.tasks, training)
         self._given: Feeds = {
@@ -162,7 +178,7 @@ class _Course:
         """Measure the affinity if it is due, then take one step; return the losses, shape (n,)."""
         period = self._training.affinity_period
         feeds: Feeds = {
-            **self._given, **batch, "weights": self.weights, "momentum": self._momentum,
+            **self._given, **batch, "weights": self.weights, "momentum": self.momentum,
             "task_weights": self.task_weights.vector,
         }  # fmt: skip
         if period and self.steps % period == 0:
@@ -174,7 +190,7 @@ class _Course:
             results = self._runner.run("train_step", feeds)
             self._require_finite("losses", results["losses"])
             self._require_finite("weights", results["weights"])
-        self.weights, self._momentum = results["weights"], results["momentum"]
+        self.weights, self.momentum = results["weights"], results["momentum"]
         self.task_weights.move(results)
         self.steps += 1
         return results["losses"]
@@ -187,6 +203,31 @@ class _Course:
                 "optimizer.clip_norm, and look for huge values in this device's samples with `mas-edge-device check`"
             )
             raise DeviceError(message)
+
+
+def _position(epoch: int, batches: int, course: _Course, means: _Means, clock: _Clock, cpu_seconds: float) -> Position:
+    task_weights, first_losses = course.task_weights.state()
+    affinities = course.affinities
+    return Position(
+        epoch=epoch, batches=batches, steps=course.steps, weights=course.weights.size,
+        task_weights=task_weights, first_losses=first_losses,
+        samples=means.samples, places=means.places, sums=means.sums,
+        affinity_sums=affinities.sums.tolist(), affinity_counts=affinities.counts.tolist(),
+        affinity_measurements=affinities.measurements,
+        seconds=clock.seconds, cpu_seconds=clock.cpu_seconds, total_cpu_seconds=cpu_seconds,
+    )  # fmt: skip
+
+
+def _go_on(saved: Saved, course: _Course, means: _Means, clock: _Clock) -> tuple[int, int]:
+    """Put everything back; returns the epoch and how many of its batches are done."""
+    at = saved.position
+    course.weights, course.momentum, course.steps = saved.weights, saved.momentum, at.steps
+    course.task_weights.restore(at.task_weights, at.first_losses)
+    course.affinities.sums, course.affinities.counts = np.array(at.affinity_sums), np.array(at.affinity_counts)
+    course.affinities.measurements = at.affinity_measurements
+    means.samples, means.places, means.sums = dict(at.samples), dict(at.places), at.sums
+    clock.seconds, clock.cpu_seconds = dict(at.seconds), dict(at.cpu_seconds)
+    return at.epoch, at.batches
 
 
 def _check_length(program: Program, weights: Vector) -> None:
@@ -230,17 +271,17 @@ class _Means:
     def __init__(self, program: Program) -> None:
         self.samples = dict.fromkeys(program.tasks, 0)
         self._targets = program.targets
-        self._weights = dict.fromkeys(program.tasks, 0)
-        self._sums: dict[str, dict[str, float]] = {}
+        self.places = dict.fromkeys(program.tasks, 0)
+        self.sums: dict[str, dict[str, float]] = {}
 
     def add(self, batch: Feeds, **values: NDArray[Any]) -> None:
         """Fold in one batch's numbers, one array of shape (n,) for each quantity."""
         for i, task in enumerate(self.samples):
             self.samples[task] += int(_valid(batch, task).sum())
             weight = _places(batch, task, self._targets[task])
-            self._weights[task] += weight
+            self.places[task] += weight
             for quantity, array in values.items():
-                sums = self._sums.setdefault(quantity, dict.fromkeys(self.samples, 0.0))
+                sums = self.sums.setdefault(quantity, dict.fromkeys(self.samples, 0.0))
                 sums[task] += weight * float(array[i])
 
     def labelled(self) -> bool:
@@ -249,8 +290,8 @@ class _Means:
 
     def of(self, quantity: str) -> dict[str, float]:
         """The means of the tasks that have labels here."""
-        sums = self._sums.get(quantity, {})
-        return {task: sums[task] / max(self._weights[task], 1) for task, count in self.samples.items() if count}
+        sums = self.sums.get(quantity, {})
+        return {task: sums[task] / max(self.places[task], 1) for task, count in self.samples.items() if count}
 
 
 class _Affinities:
@@ -264,24 +305,24 @@ class _Affinities:
         n = len(program.tasks)
         self.measurements = 0
         self._tasks = program.tasks
-        self._sums, self._counts = np.zeros((n, n)), np.zeros((n, n), np.int64)
+        self.sums, self.counts = np.zeros((n, n)), np.zeros((n, n), np.int64)
 
     def add(self, measured: NDArray[Any], batch: Feeds) -> None:
         """Fold in one measurement, shape (n, n)."""
         seen = np.array([_valid(batch, task).any() for task in self._tasks])
         pairs = np.outer(seen, seen)
-        self._sums += np.where(pairs, measured, 0.0)
-        self._counts += pairs
+        self.sums += np.where(pairs, measured, 0.0)
+        self.counts += pairs
         self.measurements += 1
 
     def mean(self) -> list[list[float | None]] | None:
         """Row = source, column = recipient, None for a pair that was never seen; None when nothing was measured."""
         if self.measurements == 0:
             return None
-        means = self._sums / np.maximum(self._counts, 1)
+        means = self.sums / np.maximum(self.counts, 1)
         return [
             [float(mean) if count else None for mean, count in zip(*row, strict=True)]
-            for row in zip(means, self._counts, strict=True)
+            for row in zip(means, self.counts, strict=True)
         ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 
 from device_runtime import session
+from device_runtime.checkpoint import Checkpoint, checkpoint_name
 from device_runtime.data import DataFolder
 from device_runtime.deployed import check_health
 from device_runtime.edge.artifacts import ArtifactStore
@@ -88,10 +90,17 @@ class Bench:
 
     ``step_memory``: the bytes that a program may take beside the process with its engine loaded; 0 = no limit.
     ``meter``: counts the joules of each plan.
+    ``checkpoints``: the folder where trainings are saved, to be gone on with after a power cut; None = nowhere.
     """
 
     def __init__(
-        self, data: DataFolder, store: ArtifactStore, programs: Programs, deployed: Path, meter: Meter | None = None
+        self,
+        data: DataFolder,
+        store: ArtifactStore,
+        programs: Programs,
+        deployed: Path,
+        meter: Meter | None = None,
+        checkpoints: Path | None = None,
     ) -> None:
         self.step_memory = 0
         self.energy: Energy | None = None  # of the last plan, also of one that failed
@@ -100,6 +109,7 @@ class Bench:
         self._store = store
         self._programs = programs
         self._deployed = deployed
+        self._checkpoints = checkpoints
 
     def limit(self, memory: int) -> None:
         """Let the process hold ``memory`` bytes at most, as far as that is a matter of programs.
@@ -158,11 +168,29 @@ class Bench:
         if plan.kind == "evaluate" or plan.training is None:
             report = session.evaluate(runner, program, vector, self._data, stop=stop, meter=self._meter)
             return Outcome(self._named(report, loading))
-        trained, report = session.train(
-            runner, program, vector, self._data, plan.training, stop=stop, meter=self._meter
-        )
+        with self._checkpoint(plan) as checkpoint:
+            trained, report = session.train(
+                runner, program, vector, self._data, plan.training, stop=stop, meter=self._meter, checkpoint=checkpoint
+            )
         require_finite(trained, "the trained network")
         return Outcome(self._named(report, loading), _update(program.layout, trained, report))
+
+    @contextmanager
+    def _checkpoint(self, plan: Plan) -> Iterator[Checkpoint | None]:
+        """Where this plan's training is saved; kept only when it is stopped, because then the plan may come again."""
+        if self._checkpoints is None:
+            yield None
+            return
+        name = checkpoint_name(plan, self._programs.engine.name, self._data.directory)
+        checkpoint = Checkpoint(self._checkpoints, name)
+        try:
+            yield checkpoint
+        except session.Stopped:
+            raise
+        except BaseException:
+            checkpoint.remove()
+            raise
+        checkpoint.remove()
 
     def _on_ran_out(self, program: Program, error: Exception) -> str:
         """Let go of what is loaded, allow less than this program takes from now on, and say so."""
