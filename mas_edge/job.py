@@ -101,7 +101,9 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     batch_size: int = 16
     min_devices: int = 1  # devices that must be there before the job begins
     min_reports: int = 1  # updates without which a round is abandoned
-    deadline_s: float = 120.0
+    deadline_s: float = 120.0  # how long a round waits at most
+    # A round waits so many times as long as its devices have lately taken; 0: always deadline_s
+    deadline_factor: float = 3.0
     parallel_groups: bool = True
 
     @property
@@ -288,6 +290,10 @@ def _round_rules(f: Federation) -> list[_Rule]:
             1 <= f.min_reports <= f.devices_per_round,
         ),
         ("federation.deadline_s", f.deadline_s, "more than 0, up to 86400 (seconds)", 0 < f.deadline_s <= 86400),
+        (
+            "federation.deadline_factor", f.deadline_factor, "0 (always deadline_s), or 1 to 100",
+            f.deadline_factor == 0 or 1 <= f.deadline_factor <= 100,
+        ),
     ]  # fmt: skip
 
 

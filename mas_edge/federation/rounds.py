@@ -8,7 +8,8 @@ latest. With fewer reports than the minimum it is abandoned; the job goes on wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mas_edge.protocol.messages import PlanKind
@@ -62,6 +63,22 @@ class Round:
     def reports(self) -> int:
         """How many reports were accepted."""
         return self._count("done")
+
+    @property
+    def missing(self) -> int:
+        """How many reports of the goal cannot come any more from those who are at it, and present."""
+        present = sum(p.stage in ("told", "working") and p.lost_at is None for p in self._participants.values())
+        return max(0, self.spec.goal - self.reports - present)
+
+    def at_work(self) -> set[str]:
+        """The devices that are told or working."""
+        return {name for name, participant in self._participants.items() if participant.stage in ("told", "working")}
+
+    def enlarge(self, supplies: Mapping[str, str], now: float) -> None:
+        """Further devices take part, each with the program it gets: they are told at the next poll."""
+        selected = (*self.spec.selected, *supplies)
+        self.spec = replace(self.spec, selected=selected, supplies={**self.spec.supplies, **supplies})
+        self._participants |= {name: _Participant(next_send=now) for name in supplies}
 
     @property
     def deadline(self) -> float:

@@ -48,6 +48,10 @@ class ActiveRound:
     updates: dict[str, str] = field(default_factory=dict)  # by device, the artifact it offers: kept until the close
     traffic: Traffic = field(default_factory=Traffic)
     began: float = field(default_factory=time.monotonic)
+    resumed: bool = False  # it began in an earlier life: its times are not known
+    report_seconds: dict[str, float] = field(default_factory=dict)
+    unfilled: int = 0  # devices that it misses, and for whom no other was there when one was last looked for
+    fill_again: float = 0.0  # when to look again
 
     def plan_for(self, device: str) -> Plan:
         """What this device is told."""
@@ -62,6 +66,11 @@ class ActiveRound:
     def max_update_bytes(self) -> int:
         """What an update of this round may weigh at most."""
         return 4 * self.layout.size + HEADER_ALLOWANCE
+
+    def time_report(self, device: str) -> None:
+        """Note how long an accepted report took."""
+        if not self.resumed:
+            self.report_seconds[device] = time.monotonic() - self.began
 
     def fold(self, offer: Offer, update: bytes | None) -> None:
         """Check a report and, after training, fold its update.
@@ -141,6 +150,7 @@ class ActiveRound:
             affinity_cpu_seconds=sum(report.affinity_cpu_seconds for report in reports.values()),
             multiply_accumulates=self._multiply_accumulates(), joules=joules_of(reports.values()),
             refused=self.machine.reasons(), traffic=self.traffic, reports=reports,
+            report_seconds=self.report_seconds,
         )  # fmt: skip
 
     def _affinity(self, how: Affinity) -> RoundAffinity | None:

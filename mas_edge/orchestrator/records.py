@@ -65,6 +65,7 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, str] = {}
     traffic: Traffic = msgspec.field(default_factory=Traffic)
     reports: dict[str, Report] = {}
+    report_seconds: dict[str, float] = {}  # from the opening to the report; none after a restart in between
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -11,25 +10,24 @@ import msgspec
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
-from mas_edge.federation.aggregate import Accumulator, mean_task_weights
+from mas_edge.federation.aggregate import Accumulator
+from mas_edge.federation.deadline import ReportTimes, deadline_s
 from mas_edge.federation.draw import Draw, Moment
-from mas_edge.federation.flow import Found, GroupState, JobState, RoundWork
-from mas_edge.federation.methods import measures_affinity
+from mas_edge.federation.flow import GroupState, JobState, RoundWork
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
 from mas_edge.federation.supply import Supply, Wanted
 from mas_edge.job import Job
-from mas_edge.mas.merge import MERGED
+from mas_edge.orchestrator import closing
 from mas_edge.orchestrator.active import ActiveRound
-from mas_edge.orchestrator.decision import settled
 from mas_edge.orchestrator.distribution import Distribution, Shipment
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
-from mas_edge.orchestrator.records import ArtifactKind, RoundRecord
+from mas_edge.orchestrator.records import ArtifactKind
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, ProtocolError
 from mas_edge.protocol.messages import AnyMessage, Cancel, Manifest, Offer, Plan
-from mas_edge.protocol.weights import Layout, gather, pack, unpack
+from mas_edge.protocol.weights import Layout
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +35,8 @@ log = logging.getLogger(__name__)
 ABANDONED_PAUSE_S, ABANDONED_PAUSE_MAX_S = 2.0, 60.0
 # Rounds of weights kept on disk besides those in use: enough to look back, small beside any disk.
 KEPT_ROUNDS = 3
+# A round that found no replacement looks again at this pace: to look goes through the whole fleet.
+FILL_AGAIN_S = 1.0
 
 
 class Outbox(Protocol):
@@ -65,6 +65,7 @@ class RoundsDesk:
         self.distribution = Distribution()
         self.supply = Supply(job)
         self._draw = Draw(job)
+        self._times = ReportTimes()
         self._store = store
         self._artifacts = artifacts
         self._post = post
@@ -72,16 +73,18 @@ class RoundsDesk:
         self._pause_until = 0.0
         self._waiting_for = ""
 
-    def restore(self) -> None:
+    def restore(self, now: float) -> None:
         """Take up the rounds that were open when the orchestrator last stopped."""
         for record in self._store.records():
             if record.kind == "train":
                 self._draw.serve(record.group, record.selected)
+            self._times.note(record.kind, record.group, record.report_seconds.values())
         due = {work.round_id: work for work in flow.due(self.state) if isinstance(work, RoundWork)}
         for spec, phase in self._store.open_rounds():
             if spec.round_id not in due:
                 continue
-            active = self._activate(due[spec.round_id], spec, phase)
+            active = self._activate(due[spec.round_id], spec, phase, now)
+            active.resumed = True
             for offer in self._store.accepted(spec.round_id):
                 self._fold_again(active, offer)
             reports = f"{active.machine.reports} of {len(spec.selected)} reports"
@@ -127,7 +130,7 @@ class RoundsDesk:
             moment = Moment(self._begun(), busy, not self.active, len(closed) - place)
             drawn = self._draw.devices(work, sorted(there), moment)
             if drawn.devices:
-                self._open(work, {device: there[device] for device in drawn.devices})
+                self._open(work, {device: there[device] for device in drawn.devices}, now)
             elif drawn.reason not in ("", self._waiting_for):
                 self._waiting_for = drawn.reason
                 self.log("info", drawn.reason)
@@ -137,35 +140,40 @@ class RoundsDesk:
         tags = {active.work.tag for active in self.active.values()}
         return sorted((work for work in due if work.tag not in tags), key=lambda work: work.index)
 
-    def _open(self, work: RoundWork, supplies: dict[str, str]) -> None:
+    def _open(self, work: RoundWork, supplies: dict[str, str], now: float) -> None:
         federation = self.job.federation
         training = work.kind == "train"
         spec = RoundSpec(
-            work.round_id, work.kind, work.group, work.index, tuple(supplies), federation.deadline_s,
+            work.round_id, work.kind, work.group, work.index, tuple(supplies), self._deadline_s(work),
             min_reports=federation.min_reports if training else 1, supplies=supplies,
-            goal=federation.devices_per_round if training else 0,
+            goal=min(federation.devices_per_round, len(supplies)) if training else 0,
         )  # fmt: skip
         self._store.open_round(spec, self.state.phase)
-        self._activate(work, spec, self.state.phase)
+        self._activate(work, spec, self.state.phase, now)
         if work.kind == "train":
             self._draw.serve(work.group, supplies)
         self._waiting_for = ""
         self.log("info", f"{work.round_id}: {work.kind} on {', '.join(supplies)}")
 
-    def _activate(self, work: RoundWork, spec: RoundSpec, phase: str) -> ActiveRound:
+    def _deadline_s(self, work: RoundWork) -> float:
+        federation, attempt = self.job.federation, self.state.attempts.get(work.tag, 0)
+        observed = self._times.of(work.kind, work.group)
+        return deadline_s(observed, federation.deadline_factor, federation.deadline_s, attempt)
+
+    def _activate(self, work: RoundWork, spec: RoundSpec, phase: str, now: float) -> ActiveRound:
         group = self.state.group(work.group)
-        plans = {
-            supply: make_plan(self.job, self.state.run_id, work, group, supply, self._post.sender())
-            for supply in sorted(set(spec.supplies.values()))
-        }
+        plans = {supply: self._plan(work, group, supply) for supply in sorted(set(spec.supplies.values()))}
         layout, costs = self._about(group)
         accumulator = Accumulator(layout) if work.kind == "train" else None
-        machine = Round(spec, time.monotonic())
+        machine = Round(spec, now)
         active = ActiveRound(work, machine, group, phase, plans, layout, costs, accumulator)
         self.active[work.round_id] = active
         for manifest, (kind, audience) in _audiences(plans, spec).items():
             self.distribution.offer(work.round_id, kind, manifest, frozenset(audience))
         return active
+
+    def _plan(self, work: RoundWork, group: GroupState, supply: str) -> Plan:
+        return make_plan(self.job, self.state.run_id, work, group, supply, self._post.sender())
 
     def _about(self, group: GroupState) -> tuple[Layout, dict[str, int]]:
         """The layout of a network, and the multiply-accumulates of its methods for one sample."""
@@ -179,6 +187,38 @@ class RoundsDesk:
     def _begun(self) -> bool:
         """Whether any round was ever opened."""
         return bool(self.active) or self._draw.any_served or self._store.has_rounds()
+
+    # ------------------------------------------------------------------ filling up
+
+    def fill(self, registry: Registry, now: float) -> None:
+        """Tell further devices of the rounds that cannot reach their goal with those who are at it."""
+        for active in self.active.values():
+            missing = active.machine.missing
+            if missing > active.unfilled or (missing and now >= active.fill_again):
+                added = self._replacements(active, registry, missing)
+                active.unfilled, active.fill_again = missing - len(added), now + FILL_AGAIN_S
+                if added:
+                    self._enlarge(active, added, now)
+            active.unfilled = min(active.unfilled, missing)
+
+    def _replacements(self, active: ActiveRound, registry: Registry, number: int) -> dict[str, str]:
+        """Idle devices that are not in the round yet, with what each gets."""
+        there = self.supply.served(active.work, self.state.group(active.work.group), registry.online())
+        busy = set(active.machine.spec.selected).union(*(each.machine.at_work() for each in self.active.values()))
+        drawn = self._draw.fairly(active.work, [name for name in there if name not in busy], number)
+        return {name: there[name] for name in drawn}
+
+    def _enlarge(self, active: ActiveRound, supplies: dict[str, str], now: float) -> None:
+        active.machine.enlarge(supplies, now)
+        self._store.enlarge_round(active.machine.spec)
+        group = self.state.group(active.work.group)
+        for supply in sorted(set(supplies.values()) - set(active.plans)):
+            active.plans[supply] = plan = self._plan(active.work, group, supply)
+            for kind, manifest in artifacts_of(plan):
+                if self.distribution.round_of(manifest.artifact) is None:
+                    self.distribution.offer(active.work.round_id, kind, manifest, frozenset(supplies))
+        self._draw.serve(active.work.group, supplies)
+        self.log("info", f"{active.work.round_id}: in the place of those who left: {', '.join(supplies)}")
 
     # ------------------------------------------------------------------ running
 
@@ -209,14 +249,14 @@ class RoundsDesk:
 
     def _close(self, active: ActiveRound, outcome: Outcome, now: float) -> None:
         work = active.work
-        weights = None if outcome == "abandoned" else self._aggregate(active)
+        weights = None if outcome == "abandoned" else closing.aggregate(active, self._artifacts)
         record = active.record(outcome, weights.artifact if weights else "", self.job.affinity)
         if outcome == "abandoned":
             state = flow.abandoned(self.state, work)
             pause = ABANDONED_PAUSE_S * 2 ** (state.attempts[work.tag] - 1)
             self._pause_until = now + min(pause, ABANDONED_PAUSE_MAX_S)
         else:
-            state = flow.finish(self.state, work, weights, self._found(record))
+            state = flow.finish(self.state, work, weights, closing.found(self.job, record, self._store))
         for device, stage in active.machine.stages().items():
             if stage in ("told", "working"):
                 sender = self._post.sender()
@@ -225,31 +265,10 @@ class RoundsDesk:
         self._store.close_round(record, state)
         del self.active[work.round_id]
         self.distribution.withdraw(work.round_id)
-        self._announce(record)
+        self._times.note(record.kind, record.group, record.report_seconds.values())
+        for level, text in closing.announcement(record):
+            self.log(level, text)
         self.move(state)
-
-    def _aggregate(self, active: ActiveRound) -> Manifest | None:
-        if active.accumulator is None:
-            return None
-        previous = gather(active.layout, unpack(self._artifacts.read(active.group.weights.artifact)))
-        return self._artifacts.put(pack(active.layout, active.accumulator.mean(previous)))
-
-    def _found(self, record: RoundRecord) -> Found:
-        """What a training round found out beside new weights."""
-        if record.kind != "train":
-            return Found()
-        stable = False
-        if self.job.federation.merge_rounds == "auto" and record.group == MERGED and measures_affinity(self.job):
-            stable = settled(self.job, [*self._store.records(), record])
-        return Found(losses=record.losses, task_weights=mean_task_weights(record.reports.values()), stable=stable)
-
-    def _announce(self, record: RoundRecord) -> None:
-        losses = ", ".join(f"{task} {loss:.3f}" for task, loss in record.losses.items())
-        text = f"{record.round_id}: {record.outcome}, {len(record.reports)} of {len(record.selected)} reports"
-        level = "warning" if record.outcome == "abandoned" else "info"
-        self.log(level, f"{text} in {record.wall_seconds:.1f} s{'; ' + losses if losses else ''}")
-        for device, reason in record.refused.items():
-            self.log("warning", f"{record.round_id}: {device} is out: {reason}")
 
     def move(self, state: JobState) -> None:
         """The job stands at ``state`` now (it is in the store already)."""

@@ -101,7 +101,7 @@ class Orchestrator:
         """
         try:
             self._post.start(CONNECT_TIMEOUT_S)
-            self._desk.restore()
+            self._desk.restore(time.monotonic())
             while not stop.is_set() and self.state.phase != "done":
                 self._step()
                 if self._failure is not None:
@@ -128,6 +128,7 @@ class Orchestrator:
         now = time.monotonic()
         self._reception.poll(now)
         phase = self.state.phase
+        self._desk.fill(self._reception.registry, now)
         self._desk.poll(now)
         if self.state.phase != phase:
             self._show(online=True)

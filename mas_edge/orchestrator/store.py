@@ -119,6 +119,11 @@ class Store:
                 (spec.round_id, msgspec.json.encode(spec), phase, time.time()),
             )
 
+    def enlarge_round(self, spec: RoundSpec) -> None:
+        """Write down that further devices take part in an open round, before they are told."""
+        with self._transaction() as db:
+            db.execute("UPDATE rounds SET spec = ? WHERE round_id = ?", (msgspec.json.encode(spec), spec.round_id))
+
     def open_rounds(self) -> list[tuple[RoundSpec, str]]:
         """The rounds that were open when the orchestrator last stopped, with their phase."""
         rows = self._rows("SELECT spec, phase FROM rounds WHERE closed IS NULL ORDER BY number")

@@ -74,7 +74,7 @@ class Simulation:
         try:
             for device in self._fleet.values():
                 self._arrive(device.birth())
-            self._desk.restore()
+            self._desk.restore(time.monotonic())
             while self._desk.state.phase not in ("export", "deploy", "done"):
                 self._step()
                 progress(self._desk.state)
@@ -99,6 +99,7 @@ class Simulation:
         self._fetch(told)
         for device, plan in told:
             self._work(device, plan)
+        self._desk.fill(self._reception.registry, time.monotonic())  # finds others for those who refused
         self._desk.poll(time.monotonic())  # closes the rounds
         self._require_reports(failed)
 

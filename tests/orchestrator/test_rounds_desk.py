@@ -12,16 +12,11 @@ from mas_edge.federation.flow import JobState
 from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
-from mas_edge.protocol import program as program_format
-from mas_edge.protocol.messages import Manifest, Offer
-from mas_edge.protocol.program import Program
+from mas_edge.protocol.messages import Offer
 from mas_edge.protocol.topics import Topics
 from mas_edge.protocol.weights import pack
-from tests.orchestrator.small_run import JOB, LAYOUT, group_state, numbers, offer, spec, thing
-
-PROGRAM = Program(
-    format=1, group="merged", tasks=["a", "b"], batch_size=2, input_shape=[3], targets={}, layout=LAYOUT, methods={}
-)
+from tests.orchestrator.small_desk import programs_in
+from tests.orchestrator.small_run import JOB, LAYOUT, group_state, numbers, offer, spec
 
 
 def accepted(artifacts: ArtifactStore, device: str, seed: int) -> Offer:
@@ -29,15 +24,11 @@ def accepted(artifacts: ArtifactStore, device: str, seed: int) -> Offer:
     return offer(device, manifest=artifacts.put(pack(LAYOUT, numbers(seed=seed))))
 
 
-def programs_in(artifacts: ArtifactStore) -> dict[str, Manifest]:
-    return {"torch": artifacts.put(program_format.dump(PROGRAM)), "onnxruntime": thing("onnx")}
-
-
 def desk_in(directory: Path, store: Store, artifacts: ArtifactStore, state: JobState) -> RoundsDesk:
     """The desk of an orchestrator that has just started; its post is never connected."""
     post = Post("mqtt://127.0.0.1:9", Topics("f"), artifacts, lambda _: None, lambda *_: None)
     desk = RoundsDesk(JOB, state, store, artifacts, post)
-    desk.restore()
+    desk.restore(0.0)
     return desk
 
 
