@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -47,7 +46,6 @@ class ActiveRound:
     reports: dict[str, Report] = field(default_factory=dict)
     updates: dict[str, str] = field(default_factory=dict)  # by device, the artifact it offers: kept until the close
     traffic: Traffic = field(default_factory=Traffic)
-    began: float = field(default_factory=time.monotonic)
     resumed: bool = False  # it began in an earlier life: its times are not known
     report_seconds: dict[str, float] = field(default_factory=dict)
     unfilled: int = 0  # devices that it misses, and for whom no other was there when one was last looked for
@@ -67,10 +65,10 @@ class ActiveRound:
         """What an update of this round may weigh at most."""
         return 4 * self.layout.size + HEADER_ALLOWANCE
 
-    def time_report(self, device: str) -> None:
+    def time_report(self, device: str, now: float) -> None:
         """Note how long an accepted report took."""
         if not self.resumed:
-            self.report_seconds[device] = time.monotonic() - self.began
+            self.report_seconds[device] = now - self.machine.opened
 
     def fold(self, offer: Offer, update: bytes | None) -> None:
         """Check a report and, after training, fold its update.
@@ -127,7 +125,7 @@ class ActiveRound:
             )
             raise WeightsError(message)
 
-    def record(self, outcome: Outcome, weights: str, how: Affinity) -> RoundRecord:
+    def record(self, outcome: Outcome, weights: str, how: Affinity, now: float) -> RoundRecord:
         """What the round came to; ``how``: the affinities are averaged over the devices."""
         reports = self.reports
         affinity = self._affinity(how)
@@ -141,7 +139,7 @@ class ActiveRound:
             index=self.work.index, tasks=self.group.tasks, outcome=outcome, weights=weights,
             selected=list(self.machine.spec.selected),
             learning_rate=self._learning_rate,
-            wall_seconds=time.monotonic() - self.began,
+            wall_seconds=now - self.machine.opened,
             losses=weighted_losses([(report.losses, report.samples) for report in reports.values()]),
             metrics=weighted_losses([(report.metrics, report.samples) for report in reports.values()]),
             samples=dict(samples), affinity=affinity.matrix.tolist() if affinity else None,

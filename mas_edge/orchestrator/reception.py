@@ -272,7 +272,7 @@ class Reception:
             return
         self._store.accept(offer)
         active.machine.on_accepted(offer.sender)
-        active.time_report(offer.sender)
+        active.time_report(offer.sender, now)
         self._receipt(offer.sender, offer.job, offer.round_id, "accepted", "")
 
     def _refuse(self, active: ActiveRound, offer: Offer, verdict: Verdict, reason: str, now: float) -> None:

@@ -250,7 +250,7 @@ class RoundsDesk:
     def _close(self, active: ActiveRound, outcome: Outcome, now: float) -> None:
         work = active.work
         weights = None if outcome == "abandoned" else closing.aggregate(active, self._artifacts)
-        record = active.record(outcome, weights.artifact if weights else "", self.job.affinity)
+        record = active.record(outcome, weights.artifact if weights else "", self.job.affinity, now)
         if outcome == "abandoned":
             state = flow.abandoned(self.state, work)
             pause = ABANDONED_PAUSE_S * 2 ** (state.attempts[work.tag] - 1)

@@ -152,7 +152,7 @@ def test_the_record_of_a_round_says_what_came_of_it() -> None:
     only_a = {"a": 9, "b": 0}
     second = replace(REPORT, samples=only_a, losses={"a": 1.5}, affinity=[[0.3, None], [None, None]], cpu_seconds=0.5)
     active.fold(offer("pi-2", report=second), update_for(only_a, seed=1))
-    made = active.record("complete", "ab" * 32, JOB.affinity)
+    made = active.record("complete", "ab" * 32, JOB.affinity, 1.0)
     assert made.samples == {"a": 12, "b": 5}
     assert made.losses == {"a": (3 * 0.5 + 9 * 1.5) / 12, "b": 0.25}
     assert made.affinity == [[pytest.approx(0.2), 0.2], [0.3, 0.4]]
@@ -173,7 +173,7 @@ def test_what_was_measured_and_what_was_estimated_are_summed_apart() -> None:
     ]
     for number, energy in enumerate(said):
         active.fold(offer(f"pi-{number}", report=replace(REPORT, energy=energy)), GOOD)
-    joules = active.record("complete", "", JOB.affinity).joules
+    joules = active.record("complete", "", JOB.affinity, 1.0).joules
     assert joules == {"measured": {"train": 7.0, "other": 1.0}, "estimated": {"train": 20.0}}
 
 
@@ -182,7 +182,7 @@ def test_multiply_accumulates_are_counted_from_what_each_device_ran() -> None:
     report = replace(REPORT, steps=6, batch_size=8, affinity_measurements=2, cpu_seconds=2.0, affinity_cpu_seconds=0.5)
     active.fold(offer("pi-1", report=report), GOOD)
     active.fold(offer("pi-2", report=replace(report, steps=3, batch_size=4, affinity_measurements=0)), GOOD)
-    made = active.record("complete", "", JOB.affinity)
+    made = active.record("complete", "", JOB.affinity, 1.0)
     assert made.multiply_accumulates == {"train_step": 100 * (6 * 8 + 3 * 4), "affinity": 70 * 2 * 8}
     assert (made.device_cpu_seconds, made.affinity_cpu_seconds) == (4.0, 1.0)
 
@@ -195,7 +195,7 @@ def test_the_largest_numbers_a_report_may_hold_still_make_a_record_that_can_be_r
     )  # fmt: skip
     for device in ("pi-1", "pi-2"):
         active.fold(offer(device, report=huge), GOOD)
-    made = active.record("complete", "", JOB.affinity)
+    made = active.record("complete", "", JOB.affinity, 1.0)
     assert msgspec.json.decode(msgspec.json.encode(made), type=RoundRecord) == made
     np.testing.assert_allclose(mean_of(active), numbers(), rtol=1e-6)
 
@@ -206,14 +206,14 @@ def test_an_evaluation_needs_no_weights_but_a_metric_for_every_task_it_counts() 
     active.fold(offer("pi-1", report=replace(REPORT, affinity=None, metrics=metrics)), None)
     with pytest.raises(WeightsError, match="lacks a loss or metric"):
         active.fold(offer("pi-2", report=replace(REPORT, affinity=None, metrics={"a": 0.9})), None)
-    made = active.record("complete", "", JOB.affinity)
+    made = active.record("complete", "", JOB.affinity, 1.0)
     assert (made.metrics, made.affinity, made.learning_rate) == (metrics, None, 0.0)
 
 
 def test_a_deployment_needs_no_samples() -> None:
     active = a_round("deploy")
     active.fold(offer("pi-1", report=replace(REPORT, samples={}, losses={}, affinity=None, healthy=True)), None)
-    assert active.record("complete", "", JOB.affinity).reports["pi-1"].healthy is True
+    assert active.record("complete", "", JOB.affinity, 1.0).reports["pi-1"].healthy is True
 
 
 BIRTH = Birth(
