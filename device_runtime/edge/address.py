@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import ssl
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mas_edge.protocol.errors import BrokerError
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}  # registered with IANA
+_TLS_OPTIONS = {"ca", "cert", "key", "suffix"}
 
 # Reason codes of MQTT 5 (section 2.4) that we act on; the client library translates those of 3.1.1 into them.
 BAD_VERSION, TAKEN_OVER = 0x84, 0x8E
@@ -33,23 +34,50 @@ HANGS_UP_AGAIN = (
 )
 
 
+# What the other side says of our certificate (alerts of RFC 8446, section 6.2), by a word of OpenSSL's names for them.
+_ALERTS = {
+    "REVOKED": "{address} says that our certificate is revoked; ask whoever runs the fleet for a new token",
+    "CERTIFICATE_EXPIRED": "{address} says that our certificate has expired; ask for a new token, and check the clock",
+    "CERTIFICATE_REQUIRED": "{address} lets in only who has a certificate of the fleet; mas-edge-device join TOKEN",
+    "UNKNOWN_CA": "{address} does not know who issued our certificate; join the fleet of this broker",
+    "HANDSHAKE_FAILURE": "{address} refuses our handshake; it may want a certificate: mas-edge-device join TOKEN",
+    "BAD_CERTIFICATE": "{address} does not accept our certificate; join again with a new token",
+    "UNSUPPORTED_CERTIFICATE": "{address} does not accept a certificate of this kind; join with a token",
+    "CERTIFICATE_UNKNOWN": "{address} does not accept our certificate; join again with a new token",
+    "PROTOCOL_VERSION": "{address} and we share no version of TLS; expected 1.2 or later",
+}
+
+
 @dataclass(frozen=True)
 class Address:
-    """Where a broker is and how to get in; prints without user and password."""
+    """Where a broker is and how to get in; prints without user, password and files.
+
+    Attributes:
+        ca: file of the authorities to believe; "" = the system's.
+        cert, key: files of our certificate and its key; "" = no certificate, the key is in the same file.
+        suffix: ends the name of every connection, so that only who knows it can take a connection over.
+    """
 
     host: str
     port: int
     tls: bool = False
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    suffix: str = field(default="", repr=False)
+    scheme: str = ""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+        return f"{self.scheme or ('mqtts' if self.tls else 'mqtt')}://{host}:{self.port}"
 
 
 def parse_url(url: str) -> Address:
-    """Return the address in ``mqtt[s]://[user:password@]host[:port]``.
+    """Return the address in ``mqtt[s]://[user:password@]host[:port][?OPTION=VALUE&...]``.
+
+    The options, only with ``mqtts``, are ``ca``, ``cert``, ``key`` and ``suffix`` of ``Address``.
 
     Raises:
         BrokerError: the text is not such a URL.
@@ -57,9 +85,12 @@ def parse_url(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
+        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError:
         raise BrokerError(_not_valid(url)) from None
-    if parts.scheme not in _PORTS or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
+    if parts.scheme not in _PORTS or not parts.hostname or port == 0 or parts.path.strip("/"):
+        raise BrokerError(_not_valid(url))
+    if not options.keys() <= (_TLS_OPTIONS if parts.scheme == "mqtts" else set()):
         raise BrokerError(_not_valid(url))
     return Address(
         parts.hostname,
@@ -67,12 +98,17 @@ def parse_url(url: str) -> Address:
         parts.scheme == "mqtts",
         None if parts.username is None else unquote(parts.username),
         None if parts.password is None else unquote(parts.password),
+        **options,
     )
 
 
 def _not_valid(url: str) -> str:
     shown = f"...@{url.rpartition('@')[2]}" if "@" in url else url  # a password does not belong on a screen
-    return f"broker URL {shown!r} is not valid: expected mqtt://host:port or mqtts://user:password@host:port"
+    shown = shown.partition("?")[0]
+    return (
+        f"broker URL {shown!r} is not valid: expected mqtt://host:port, mqtts://user:password@host:port or "
+        "mqtts://host:port?ca=FILE&cert=FILE&key=FILE"
+    )
 
 
 def why_unreachable(error: Exception, address: Address) -> str:
@@ -84,6 +120,9 @@ def why_unreachable(error: Exception, address: Address) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of {address} is not trusted: {error.verify_message}; check the host name and the CA"
     if isinstance(error, ssl.SSLError):
+        for word, reason in _ALERTS.items():
+            if word in (error.reason or ""):
+                return reason.format(address=address)
         return f"{address} does not speak TLS; use mqtt:// or correct the port"
     if isinstance(error, TimeoutError):
         tls = ", and that the port speaks TLS" if address.tls else ""

@@ -34,7 +34,7 @@ from device_runtime.edge.address import (
 from device_runtime.edge.backoff import Backoff
 from device_runtime.edge.bulk_client import BulkClient, Message, Sending
 from device_runtime.edge.events import Arrived, Connected, Disconnected, Event, Frame, Will
-from device_runtime.edge.tls import client_context
+from device_runtime.edge.tls import context_for, problem_of, show
 from mas_edge.protocol.errors import BrokerError
 
 __all__ = ["Arrived", "Connected", "Disconnected", "Event", "Frame", "Link", "Will"]
@@ -69,7 +69,7 @@ class Link:
         sent_bytes, received_bytes: payloads and topics so far.
 
     Raises:
-        BrokerError: the URL is malformed.
+        BrokerError: the URL is malformed, or a file that it names cannot be used.
     """
 
     def __init__(
@@ -119,6 +119,7 @@ class Link:
         self._backoff = Backoff()
         self._settled = False
         self._version = _version_of.get(str(self.address), _FIVE)
+        self._tls = context_for(self.address) if self.address.tls else None
         self._client = self._new_client()
         self._thread: threading.Thread | None = None
         self._wake_in: socket.socket | None = None
@@ -298,8 +299,12 @@ class Link:
         """One connection from its beginning to its end; ``_ended`` says afterwards why."""
         self._ended, self._answered, self._try_other_version = "", False, False
         try:
+            if self._tls is not None:  # a certificate that was renewed counts from the next connection on
+                show(self._tls, self.address.cert, self.address.key)
             self._client.reconnect()
             self._pump(wake_out)
+        except BrokerError as error:
+            self._ended = str(error)
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be encoded
             self._ended = why_unreachable(error, self.address)
         except Exception:
@@ -333,6 +338,9 @@ class Link:
                     said_goodbye = True
                     self._client.disconnect()
                     self._give_up_at = time.monotonic() + (FLUSH_S if self._connected else 0.0)
+        problem = problem_of(sock)
+        if problem is not None and not self._answered:
+            self._ended, self._try_other_version = why_unreachable(problem, self.address), False
         if not self._answered and not self._ended:
             self._ended = f"{self.address} lets us connect but does not answer; is it an MQTT broker?"
             self._unanswered += 1
@@ -391,8 +399,8 @@ class Link:
         return self._new_bulk_client() if self._is_bulk else self._new_library_client()
 
     def _new_bulk_client(self) -> BulkClient:
-        tls = client_context() if self.address.tls else None
-        client = BulkClient(self.address, self.name, self._keepalive_s, five=self._version == _FIVE, tls=tls)
+        name, five = self.name + self.address.suffix, self._version == _FIVE
+        client = BulkClient(self.address, name, self._keepalive_s, five=five, tls=self._tls)
         client.on_socket_register_write = self._on_data_to_write
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -409,7 +417,7 @@ class Link:
         clean = self._session_expiry_s == 0
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
-            self.name,
+            self.name + self.address.suffix,
             # In 3.1.1 a session never expires, and one that is taken up again makes amqtt 0.12 deaf (measured).
             clean_session=None if five else True,
             protocol=self._version,
@@ -425,8 +433,8 @@ class Link:
         client.on_publish = self._on_publish
         if self.address.user is not None:
             client.username_pw_set(self.address.user, self.address.password)
-        if self.address.tls:
-            client.tls_set_context(client_context())
+        if self._tls is not None:
+            client.tls_set_context(self._tls)
         if self._will is not None:
             client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
         session: dict[str, Any] = {}
