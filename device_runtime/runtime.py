@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -21,8 +21,13 @@ from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.lock import lock_directory
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame, Link, Will
 from device_runtime.engines import base_name
+from device_runtime.host import Host
 from device_runtime.inference import runnable
 from device_runtime.pending import PendingOffers
+from device_runtime.policy.file import Policy
+from device_runtime.policy.watch import Watch
+from device_runtime.power.meter import Meter
+from device_runtime.power.survey import survey
 from device_runtime.work import Bench, Outcome, Programs
 from mas_edge.protocol.artifact import encode_chunk
 from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError
@@ -36,6 +41,7 @@ RUNTIME_VERSION = "0.1.0"
 TICK_S = 0.5
 # Artifacts kept for later rounds; older ones go first. A Pi's SD card has more, a phone's app storage may not.
 CACHE_BYTES = 512 * 1024 * 1024
+_HERE = Host()
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Settings:
     engine: str  # as ``open_engine`` takes it; ``engines.choice`` finds one that works
     engines: tuple[str, ...] = ()  # that work here, beside this one
     memory: int = 0  # bytes that the process may hold; 0 = no limit
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class _Finished:
 class Runtime:
     """One device on one broker. ``run`` returns when ``stop`` is set. ``bench``: what carries out plans instead."""
 
-    def __init__(self, settings: Settings, data: DataFolder, bench: Bench | None = None) -> None:
+    def __init__(self, settings: Settings, data: DataFolder, bench: Bench | None = None, host: Host = _HERE) -> None:
         self._settings = settings
         self._topics = Topics(settings.fleet)
         self._events: queue.SimpleQueue[Event | _Finished] = queue.SimpleQueue()
@@ -70,15 +77,19 @@ class Runtime:
         self._leaving = False
         self._store = ArtifactStore(settings.state / "artifacts")
         self._data = data
+        self._power = survey(host, settings.policy.power)
+        self._meter = Meter(self._power.sensors, self._power.estimate)
+        self.watch = Watch(settings.policy.rules, settings.state, host, self._meter.spent)
         self._bench = bench or Bench(
-            data, self._store, Programs(settings.engine), settings.state / "deployed",
+            data, self._store, Programs(settings.engine), settings.state / "deployed", self._meter,
             checkpoints=settings.state / "checkpoints",
         )  # fmt: skip
         self._told_memory = 0
         self._boot_id = uuid.uuid4().hex
         self.agent = Agent(
-            settings.name, self._boot_id, self._birth, self._store, PendingOffers(settings.state / "pending")
-        )
+            settings.name, self._boot_id, self._birth, self._store, PendingOffers(settings.state / "pending"),
+            unwilling=self.watch.gate.why_not,
+        )  # fmt: skip
         gone = self._status(online=False, reason="connection lost")
         self._control = Link(
             settings.broker, settings.name, self._events.put, will=Will(self._topics.status(settings.name), gone)
@@ -95,6 +106,10 @@ class Runtime:
         with _lock(self._settings.state):
             if self._settings.memory:
                 self._bench.limit(self._settings.memory)
+            for problem in self._power.problems:
+                log.warning("power: %s", problem)
+            self._meter.start()
+            self.watch.start()
             self._serve(stop, alive)
 
     def _serve(self, stop: threading.Event, alive: Callable[[], None]) -> None:
@@ -127,6 +142,7 @@ class Runtime:
 
     def _step(self) -> None:
         now = time.monotonic()
+        self._carry(self.look_after_rules())
         try:
             event = self._events.get(timeout=max(0.0, min(TICK_S, self.agent.next_poll - now)))
         except queue.Empty:
@@ -139,6 +155,10 @@ class Runtime:
         except MemoryError:  # the work takes it all: what is not understood now is said again
             log.warning("not enough memory to take in a message")
         self._carry(self.agent.poll(time.monotonic()))
+
+    def look_after_rules(self) -> list[Effect]:
+        """Tell the orchestrator when the owner's rules forbid something else than when it was told last."""
+        return self.agent.introduce() if self.watch.gate.news() else []
 
     def _react(self, event: Event | _Finished, now: float) -> list[Effect]:
         match event:
@@ -194,8 +214,9 @@ class Runtime:
 
     def _carry_out(self, number: int, plan: Plan) -> _Finished:
         def stop() -> bool:
-            return self._leaving or number in self._interrupted
+            return self.watch.hold(plan.kind, lambda: self._leaving or number in self._interrupted)
 
+        self.watch.begin(plan.kind)
         log.info("%s: %s of %s", plan.round_id, plan.kind, ", ".join(plan.tasks))
         try:
             outcome = self._bench.carry_out(plan, stop)
@@ -211,6 +232,7 @@ class Runtime:
             return _Finished(number, None, f"unexpected {type(error).__name__}: {error}")
         finally:
             self._interrupted.discard(number)
+            self.watch.end(self._bench.joules)
         return _Finished(number, outcome)
 
     def _send(self) -> None:
@@ -242,13 +264,14 @@ class Runtime:
     def _birth(self, boot_id: str, seq: int) -> Birth:
         engine = base_name(self._settings.engine)
         self._told_memory = self._bench.step_memory
+        self.watch.gate.news()  # what is told here is no news any more
         return Birth(
             sender=self._settings.name, boot_id=boot_id, seq=seq, runtime=RUNTIME_VERSION,
             python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             engine=engine, engines=list(dict.fromkeys([engine, *self._settings.engines, *runnable()])),
             input_shape=list(self._data.input_shape), tasks=self._data.counts(),
-            step_memory_bytes=self._bench.step_memory,
+            step_memory_bytes=self._bench.step_memory, ineligible=self.watch.gate.why_not("train"),
         )  # fmt: skip
 
 

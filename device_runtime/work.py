@@ -24,7 +24,7 @@ from device_runtime.slots import Slots
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, EdgeError
 from mas_edge.protocol.memory import memory_needed
-from mas_edge.protocol.messages import Energy, Plan, Report
+from mas_edge.protocol.messages import Plan, Report
 from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.topics import check_name
@@ -103,7 +103,7 @@ class Bench:
         checkpoints: Path | None = None,
     ) -> None:
         self.step_memory = 0
-        self.energy: Energy | None = None  # of the last plan, also of one that failed
+        self.joules = 0.0  # that the last plan took, also one that failed
         self._meter = meter
         self._data = data
         self._store = store
@@ -141,8 +141,9 @@ class Bench:
         try:
             outcome = self._carry_out(plan, stop)
         finally:
-            self.energy = self._meter.end()
-        return Outcome(msgspec.structs.replace(outcome.report, energy=self.energy), outcome.update)
+            energy = self._meter.end()
+            self.joules = sum(energy.joules.values()) if energy else 0.0
+        return Outcome(msgspec.structs.replace(outcome.report, energy=energy), outcome.update)
 
     def _carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
         if plan.kind == "deploy":

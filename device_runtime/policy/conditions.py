@@ -38,11 +38,11 @@ class Reader:
     def read(self, now: float) -> Conditions:
         """Everything, as it is ``now`` (monotonic seconds); joules and rounds are not this module's."""
         unknown: dict[str, str] = {}
-        state = self._try("battery", unknown, lambda: self._kept("battery", now, lambda: battery.state_of(self._host)))
+        state = self._try("battery", unknown, lambda: self._battery(now))
         local = time.localtime()
         return Conditions(
             minute=60 * local.tm_hour + local.tm_min,
-            battery=isinstance(state, BatteryState), plugged=state.plugged if state else None,
+            battery=state is not None, plugged=state.plugged if state else None,
             battery_percent=state.percent if state else None,
             temperature_c=self._try("temperature", unknown, lambda: temperature(self._host)),
             network=self._try("network", unknown, lambda: self._kept("network", now, lambda: network(self._host))),
@@ -50,6 +50,13 @@ class Reader:
             free_memory=self._try("memory", unknown, lambda: free_memory(self._host)),
             free_disk=self._try("disk", unknown, self._free_disk), unknown=unknown,
         )  # fmt: skip
+
+    def _battery(self, now: float) -> BatteryState | None:
+        slow = self._host.command(battery.COMMAND)
+        return self._kept("battery", now, self._state_of) if slow else self._state_of()
+
+    def _state_of(self) -> BatteryState | None:
+        return battery.state_of(self._host)
 
     def _try(self, what: str, unknown: dict[str, str], find: Callable[[], _T]) -> _T | None:
         try:
