@@ -7,13 +7,14 @@ import ssl
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from device_runtime.edge.fragments import MIN_PACKET
 from mas_edge.protocol.errors import BrokerError
 
 _PORTS = {"mqtt": 1883, "mqtts": 8883}  # registered with IANA
 _TLS_OPTIONS = {"ca", "cert", "key", "suffix"}
 
 # Reason codes of MQTT 5 (section 2.4) that we act on; the client library translates those of 3.1.1 into them.
-BAD_VERSION, TAKEN_OVER = 0x84, 0x8E
+BAD_VERSION, TAKEN_OVER, TOO_LARGE = 0x84, 0x8E, 0x95
 REFUSED_FOR_GOOD = {
     0x85: "the broker does not accept the name {name!r}; choose a shorter one of letters and digits",
     0x86: "the broker refuses the user name or password; correct them in the URL (mqtt://user:password@host:port)",
@@ -25,14 +26,17 @@ ENDED_BY_BROKER = {
     TAKEN_OVER: "another client has connected with the name {name!r}; give every device a name of its own",
     0x87: "the broker does not permit what {name!r} did; correct its access rules",
     0x8B: "the broker is shutting down",
-    0x95: "a message was larger than the broker accepts; raise its maximum packet size",
+    TOO_LARGE: "a message was larger than the broker accepts; raise its maximum packet size",
 }
+FOUND_LIMIT = (
+    "{address} hangs up on large packets; from now on none of ours is larger than {limit} bytes. If you know its "
+    "limit, put it into the URL: ?max_packet=BYTES"
+)
 # mosquitto 2.0.11 and rumqttd close the old connection without a word (measured), and MQTT 3.1.1 has no word for it.
 HANGS_UP_AGAIN = (
     "{address} hangs up soon after every connect: probably another client has connected with the name {name!r}; give "
     "every device a name of its own; else a message of ours is not permitted or too large"
 )
-
 
 # What the other side says of our certificate (alerts of RFC 8446, section 6.2), by a word of OpenSSL's names for them.
 _ALERTS = {
@@ -56,6 +60,8 @@ class Address:
         ca: file of the authorities to believe; "" = the system's.
         cert, key: files of our certificate and its key; "" = no certificate, the key is in the same file.
         suffix: ends the name of every connection, so that only who knows it can take a connection over.
+        max_packet: the largest packet that the broker carries, in bytes; 0 = the broker tells, or has no limit.
+        version: of MQTT, "5" or "3.1.1"; "" = what the broker speaks, 5 if both.
     """
 
     host: str
@@ -67,6 +73,8 @@ class Address:
     cert: str = ""
     key: str = ""
     suffix: str = field(default="", repr=False)
+    max_packet: int = 0
+    version: str = ""
     scheme: str = ""
 
     def __str__(self) -> str:
@@ -77,7 +85,7 @@ class Address:
 def parse_url(url: str) -> Address:
     """Return the address in ``mqtt[s]://[user:password@]host[:port][?OPTION=VALUE&...]``.
 
-    The options, only with ``mqtts``, are ``ca``, ``cert``, ``key`` and ``suffix`` of ``Address``.
+    The options are the attributes of ``Address`` from ``ca`` on; those of files and names only with ``mqtts``.
 
     Raises:
         BrokerError: the text is not such a URL.
@@ -86,18 +94,24 @@ def parse_url(url: str) -> Address:
         parts = urlsplit(url)
         port = parts.port
         options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+        max_packet = int(options.pop("max_packet", "0"))
     except ValueError:
         raise BrokerError(_not_valid(url)) from None
     if parts.scheme not in _PORTS or not parts.hostname or port == 0 or parts.path.strip("/"):
         raise BrokerError(_not_valid(url))
-    if not options.keys() <= (_TLS_OPTIONS if parts.scheme == "mqtts" else set()):
+    known = {"version"} | (_TLS_OPTIONS if parts.scheme == "mqtts" else set())
+    if not options.keys() <= known or options.get("version", "5") not in ("5", "3.1.1"):
         raise BrokerError(_not_valid(url))
+    if max_packet and max_packet < MIN_PACKET:
+        message = f"max_packet={max_packet} in the broker URL is too small: expected {MIN_PACKET} bytes or more"
+        raise BrokerError(message)
     return Address(
         parts.hostname,
         port or _PORTS[parts.scheme],
         parts.scheme == "mqtts",
         None if parts.username is None else unquote(parts.username),
         None if parts.password is None else unquote(parts.password),
+        max_packet=max_packet,
         **options,
     )
 
@@ -107,7 +121,7 @@ def _not_valid(url: str) -> str:
     shown = shown.partition("?")[0]
     return (
         f"broker URL {shown!r} is not valid: expected mqtt://host:port, mqtts://user:password@host:port or "
-        "mqtts://host:port?ca=FILE&cert=FILE&key=FILE"
+        "mqtts://host:port?ca=FILE&cert=FILE&key=FILE; further options: max_packet=BYTES, version=5 or 3.1.1"
     )
 
 

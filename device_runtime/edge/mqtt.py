@@ -25,17 +25,20 @@ from paho.mqtt.reasoncodes import ReasonCode
 from device_runtime.edge.address import (
     BAD_VERSION,
     ENDED_BY_BROKER,
+    FOUND_LIMIT,
     HANGS_UP_AGAIN,
     REFUSED_FOR_GOOD,
     TAKEN_OVER,
+    TOO_LARGE,
     parse_url,
     why_unreachable,
 )
 from device_runtime.edge.backoff import Backoff
 from device_runtime.edge.bulk_client import BulkClient, Message, Sending
 from device_runtime.edge.events import Arrived, Connected, Disconnected, Event, Frame, Will
+from device_runtime.edge.fragments import ASSEMBLY_BYTES, Assembly, PacketLimit
 from device_runtime.edge.tls import context_for, problem_of, show
-from mas_edge.protocol.errors import BrokerError
+from mas_edge.protocol.errors import BrokerError, MessageError
 
 __all__ = ["Arrived", "Connected", "Disconnected", "Event", "Frame", "Link", "Will"]
 
@@ -49,7 +52,6 @@ CONNACK_S = 10.0  # how long a broker may take to answer: it may have a thousand
 FIRST_CONNACK_S = 3.0
 FLUSH_S = 3.0  # how long stop() waits for the last acknowledgements, and then for the goodbye
 _POLL_S = 1.0  # how often the thread looks at the keep-alive; data wakes it at once
-_HEADER_BYTES = 16  # more than the header of any PUBLISH that we send, without its topic
 
 _FIVE, _THREE = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
 # The version each broker last took: to find out may cost seconds, and a process has several links to one broker.
@@ -65,7 +67,6 @@ class Link:
     session and no will.
 
     Attributes:
-        maximum_packet_size: bytes of the largest packet the broker accepts, if it told.
         sent_bytes, received_bytes: payloads and topics so far.
 
     Raises:
@@ -82,22 +83,24 @@ class Link:
         keepalive_s: int = 20,
         session_expiry_s: int = SESSION_EXPIRY_S,
         bulk: bool = False,
+        assembly_bytes: int = ASSEMBLY_BYTES,
     ) -> None:
         self.address = parse_url(url)
         self.name = client_id
-        self.maximum_packet_size: int | None = None
         self.sent_bytes = 0
         self.received_bytes = 0
         self._on_event = on_event
         self._will = will
         self._keepalive_s = keepalive_s
         self._session_expiry_s = session_expiry_s
+        self._limit = PacketLimit(self.address.max_packet)
+        self._assembly = Assembly(assembly_bytes)  # of the network thread
         self._is_bulk = bulk
         # The client library calls on_disconnect while it holds its own locks: there, and only there, neither ``_lock``
         # may be taken nor ``on_event`` be called.
         self._lock = threading.RLock()
         self._subscriptions: dict[str, int] = {}
-        self._waiting: deque[tuple[str, bytes, int, bool]] = deque()  # until a protocol version has worked
+        self._waiting: deque[tuple[str, bytes, int, bool, int]] = deque()  # until a protocol version has worked
         self._unacknowledged: deque[paho.MQTTMessageInfo | Sending] = deque()
         self._bulk_lock = threading.Lock()
         self._bulk: deque[tuple[paho.MQTTMessageInfo | Sending, int]] = deque()
@@ -114,11 +117,13 @@ class Link:
         self._unanswered = 0
         self._give_up_at = 0.0
         self._try_other_version = False
+        self._too_large = False
         self._told = ""
         self._connected_at = 0.0
         self._backoff = Backoff()
         self._settled = False
-        self._version = _version_of.get(str(self.address), _FIVE)
+        chosen = {"5": _FIVE, "3.1.1": _THREE}.get(self.address.version)
+        self._version = chosen or _version_of.get(str(self.address), _FIVE)
         self._tls = context_for(self.address) if self.address.tls else None
         self._client = self._new_client()
         self._thread: threading.Thread | None = None
@@ -128,6 +133,11 @@ class Link:
     def connected(self) -> bool:
         """Whether the broker has let us in and the connection stands."""
         return self._connected
+
+    @property
+    def packet_limit(self) -> int:
+        """Bytes of the largest packet that the broker carries, as far as we know; 0 = no limit is known."""
+        return self._limit.known
 
     def start(self) -> None:
         """Begin to connect, and return at once. A link can be started once."""
@@ -170,24 +180,26 @@ class Link:
             if known and self._connected:
                 self._client.unsubscribe(topic)
 
-    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, max_packet: int = 0) -> None:
         """Queue a message and return; with QoS 1 it survives reconnects, with QoS 0 it is lost when disconnected.
 
+        ``max_packet`` is the largest packet that the receiver can take, 0 = as large as the broker carries.
+
         Raises:
-            BrokerError: an invalid topic, more bytes than the broker accepts, or MAX_QUEUED_MESSAGES wait already.
+            BrokerError: an invalid topic, more bytes than can be sent, or MAX_QUEUED_MESSAGES wait already.
         """
-        self._check(topic, payload)
+        _check_topic(topic)
         if qos and self._is_bulk:
             message = f"a bulk link has no receipts: publish to {topic} with QoS 0, or on another link"
             raise BrokerError(message)
         with self._lock:
             if self._settled:
-                self._hand_over(topic, payload, qos, retain)
+                self._publish_split(topic, payload, qos, retain, max_packet)
             elif qos:
                 self._check_room(len(self._waiting) < MAX_QUEUED_MESSAGES)
-                self._waiting.append((topic, payload, qos, retain))
+                self._waiting.append((topic, payload, qos, retain, max_packet))
 
-    def send_bulk(self, topic: str, payload: bytes) -> None:
+    def send_bulk(self, topic: str, payload: bytes, *, max_packet: int = 0) -> None:
         """Send with QoS 0; wait while MAX_QUEUED_BYTES are still to be written. Does nothing when disconnected.
 
         Raises:
@@ -198,14 +210,15 @@ class Link:
                 "send_bulk was called from on_event, on the thread that does the sending; call it from another one"
             )
             raise BrokerError(message)
-        self._check(topic, payload)
+        _check_topic(topic)
         with self._bulk_lock:
-            self._wait_for_room(len(payload))
-            with self._lock:
-                if not self._connected or self._stopping:
-                    return
-                self._forget_lost()
-                self._bulk.append((self._hand_over(topic, payload, 0, False), len(payload)))
+            for piece in self._limit.split(topic, payload, max_packet):
+                self._wait_for_room(len(piece))
+                with self._lock:
+                    if not self._connected or self._stopping:
+                        return
+                    self._forget_lost()
+                    self._bulk.append((self._hand_over(topic, piece, 0, False), len(piece)))
 
     def stop(self) -> None:
         """Say goodbye: queued messages first (for up to FLUSH_S seconds), then a clean disconnect: no last will."""
@@ -221,7 +234,13 @@ class Link:
 
     # --- sending: any thread ---------------------------------------------------------------------------------------
 
+    def _publish_split(self, topic: str, payload: bytes, qos: int, retain: bool, max_packet: int) -> None:
+        for piece in self._limit.split(topic, payload, max_packet, retain=retain):
+            self._hand_over(topic, piece, qos, retain)
+
     def _hand_over(self, topic: str, payload: bytes, qos: int, retain: bool) -> paho.MQTTMessageInfo | Sending:
+        if self._connected:
+            self._limit.sent(len(topic) + len(payload), time.monotonic())
         info = self._client.publish(topic, payload, qos, retain)
         self._check_room(info.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE)
         taken = info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -238,18 +257,6 @@ class Link:
             message = (
                 f"{MAX_QUEUED_MESSAGES} messages wait for the broker at {self.address} already: "
                 f"it is away or too slow; last known: {self._reason}"
-            )
-            raise BrokerError(message)
-
-    def _check(self, topic: str, payload: bytes) -> None:
-        if not topic or any(character in topic for character in "+#\0"):
-            message = f"cannot publish to the topic {topic!r}: expected a text without '+', '#' and NUL"
-            raise BrokerError(message)
-        size = len(payload) + len(topic) + _HEADER_BYTES
-        if self.maximum_packet_size is not None and size > self.maximum_packet_size:
-            message = (
-                f"a message of {size} bytes for {topic} is over the {self.maximum_packet_size} bytes "
-                f"that the broker at {self.address} accepts; raise its maximum packet size"
             )
             raise BrokerError(message)
 
@@ -297,7 +304,7 @@ class Link:
 
     def _attempt(self, wake_out: socket.socket) -> None:
         """One connection from its beginning to its end; ``_ended`` says afterwards why."""
-        self._ended, self._answered, self._try_other_version = "", False, False
+        self._ended, self._answered, self._try_other_version, self._too_large = "", False, False, False
         try:
             if self._tls is not None:  # a certificate that was renewed counts from the next connection on
                 show(self._tls, self.address.cert, self.address.key)
@@ -365,6 +372,10 @@ class Link:
             was_connected, self._connected = self._connected, False
         if was_connected:
             lasted_s = time.monotonic() - self._connected_at
+            if self._limit.lost(time.monotonic(), too_large=self._too_large):
+                limit = self._limit.known
+                self._ended = FOUND_LIMIT.format(address=self.address, limit=limit)
+                self._renew_client()
             if self._backoff.lost(lasted_s, explained=bool(self._ended)):
                 self._ended = HANGS_UP_AGAIN.format(name=self.name, address=self.address)
         self._reason = self._ended or f"the connection to {self.address} was lost"
@@ -379,12 +390,16 @@ class Link:
             self._state.wait_for(lambda: self._stopping, delay_s)
 
     def _switch_version(self) -> None:
+        self._version = _THREE if self._version == _FIVE else _FIVE
+        self._settled = False
+        self._renew_client()
+
+    def _renew_client(self) -> None:
+        """Forget what the old client would send again."""
         with self._lock:
             if self._unacknowledged:
                 log.warning("%s: messages without acknowledgement are lost with the old session", self.name)
-            self._settled = False
             self._unacknowledged.clear()
-            self._version = _THREE if self._version == _FIVE else _FIVE
             self._client = self._new_client()
 
     def _emit(self, event: Event) -> None:
@@ -410,7 +425,16 @@ class Link:
 
     def _on_frame(self, _client: object, _data: object, message: Message) -> None:
         self.received_bytes += len(message.topic) + len(message.payload)
-        self._emit(Frame(message.topic, message.payload))
+        payload = self._assembled(message.topic, message.payload)
+        if payload is not None:
+            self._emit(Frame(message.topic, memoryview(payload)))
+
+    def _assembled(self, topic: str, payload: bytes | memoryview) -> bytes | memoryview | None:
+        try:
+            return self._assembly.take(topic, payload)
+        except MessageError as error:
+            log.warning("%s: %s", self.name, error)
+            return None
 
     def _new_library_client(self) -> paho.Client:
         five = self._version == _FIVE
@@ -457,7 +481,7 @@ class Link:
             self._on_refusal(code)
             return
         _version_of[str(self.address)] = self._version
-        self.maximum_packet_size = getattr(properties, "MaximumPacketSize", None)
+        self._limit.told = getattr(properties, "MaximumPacketSize", None) or 0
         with self._lock:
             self._settled = True
             self._connections += 1
@@ -468,9 +492,15 @@ class Link:
             for topic, qos in self._subscriptions.items():
                 self._client.subscribe(topic, qos)
             while self._waiting:
-                self._hand_over(*self._waiting.popleft())
+                self._say_waiting(*self._waiting.popleft())
         log.info("%s: connected to %s", self.name, self.address)
         self._emit(Connected(bool(flags.session_present)))
+
+    def _say_waiting(self, topic: str, payload: bytes, qos: int, retain: bool, max_packet: int) -> None:
+        try:
+            self._publish_split(topic, payload, qos, retain, max_packet)
+        except BrokerError as error:  # the limit was not known when it was published
+            log.error("%s: not sent: %s", self.name, error)
 
     def _on_refusal(self, code: ReasonCode) -> None:
         if code.value == BAD_VERSION:
@@ -491,6 +521,7 @@ class Link:
         if flags.is_disconnect_packet_from_server:
             text = ENDED_BY_BROKER.get(code.value, f"the broker ended the connection ({code})")
             self._ended = text.format(name=self.name)
+            self._too_large = code.value == TOO_LARGE
             if code.value == TAKEN_OVER:
                 self._backoff.taken_over()
         elif not self._answered:
@@ -507,7 +538,9 @@ class Link:
             log.warning("%s: a message on a topic that is not UTF-8 is dropped", self.name)
             return
         self.received_bytes += len(topic) + len(message.payload)
-        self._emit(Arrived(topic, bytes(message.payload), bool(message.retain)))
+        payload = self._assembled(topic, bytes(message.payload))
+        if payload is not None:
+            self._emit(Arrived(topic, bytes(payload), bool(message.retain)))
 
     def _on_subscribe(
         self, _client: object, _data: object, _mid: int, codes: list[ReasonCode], _properties: object
@@ -533,6 +566,12 @@ def _is_done(info: paho.MQTTMessageInfo | Sending, wait_s: float = 0.0) -> bool:
         return info.is_published()
     except (RuntimeError, ValueError):
         return True
+
+
+def _check_topic(topic: str) -> None:
+    if not topic or any(character in topic for character in "+#\0"):
+        message = f"cannot publish to the topic {topic!r}: expected a text without '+', '#' and NUL"
+        raise BrokerError(message)
 
 
 def _check_filter(topic: str) -> None:

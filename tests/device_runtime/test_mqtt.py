@@ -20,7 +20,7 @@ from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Link, Wil
 from mas_edge.orchestrator.broker import EmbeddedBroker, ManagedBroker
 from mas_edge.orchestrator.broker.supervisor import free_port
 from mas_edge.protocol.errors import BrokerError
-from tests.brokers import Running
+from tests.brokers import PlainMosquitto, Running
 from tests.conftest import Connect
 from tests.inbox import PATIENCE_S, Inbox, until
 
@@ -271,13 +271,51 @@ def test_a_broker_that_tells_of_the_takeover_is_believed_at_once(connect: Connec
 
 def test_the_limit_that_the_broker_tells_is_respected(mosquitto: ManagedBroker, connect: Connect, topic: str) -> None:
     link, inbox = connect(mosquitto.url, subscribe=topic)
-    assert link.maximum_packet_size == 1024 * 1024
+    assert link.packet_limit == 1024 * 1024
+    large = os.urandom(1024 * 1024)
     for send in (link.publish, link.send_bulk):
-        with pytest.raises(BrokerError, match="1048576 bytes that the broker"):
-            send(topic, bytes(1024 * 1024))
-    link.publish(topic, b"fine")
-    inbox.message(b"fine")
-    assert len(inbox.of(Connected)) == 1
+        send(topic, large)
+        inbox.message(large)
+        inbox.events.clear()
+    with pytest.raises(BrokerError, match="retained message of 1048576 bytes"):
+        link.publish(topic, large, retain=True)
+    assert not inbox.of(Disconnected)
+
+
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+@pytest.mark.parametrize("limit", [20480, 131072])
+def test_a_link_gets_large_messages_through_a_broker_of_small_packets(
+    limit: int, version: str, mosquitto_is_here: None, tmp_path: Path, connect: Connect, topic: str
+) -> None:
+    with PlainMosquitto(tmp_path, f"max_packet_size {limit}") as broker:
+        url = f"{broker.url}?version={version}" + (f"&max_packet={limit}" if version == "3.1.1" else "")
+        sender, _ = connect(url)
+        _, inbox = connect(url, subscribe=topic)
+        for size in (limit - 100, limit, 524288):
+            payload = os.urandom(size)
+            sender.publish(topic, payload)
+            sender.send_bulk(topic, payload)
+            inbox.wait(lambda payload=payload: sum(a.payload == payload for a in inbox.of(Arrived)) == 2)  # type: ignore[misc]
+        assert len(inbox.of(Connected)) == 1
+
+
+def test_a_link_finds_the_limit_of_a_broker_that_does_not_tell(
+    mosquitto_is_here: None, tmp_path: Path, connect: Connect, topic: str
+) -> None:
+    with PlainMosquitto(tmp_path, "max_packet_size 30000") as broker:
+        link, inbox = connect(f"{broker.url}?version=3.1.1", subscribe=topic)
+        large = os.urandom(65536)
+
+        def arrived() -> bool:
+            if not any(event.payload == large for event in inbox.of(Arrived)):
+                link.send_bulk(topic, large)  # as the protocol does: what is missing is sent again
+                time.sleep(0.1)
+                return False
+            return True
+
+        until(arrived)
+        assert link.packet_limit == 20 * 1024
+        assert "none of ours is larger than 20480 bytes" in inbox.of(Disconnected)[-1].reason
 
 
 def test_a_broker_that_hangs_up_on_version_5_is_spoken_to_in_3_1_1(
