@@ -46,6 +46,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--insecure", action="store_true",
         help="--listen on a network without a fleet: unencrypted, one password for everybody",
     )  # fmt: skip
+    parser.add_argument(
+        "--limits", type=Path, metavar="FILE",
+        help="what one device may take of the orchestrator: messages, births, wants a second (TOML; default: built in)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON at the end")
     parser.add_argument("--quiet", action="store_true", help="only warnings")
     parser.set_defaults(run=run)
@@ -67,10 +71,12 @@ def run(args: argparse.Namespace) -> int:
 def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
     # The whole service with torch: not for other verbs, nor before the job file is known to be fine.
     from mas_edge.orchestrator.broker import open_broker
+    from mas_edge.orchestrator.limits import load_limits
     from mas_edge.orchestrator.service import run_job
     from mas_edge.orchestrator.store import Store
 
     state: Path = args.state
+    limits = None if args.limits is None else load_limits(args.limits)
     fleet = None if args.fleet is None else _fleet_of(job, args.fleet)
     Store(state).close()  # another orchestrator there is a clearer word than its broker's port being taken
     stop = threading.Event()
@@ -84,7 +90,7 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
         # Until here Ctrl-C ended us at once; from here on it asks the loop to leave in order.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        return run_job(job, state, there.url, stop)
+        return run_job(job, state, there.url, stop, limits)
 
 
 def _fleet_of(job: Job, folder: Path) -> Fleet:

@@ -25,6 +25,7 @@ from mas_edge.job import Job, check
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.broker import open_broker
 from mas_edge.orchestrator.distribution import Shipment
+from mas_edge.orchestrator.limits import Limits
 from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
@@ -68,7 +69,7 @@ class Orchestrator:
         ServerError: the directory cannot be used.
     """
 
-    def __init__(self, job: Job, state_dir: Path, broker_url: str) -> None:
+    def __init__(self, job: Job, state_dir: Path, broker_url: str, limits: Limits | None = None) -> None:
         check(job)
         self._events: queue.SimpleQueue[Event | _Made | _Supplied] = queue.SimpleQueue()
         self._store = Store(state_dir)
@@ -81,7 +82,7 @@ class Orchestrator:
         topics = Topics(job.fleet)
         self._post = Post(broker_url, topics, artifacts, self._events.put, self._on_shipped)
         self._desk = RoundsDesk(job, state, self._store, artifacts, self._post)
-        self._reception = Reception(self._desk, self._store, artifacts, self._post, topics)
+        self._reception = Reception(self._desk, self._store, artifacts, self._post, topics, limits)
         self._steps = Steps(job, artifacts, state_dir)
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
         self._busy = False
@@ -213,7 +214,10 @@ class Orchestrator:
             active.traffic.add_sent(shipment.kind, size)
 
 
-def run_job(job: Job, state: str | Path, broker: str = "auto", stop: threading.Event | None = None) -> dict[str, Any]:
+def run_job(
+    job: Job, state: str | Path, broker: str = "auto", stop: threading.Event | None = None,
+    limits: Limits | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Orchestrate ``job`` on the fleet behind ``broker`` until it is done; return the result as plain JSON values.
 
     Args:
@@ -221,11 +225,12 @@ def run_job(job: Job, state: str | Path, broker: str = "auto", stop: threading.E
         state: the directory that remembers the run; called again with the same one, an interrupted run goes on.
         broker: a URL, or ``managed``, ``embedded``, ``auto`` for a broker that is started here and stopped at the end.
         stop: set it to leave early; the result then says ``"done": False``.
+        limits: what one device may take of the orchestrator, if not the defaults (``mas_edge.orchestrator.limits``).
 
     Raises:
         JobError, BrokerError, ServerError: see ``Orchestrator``.
     """
     directory = Path(state)
     with open_broker(broker, directory) as there:
-        Orchestrator(job, directory, there.url).run(stop or threading.Event())
+        Orchestrator(job, directory, there.url, limits).run(stop or threading.Event())
     return result_of(view.read(directory))

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mas_edge.cli import main
 from mas_edge.orchestrator.gate import Bucket
 from mas_edge.orchestrator.limits import Limits, load_limits
 from mas_edge.protocol.errors import JobError
+from tests.hostile.make_corpus import JOB
 
 
 def written(directory: Path, text: str) -> Path:
@@ -66,3 +68,14 @@ def test_a_clock_that_goes_back_fills_no_bucket() -> None:
     assert bucket.take(1.0, 100.0)
     assert not bucket.take(1.0, 50.0)
     assert bucket.take(1.0, 51.0)
+
+
+def test_serve_says_what_is_wrong_with_its_limits_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(JOB)
+    limits = written(tmp_path, "devices = 0")
+    assert main(["serve", str(job), "--state", str(tmp_path / "state"), "--limits", str(limits)]) == JobError.exit_code
+    assert "Expected `int` >= 1 - at `$.devices`" in capsys.readouterr().err
+    assert not (tmp_path / "state").exists()
