@@ -16,6 +16,8 @@ from device_runtime.engines import NAMES
 from device_runtime.engines.choice import AUTO, choose
 from device_runtime.membership import ANY_FLEET, default_state, membership
 from device_runtime.memory import parse_size
+from device_runtime.policy.file import Policy, read_policy
+from device_runtime.policy.processor import apply
 from device_runtime.runtime import Runtime, Settings
 from mas_edge.protocol.errors import DeviceError, MessageError
 from mas_edge.protocol.topics import check_name
@@ -54,6 +56,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--memory", type=_size, default=0, metavar="SIZE",
         help="memory that the process may hold, such as 96M: it asks for batches that fit (default: no limit)",
     )  # fmt: skip
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="the owner's rules: when to train, and how much of the processor"
+    )
     parser.add_argument("--verbose", action="store_true", help="say what is going on")
 
 
@@ -77,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         level=logging.INFO if args.verbose else logging.WARNING,
         format=f"%(asctime)s {args.name} %(levelname)s %(message)s",
     )
+    policy = read_policy(args.policy) if args.policy else Policy()
+    apply(policy.processor)
     if args.threads:  # before an engine is imported: they read it once
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     state = args.state or default_state(args.name)
@@ -85,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     data = open_data(args.data)
     choice = choose(args.engine, state, memory=args.memory)
     print(choice.line, flush=True)
-    settings = Settings(args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory)
+    settings = Settings(args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory, policy)
     runtime = Runtime(settings, data)
     stop = threading.Event()
     if member.identity is not None:

@@ -39,3 +39,13 @@ def test_an_engine_that_does_not_work_ends_the_start_in_one_line(command: list[s
     assert ended.stderr.splitlines()[-1].startswith("error: no engine works here (onnxruntime: ")
     assert "libbroken.so.1" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_policy_with_a_rule_that_is_not_known_ends_the_start_in_one_line(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text("[rules]\nmin_batery = 50\n")
+    ended = subprocess.run(
+        [*command, "--policy", str(tmp_path / "policy.toml")], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 7
+    assert ended.stderr.strip().endswith("policy.toml: Object contains unknown field `min_batery` - at `$.rules`")
+    assert "\n" not in ended.stderr.strip()
