@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - it is made for strangers
 MAX_CONNECTIONS = 32  # each is a thread; joining takes milliseconds, and whoever finds no place tries again
+LINGER_S = 2.0  # after a refusal: enough for what was on its way
 PATIENCE_S = 10.0  # for the whole handshake, and for each read: a board on a bad link needs seconds
 
 
@@ -87,6 +88,7 @@ class Endpoint:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # a site's devices start at once; beyond the system's default of 5 they wait a second
     block_on_close = False  # a device that hangs must not hold up the end; its thread ends with its patience
 
     def __init__(self, host: str, port: int, fleet: Fleet) -> None:
@@ -115,7 +117,8 @@ class _Server(ThreadingHTTPServer):
         secured = None
         try:
             request.settimeout(PATIENCE_S)
-            secured = self._context.wrap_socket(request, server_side=True)
+            secured = self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+            _shake_hands(secured)
             self.finish_request(secured, client_address)
         except (OSError, ValueError) as error:  # the other side's doing
             log.info("enrolment: a connection from %s failed: %s", client_address[0], error)
@@ -124,6 +127,23 @@ class _Server(ThreadingHTTPServer):
         finally:
             self.shutdown_request(secured or request)
             self._places.release()
+
+
+def _shake_hands(sock: ssl.SSLSocket) -> None:
+    """Let in or refuse; who is refused gets to read why before the connection ends.
+
+    In TLS 1.3 the other side sends its request before it hears of the refusal. Closing with that unread would reset
+    the connection, and the refusal would be lost.
+    """
+    try:
+        sock.do_handshake()
+    except ssl.SSLError:
+        socket.socket.shutdown(sock, socket.SHUT_WR)  # not the TLS layer's: that one is at its end
+        sock.settimeout(LINGER_S)
+        left = MAX_BODY_BYTES
+        while left > 0 and (got := len(socket.socket.recv(sock, left))):
+            left -= got
+        raise
 
 
 class _Handler(BaseHTTPRequestHandler):
