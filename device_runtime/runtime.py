@@ -23,6 +23,7 @@ from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Fr
 from device_runtime.engines import base_name
 from device_runtime.host import Host
 from device_runtime.inference import runnable
+from device_runtime.last_words import LastWords
 from device_runtime.pending import PendingOffers
 from device_runtime.policy.file import Policy
 from device_runtime.policy.watch import Watch
@@ -83,6 +84,7 @@ class Runtime:
         self._bench = bench or Bench(
             data, self._store, Programs(settings.engine), settings.state / "deployed", self._meter,
             checkpoints=settings.state / "checkpoints",
+            last_words=LastWords(settings.state / "last-words.json", host),
         )  # fmt: skip
         self._told_memory = 0
         self._boot_id = uuid.uuid4().hex
@@ -106,6 +108,7 @@ class Runtime:
         with _lock(self._settings.state):
             if self._settings.memory:
                 self._bench.limit(self._settings.memory)
+            self._bench.learn()
             for problem in self._power.problems:
                 log.warning("power: %s", problem)
             self._meter.start()

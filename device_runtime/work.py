@@ -18,6 +18,7 @@ from device_runtime.deployed import check_health
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines import open_engine
 from device_runtime.engines.base import Engine, Runner
+from device_runtime.last_words import LastWords
 from device_runtime.memory import in_units, ran_out, resident_bytes
 from device_runtime.power.meter import Meter
 from device_runtime.slots import Slots
@@ -89,7 +90,7 @@ class Bench:
     """One device's data, programs and artifacts.
 
     ``step_memory``: the bytes that a program may take beside the process with its engine loaded; 0 = no limit.
-    ``meter``: counts the joules of each plan.
+    ``meter``: counts the joules of each plan. ``last_words``: what a process that is killed leaves to the next.
     ``checkpoints``: the folder where trainings are saved, to be gone on with after a power cut; None = nowhere.
     """
 
@@ -101,10 +102,12 @@ class Bench:
         deployed: Path,
         meter: Meter | None = None,
         checkpoints: Path | None = None,
+        last_words: LastWords | None = None,
     ) -> None:
         self.step_memory = 0
         self.joules = 0.0  # that the last plan took, also one that failed
         self._meter = meter
+        self._last_words = last_words
         self._data = data
         self._store = store
         self._programs = programs
@@ -127,6 +130,13 @@ class Bench:
             raise DeviceError(message)
         self.step_memory = memory - held
         self._programs.most = 1
+
+    def learn(self) -> None:
+        """Allow less where an earlier process of this device was killed for memory."""
+        learned = self._last_words.learn() if self._last_words else 0
+        if learned:
+            self.step_memory = min(self.step_memory or learned, learned)
+            self._programs.most = 1
 
     def carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
         """Do what the plan says.
@@ -151,12 +161,17 @@ class Bench:
         began = time.monotonic()
         artifact = plan.program.artifact
         program = self._programs.held(artifact) or program_format.load(self._store.read(artifact))
+        if self._last_words:
+            self._last_words.begin(memory_needed(program))
         try:
             return self._run(plan, program, began, stop)
         except (EdgeError, MemoryError) as error:
             if not ran_out(error):
                 raise
             raise DeviceError(self._on_ran_out(program, error)) from None
+        finally:
+            if self._last_words:
+                self._last_words.end()
 
     def _run(self, plan: Plan, program: Program, began: float, stop: Callable[[], bool]) -> Outcome:
         self._data.fits(program)

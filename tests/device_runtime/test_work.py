@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines.base import Runner
+from device_runtime.host import Host
+from device_runtime.last_words import LastWords
 from device_runtime.memory import resident_bytes
 from device_runtime.power.estimate import Estimate
 from device_runtime.power.meter import Meter
@@ -27,6 +29,7 @@ from mas_edge.protocol.memory import memory_needed
 from mas_edge.protocol.messages import HealthCheck, Plan, Training, Weights
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import pack
+from tests.device_runtime.boards import write
 from tests.device_runtime.one_device import ORCHESTRATOR
 from tests.device_runtime.tiny_job import TASKS, tiny_data, tiny_job
 
@@ -221,3 +224,38 @@ def test_a_group_whose_name_leads_elsewhere_is_refused(place: Place, tmp_path: P
     with pytest.raises(MessageError):
         place.bench.carry_out(place.deployment(group="../../elsewhere"), go_on)
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_process_that_the_kernel_kills_for_memory_leaves_the_next_one_a_lower_limit(
+    place: Place, tmp_path: Path
+) -> None:
+    write(tmp_path, "/proc/sys/kernel/random/boot_id", "one")
+    write(tmp_path, "/proc/vmstat", "oom_kill 3")
+    note, machine = tmp_path / "last-words.json", Host(tmp_path)
+
+    def new_process() -> Bench:
+        bench = Bench(
+            place.data, place.store, Programs("torch"), place.deployed, last_words=LastWords(note, machine)
+        )  # fmt: skip
+        bench.learn()
+        return bench
+
+    class Killed(BaseException):
+        """Stands for the kernel's kill: what is on the disk at this moment is all that is left."""
+
+    left = b""
+
+    def die() -> bool:
+        nonlocal left
+        left = note.read_bytes()
+        raise Killed
+
+    with pytest.raises(Killed):
+        new_process().carry_out(place.plan(), die)
+    note.write_bytes(left)
+    write(tmp_path, "/proc/vmstat", "oom_kill 4")
+    assert new_process().step_memory == memory_needed(place.program) - 1
+    assert place.bench.step_memory == 0
+    fine = new_process()
+    fine.carry_out(place.plan(), go_on)
+    assert new_process().step_memory == memory_needed(place.program) - 1
