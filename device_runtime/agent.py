@@ -130,6 +130,7 @@ class Agent:
     birth: Callable[[str, int], Birth]
     store: ArtifactStore
     offers: PendingOffers
+    chunk_size: Callable[[int], int | None] = lambda size: None  # of an update of this size; None = as its size asks
     unwilling: Callable[[PlanKind], str] = lambda _kind: ""
     _seq: int = 0
     _number: int = 0
@@ -198,7 +199,7 @@ class Agent:
         plan, seconds = errand.plan, {**report.seconds, "fetch": errand.fetched}
         report = replace(report, received_bytes=errand.received_bytes, seconds=seconds)
         try:
-            manifest = self.store.put(update) if update is not None else None
+            manifest = self.store.put(update, self.chunk_size(len(update))) if update is not None else None
             finished = Finished(job=plan.job, round_id=plan.round_id, report=report, manifest=manifest)
             self.offers.add(finished)
         except EdgeError as error:

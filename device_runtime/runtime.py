@@ -18,6 +18,7 @@ from device_runtime import session
 from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, Start, Tell
 from device_runtime.data import DataFolder
 from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.fragments import room
 from device_runtime.edge.lock import lock_directory
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame, Link, Will
 from device_runtime.engines import base_name
@@ -30,8 +31,8 @@ from device_runtime.policy.watch import Watch
 from device_runtime.power.meter import Meter
 from device_runtime.power.survey import survey
 from device_runtime.work import Bench, Outcome, Programs
-from mas_edge.protocol.artifact import encode_chunk
-from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError
+from mas_edge.protocol.artifact import HEADER_BYTES, chunk_size_for, encode_chunk
+from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError, TransferError
 from mas_edge.protocol.messages import Birth, Plan, Status, decode_from_orchestrator, encode
 from mas_edge.protocol.topics import Topics
 
@@ -96,6 +97,7 @@ class Runtime:
         self._control = Link(
             settings.broker, settings.name, self._events.put, will=Will(self._topics.status(settings.name), gone)
         )
+        self.agent.chunk_size = self._chunk_size
         self._bulk = Link(settings.broker, f"{settings.name}-data", self._on_bulk_event, bulk=True)
         self._outbox: queue.SimpleQueue[Tell | SendChunks | None] = queue.SimpleQueue()
 
@@ -252,6 +254,15 @@ class Runtime:
             except EdgeError as error:
                 log.warning("not sent: %s", error)
 
+    def _chunk_size(self, size: int) -> int | None:
+        """The largest chunks of an update that need not be cut on their way; None where they would be too many."""
+        limit = self._bulk.packet_limit
+        topic_bytes = len(self._topics.upload(self._settings.name))
+        try:
+            return chunk_size_for(size, room(limit, topic_bytes) - HEADER_BYTES) if limit else None
+        except TransferError:
+            return None
+
     def _make_room(self) -> None:
         self._store.prune(CACHE_BYTES, self.agent.in_use())
 
@@ -274,7 +285,8 @@ class Runtime:
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             engine=engine, engines=list(dict.fromkeys([engine, *self._settings.engines, *runnable()])),
             input_shape=list(self._data.input_shape), tasks=self._data.counts(),
-            step_memory_bytes=self._bench.step_memory, ineligible=self.watch.gate.why_not("train"),
+            step_memory_bytes=self._bench.step_memory, max_packet=self._control.packet_limit,
+            ineligible=self.watch.gate.why_not("train"),
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ class Registry:
 
     births: dict[str, Birth] = field(default_factory=dict)
     _statuses: dict[str, Status] = field(default_factory=dict)
+    _smallest: int = 0
 
     def on_birth(self, birth: Birth, *, retained: bool) -> bool:
         """Take in a birth; returns whether the device has (again) come to life.
@@ -21,6 +22,8 @@ class Registry:
         """
         known = self.births.get(birth.sender)
         self.births[birth.sender] = birth
+        if birth.max_packet:
+            self._smallest = min(self._smallest or birth.max_packet, birth.max_packet)
         if not retained:
             self._statuses[birth.sender] = Status(
                 sender=birth.sender, boot_id=birth.boot_id, seq=birth.seq, online=True
@@ -47,3 +50,8 @@ class Registry:
     def online(self) -> dict[str, Birth]:
         """The births of the devices that are there."""
         return {name: birth for name, birth in self.births.items() if self.is_online(name)}
+
+    def packet_limit(self, device: str | None) -> int:
+        """The largest packet that a device takes, or (None) that every device that was ever here takes; 0 = any."""
+        birth = self.births.get(device) if device else None
+        return birth.max_packet if birth else 0 if device else self._smallest

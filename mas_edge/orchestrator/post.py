@@ -20,10 +20,15 @@ from mas_edge.protocol.topics import Topics
 log = logging.getLogger(__name__)
 
 NAME = "orchestrator"
+# Incomplete messages of all devices together: a manifest of 1 GiB in the offers of 256 devices.
+ASSEMBLY_BYTES = 48 * 1024 * 1024
 
 
 class Post:
-    """Two connections of the orchestrator: ``on_event`` hears everything that comes in, on the network's threads."""
+    """Two connections of the orchestrator: ``on_event`` hears everything that comes in, on the network's threads.
+
+    ``limit_of`` says the largest packet that a device takes, or that all take (None); 0 = no limit is known.
+    """
 
     def __init__(
         self,
@@ -32,17 +37,21 @@ class Post:
         artifacts: ArtifactStore,
         on_event: Callable[[Event], None],
         on_shipped: Callable[[Shipment, int], None],
+        limit_of: Callable[[str | None], int] = lambda device: 0,
     ) -> None:
         self._topics = topics
         self._artifacts = artifacts
         self._on_event = on_event
         self._on_shipped = on_shipped
+        self._limit_of = limit_of
         self._boot_id, self._seq = uuid.uuid4().hex, 0
         self._outbox: queue.SimpleQueue[Shipment | None] = queue.SimpleQueue()
         gone = encode(OrchestratorState(**self.sender(), online=False))
         name = f"{NAME}-{topics.fleet}"
-        self._control = Link(broker_url, name, on_event, will=Will(topics.orchestrator, gone))
-        self._bulk = Link(broker_url, f"{name}-data", self._on_bulk_event, bulk=True)
+        self._control = Link(
+            broker_url, name, on_event, will=Will(topics.orchestrator, gone), assembly_bytes=ASSEMBLY_BYTES
+        )
+        self._bulk = Link(broker_url, f"{name}-data", self._on_bulk_event, bulk=True, assembly_bytes=ASSEMBLY_BYTES)
         self._thread = threading.Thread(target=self._ship_all, daemon=True, name="post")
 
     def start(self, connect_timeout_s: float) -> None:
@@ -71,11 +80,11 @@ class Post:
 
     def tell(self, device: str, message: AnyMessage) -> int:
         """Send a control message to one device; returns its bytes."""
-        return self._publish(self._topics.command(device), message)
+        return self._publish(self._topics.command(device), message, max_packet=self._limit_of(device))
 
     def tell_all(self, message: AnyMessage) -> int:
         """Send a control message to every device; returns its bytes."""
-        return self._publish(self._topics.command_all, message)
+        return self._publish(self._topics.command_all, message, max_packet=self._limit_of(None))
 
     def show(self, state: OrchestratorState) -> None:
         """Publish the orchestrator's presence, retained."""
@@ -86,9 +95,9 @@ class Post:
         """Queue chunks to be sent."""
         self._outbox.put(shipment)
 
-    def _publish(self, topic: str, message: AnyMessage, *, retain: bool = False) -> int:
+    def _publish(self, topic: str, message: AnyMessage, *, retain: bool = False, max_packet: int = 0) -> int:
         payload = encode(message)
-        self._control.publish(topic, payload, retain=retain)
+        self._control.publish(topic, payload, retain=retain, max_packet=max_packet)
         return len(payload) + len(topic)
 
     def _on_bulk_event(self, event: Event) -> None:
@@ -108,5 +117,5 @@ class Post:
         topic = self._topics.chunk(receiver) if receiver else self._topics.broadcast(manifest.artifact)
         for index in shipment.indices:
             frame = encode_chunk(manifest, index, self._artifacts.read_chunk(manifest, index))
-            self._bulk.send_bulk(topic, frame)
+            self._bulk.send_bulk(topic, frame, max_packet=self._limit_of(receiver))
             self._on_shipped(shipment, len(frame) + len(topic))

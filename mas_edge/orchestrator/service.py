@@ -80,7 +80,7 @@ class Orchestrator:
             self._store.close()  # whoever asks again, with the right job, must not find the directory in use
             raise
         topics = Topics(job.fleet)
-        self._post = Post(broker_url, topics, artifacts, self._events.put, self._on_shipped)
+        self._post = Post(broker_url, topics, artifacts, self._events.put, self._on_shipped, self._limit_of)
         self._desk = RoundsDesk(job, state, self._store, artifacts, self._post)
         self._reception = Reception(self._desk, self._store, artifacts, self._post, topics, limits)
         self._steps = Steps(job, artifacts, state_dir)
@@ -208,6 +208,10 @@ class Orchestrator:
     def _show(self, *, online: bool) -> None:
         sender = self._post.sender()
         self._post.show(OrchestratorState(**sender, online=online, job=self.state.run_id, phase=self.state.phase))
+
+    def _limit_of(self, device: str | None) -> int:
+        """Called on the post's thread, too: it reads what the loop writes in one stroke."""
+        return self._reception.registry.packet_limit(device)
 
     def _on_shipped(self, shipment: Shipment, size: int) -> None:
         if active := self._desk.active.get(shipment.round_id):

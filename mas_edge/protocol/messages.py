@@ -75,6 +75,7 @@ class Birth(Message, frozen=True, kw_only=True, tag="birth"):
     tasks: Annotated[dict[Word, SampleCount], Meta(max_length=MAX_TASKS)]
     # What a program may take beside the process that has its engine loaded and nothing else; 0 = no limit
     step_memory_bytes: Count = 0
+    max_packet: Count = 0  # bytes of the largest packet that its broker carries; 0 = no limit is known
     ineligible: str = ""  # why its owner's rules let it train and evaluate nothing now; empty: they do not forbid it
 
 
