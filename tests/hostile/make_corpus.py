@@ -76,6 +76,11 @@ def packed(content: bytes) -> bytes:
     return b"MASEDGE1" + zlib.compress(content, 9)
 
 
+def entry(shape: list[int], part: str = "encoder") -> dict[str, Any]:
+    """One tensor ``w`` of a program's layout."""
+    return {"name": "w", "shape": shape, "part": part}
+
+
 def npy(header: str, body: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
     """A .npy file, whatever its header says."""
     size = "<H" if version[0] == 1 else "<I"
@@ -209,11 +214,11 @@ FILES: dict[str, dict[str, bytes]] = {
         "64_megabytes_of_lists": packed(b'{"methods":[' + b"[]," * (21 << 20)),
         "a_gigabyte": packed(bytes(1 << 24)) + b"\0",
         "brackets_without_end": packed(b"[" * 10_000),
-        "a_network_of_terabytes": program(layout={"entries": [["w", [2**40], "encoder"]]}),
-        "a_network_without_end": program(layout={"entries": [["w", [2**40] * 6, "encoder"]]}),
-        "a_thousand_axes": program(layout={"entries": [["w", [1] * 1000, "encoder"]]}),
-        "an_axis_below_zero": program(layout={"entries": [["w", [-4, -4], "encoder"]]}),
-        "a_tensor_twice": program(layout={"entries": [["w", [1], "encoder"], ["w", [1], "a"]]}),
+        "a_network_of_terabytes": program(layout={"entries": [entry([2**40], "encoder")]}),
+        "a_network_without_end": program(layout={"entries": [entry([2**40] * 6, "encoder")]}),
+        "a_thousand_axes": program(layout={"entries": [entry([1] * 1000, "encoder")]}),
+        "an_axis_below_zero": program(layout={"entries": [entry([-4, -4], "encoder")]}),
+        "a_tensor_twice": program(layout={"entries": [entry([1], "encoder"), entry([1], "a")]}),
         "another_format": program(format=2**63),
         "cut_short": program()[:-4],
         "something_behind_the_end": program() + b"x",
