@@ -32,6 +32,8 @@ CREATE TABLE events (number INTEGER PRIMARY KEY, time REAL NOT NULL, level TEXT 
 """
 # The log is for people: the newest lines; the rest is in the process's own log.
 MAX_EVENTS = 2000
+# SQLite quotes what it found in a damaged file, and Python cannot always read the quotation.
+_UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 _T = TypeVar("_T")
 
 
@@ -76,7 +78,7 @@ class Store:
     def _rows(self, query: str, *values: str | int) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             message = f"state in {self.directory} could not be read: {error}; restore it from a copy"
             raise ServerError(message) from None
 
@@ -211,7 +213,7 @@ def open_database(directory: Path, *, create: bool = False) -> sqlite3.Connectio
     try:
         db = sqlite3.connect(path, isolation_level=None, timeout=10)
         _prepare(db, path, create=create)
-    except (sqlite3.Error, ServerError) as error:
+    except (*_UNREADABLE, ServerError) as error:
         if db is not None:
             db.close()
         if isinstance(error, ServerError):
@@ -259,6 +261,6 @@ def decode(blob: bytes, kind: type[_T]) -> _T:
     """Decode a column. Raises ServerError if it does not hold a ``kind``."""
     try:
         return msgspec.json.decode(blob, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, RecursionError) as error:
         message = f"the state holds a {kind.__name__} that does not decode: {error}; restore state.db from a copy"
         raise ServerError(message) from None

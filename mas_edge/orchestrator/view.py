@@ -58,8 +58,8 @@ def read(state_dir: Path, last_events: int = 20) -> Snapshot:
             return _read(db, state_dir, last_events)
         finally:
             db.close()
-    except sqlite3.Error as error:
-        message = f"state in {state_dir} cannot be read: {error}"
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        message = f"state in {state_dir} cannot be read: {error}; restore it from a copy"
         raise ServerError(message) from None
 
 
