@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - it is made for strangers
 MAX_CONNECTIONS = 32  # each is a thread; joining takes milliseconds, and whoever finds no place tries again
+_DROPPED_BYTES = 4 * MAX_BODY_BYTES  # of a request that is too large; whoever sends more is cut off
 LINGER_S = 2.0  # after a refusal: enough for what was on its way
 PATIENCE_S = 10.0  # for the whole handshake, and for each read: a board on a bad link needs seconds
 
@@ -167,6 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+            self.rfile.read(min(_DROPPED_BYTES, int(length) if length.isdecimal() else 0))  # else it reads no answer
             self._refuse(413, f"expected a request of at most {MAX_BODY_BYTES} bytes")
             return
         try:
