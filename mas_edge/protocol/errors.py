@@ -10,7 +10,8 @@
           ├── MessageError        a control message that does not decode
           ├── TransferError       a manifest, a chunk or a range
           ├── WeightsError        a weights file: names, shapes, dtype, not finite
-          └── ProgramError        a program file: format, operator, argument
+          ├── ProgramError        a program file: format, operator, argument
+          └── TrustError          signed by nobody we trust, expired, or an old word said again
 
 A message says what was expected, what came, and what to do. No dependency's error reaches a user.
 """
@@ -82,3 +83,7 @@ class WeightsError(ProtocolError):
 
 class ProgramError(ProtocolError):
     """A program file of an unknown format, or with an operator or argument that is not allowed."""
+
+
+class TrustError(ProtocolError):
+    """A plan, an artifact or metadata that is not signed by whom this device trusts, is expired, or is an old one."""

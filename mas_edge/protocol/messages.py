@@ -144,6 +144,20 @@ class Plan(Message, frozen=True, kw_only=True, tag="plan"):
     format: str = "onnx"  # of the inference model: "onnx", "pte" or "tflite"; see ``mas_edge.protocol.models``
 
 
+class SignedPlan(Message, frozen=True, kw_only=True, tag="signed_plan"):
+    """A plan as an enrolled device takes it: see ``mas_edge.protocol.signed`` for what is signed, and the order.
+
+    ``metadata`` is not covered by the signature: what it names is verified by itself.
+    """
+
+    receiver: str  # the device it is for
+    life: Count  # which run of an orchestrator: a later one has a greater number
+    plan: msgspec.Raw  # the JSON of the plan, byte for byte as it was signed
+    key: str  # the name of the key, as in the signing metadata
+    signature: bytes  # Ed25519, 64 bytes
+    metadata: Manifest | None = None  # the newest signing metadata
+
+
 class Ack(Message, frozen=True, kw_only=True, tag="ack"):
     """The device has the plan and works on it."""
 
@@ -248,7 +262,7 @@ class OrchestratorState(Message, frozen=True, kw_only=True, tag="orchestrator"):
 
 
 FromDevice = Birth | Status | Ack | Refusal | Want | Offer | Commit
-FromOrchestrator = Plan | Want | Receipt | Cancel | Rebirth | OrchestratorState
+FromOrchestrator = Plan | SignedPlan | Want | Receipt | Cancel | Rebirth | OrchestratorState
 AnyMessage = FromDevice | FromOrchestrator
 
 _M = TypeVar("_M")

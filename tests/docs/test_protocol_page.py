@@ -33,7 +33,10 @@ STRUCTS: dict[str, type[msgspec.Struct]] = {
 INTERNAL = {"RoundName"}
 WITHOUT_FIELDS = {"Rebirth"}
 PLANS = "What a device does with a plan"
-SIMPLE = {str: "text", int: "integer", float: "number", bool: "true or false", bytes: "base64", Any: "any"}
+SIMPLE = {
+    str: "text", int: "integer", float: "number", bool: "true or false", bytes: "base64", Any: "any",
+    msgspec.Raw: "any",
+}  # fmt: skip
 
 
 def json_type(hint: Any) -> str:
