@@ -307,7 +307,7 @@ class Agent:
         part = self.store.partial(manifest)
         incoming = Incoming(manifest, part.held, broadcast=True)
         if incoming.complete:
-            part.finish()
+            part.finish(durable=False)
             return []
         self._downloads[manifest.artifact] = download = _Download(manifest, part, incoming)
         return [Listen(manifest.artifact, True), *self._ask(download, now)]
@@ -347,7 +347,7 @@ class Agent:
             return []
         artifact = download.manifest.artifact
         try:
-            download.part.finish()
+            download.part.finish(durable=False)
         except EdgeError as error:
             return [*self._abort(download, str(error)), *self._next_work()]
         del self._downloads[artifact]

@@ -5,18 +5,20 @@
     {digest}.map    which of its chunks are there: "MAP1", the chunk size (u32, big-endian), the bits of ``Bitmap``
     {digest}.tmp    one that is being put
 
-Power may go at any moment. A whole artifact is synced before it gets its name; of a part nothing is believed that does
-not match its chunk's digest when it is opened again, so that chunks are written without a sync each.
+Power may go at any moment. Nothing on the disk is believed that this process has not hashed: a whole artifact when it
+is first asked for, a part by its chunks when it is opened again. So chunks are written without a sync each, and what
+can be fetched again needs none at all. What was hashed here is not hashed again while its file stays untouched.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +39,8 @@ from mas_edge.protocol.messages import Manifest
 
 READ_BYTES = 1024 * 1024  # how much of a file is in memory while it is hashed
 _MAP_MAGIC = b"MAP1"
+_CLOSED_IN_CHILDREN = os.O_CLOEXEC
+_Mark = tuple[int, int, int]
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or choose another state directory",
     errno.EDQUOT: "the disk quota is used up: free some space, or choose another state directory",
@@ -69,6 +73,7 @@ class ArtifactStore:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._lock = threading.Lock()  # a put and a prune must not meet
+        self._verified: dict[str, _Mark] = {}  # whole artifacts whose bytes this process knows to be right
         with _disk("make the artifact directory", directory):
             directory.mkdir(parents=True, exist_ok=True)
 
@@ -81,8 +86,20 @@ class ArtifactStore:
         return self.directory / check_digest(digest)
 
     def has(self, digest: str) -> bool:
-        """Whether the artifact is here; its bytes are checked when they are read."""
-        return self.path(digest).is_file()
+        """Whether the artifact is here; one that was damaged before this process began, or since, is removed.
+
+        Raises:
+            DeviceError: it is here and cannot be read.
+        """
+        path = self.path(digest)
+        if not path.is_file():
+            return False
+        with _disk("read the artifact", path):
+            if self._is_verified(path) or _hash_file(path) == digest:
+                self._trust(path)
+                return True
+            path.unlink(missing_ok=True)
+        return False
 
     def read(self, digest: str) -> bytes:
         """Return the artifact's bytes.
@@ -92,10 +109,27 @@ class ArtifactStore:
         """
         path = self._require(digest)
         with _disk("read the artifact", path):
-            data = path.read_bytes()
-        if digest_of(data) != digest:
+            verified, data = self._is_verified(path), path.read_bytes()
+        if not verified and digest_of(data) != digest:
             raise self._remove_damaged(path)
         return data
+
+    @contextmanager
+    def opened(self, digest: str) -> Iterator[memoryview]:
+        """Lend the artifact's bytes without reading them into memory: for one pass over something large.
+
+        Raises:
+            DeviceError: it is not here, cannot be read, or is damaged; a damaged file is removed.
+        """
+        path = self._require(digest)
+        with _disk("read the artifact", path), path.open("rb") as file:
+            # an empty file cannot be mapped
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+            verified = self._is_verified(path)
+        view = memoryview(data)
+        if not verified and digest_of(view) != digest:
+            raise self._remove_damaged(path)
+        yield view
 
     def manifest(self, digest: str, chunk_size: int | None = None) -> Manifest:
         """Describe an artifact that is here, holding one chunk in memory at a time.
@@ -121,9 +155,10 @@ class ArtifactStore:
         span = chunk_span(manifest, index)
         path = self._require(manifest.artifact)
         with _disk("read the artifact", path):
-            data = _read_span(path, span)
+            verified, data = self._is_verified(path), _read_span(path, span)
         try:
-            check_data(manifest, index, data)
+            if not verified:
+                check_data(manifest, index, data)
         except TransferError:
             raise self._remove_damaged(path) from None
         return data
@@ -143,6 +178,7 @@ class ArtifactStore:
                 with temporary.open("wb") as file:
                     file.write(data)
                 _publish(temporary, path)
+                self._trust(path)
             finally:
                 temporary.unlink(missing_ok=True)
         return manifest
@@ -158,6 +194,7 @@ class ArtifactStore:
             for path in self.directory.iterdir():
                 if path.name not in kept and path.is_file():
                     path.unlink()
+                    self._verified.pop(path.name, None)
 
     def prune(self, max_bytes: int, in_use: set[str]) -> None:
         """Remove the artifacts that were written longest ago until the rest fits ``max_bytes``; never those in use.
@@ -171,6 +208,7 @@ class ArtifactStore:
             for _, size, path in sorted(files):
                 if excess > 0 and path.stem not in in_use:
                     path.unlink()
+                    self._verified.pop(path.name, None)
                     excess -= size
 
     def partial(self, manifest: Manifest) -> PartFile:
@@ -179,13 +217,19 @@ class ArtifactStore:
         Raises:
             DeviceError: the disk is full or not writable.
         """
-        return PartFile(manifest, self.path(manifest.artifact))
+        return PartFile(manifest, self.path(manifest.artifact), self._trust)
 
     @property
     def total_bytes(self) -> int:
         """The bytes of all files here; a part counts in full, because that is what it will need."""
         with self._lock, _disk("list", self.directory):
             return sum(path.stat().st_size for path in self.directory.iterdir())
+
+    def _trust(self, path: Path) -> None:
+        self._verified[path.name] = _mark(path)
+
+    def _is_verified(self, path: Path) -> bool:
+        return self._verified.get(path.name) == _mark(path)
 
     def _require(self, digest: str) -> Path:
         path = self.path(digest)
@@ -214,9 +258,12 @@ class PartFile:
         DeviceError: the disk is full or not writable.
     """
 
-    def __init__(self, manifest: Manifest, target: Path) -> None:
+    def __init__(self, manifest: Manifest, target: Path, on_whole: Callable[[Path], None]) -> None:
         self.manifest = manifest
         self._target = target
+        self._on_whole = on_whole
+        self._digest, self._hashed = hashlib.sha256(), 0  # of the chunks before this one, which came in order
+        self._left: _Mark | None = None  # the part's file after our last write
         self._part = target.with_name(f"{target.name}.part")
         self._map = target.with_name(f"{target.name}.map")
         with _disk("prepare", self._part):
@@ -231,12 +278,16 @@ class PartFile:
         """
         with _disk("write to", self._part):
             _write_at(self._part, chunk_span(self.manifest, index).start, data)
+            self._left = _mark(self._part)
+            if index == self._hashed and index not in self.held:
+                self._digest.update(data)
+                self._hashed += 1
             self.held.add(index)
             place = index >> 3
             _write_at(self._map, len(self._header()) + place, self.held.to_bytes()[place : place + 1])
 
-    def finish(self) -> Path:
-        """Give the whole artifact its name, synced to the disk, and return its path.
+    def finish(self, *, durable: bool = True) -> Path:
+        """Give the whole artifact its name and return its path; ``durable``: return when it would survive a power cut.
 
         Raises:
             TransferError: chunks are missing; or the whole has another digest than its chunks promised, then it is
@@ -247,14 +298,28 @@ class PartFile:
             message = f"artifact {self._target.name[:12]} lacks {len(self.held.missing())} of {self.held.count} chunks"
             raise TransferError(message)
         with _disk("finish", self._part):
-            digest = _hash_file(self._part)
+            digest = self._whole_digest()
             if digest != self.manifest.artifact:
                 self.remove()
                 message = f"artifact {self._target.name[:12]} arrived as {digest[:12]}: its manifest contradicts itself"
                 raise TransferError(message)
-            _publish(self._part, self._target)
+            if durable:
+                _publish(self._part, self._target)
+            else:
+                self._part.replace(self._target)
             self._map.unlink(missing_ok=True)
+            self._on_whole(self._target)
         return self._target
+
+    def _whole_digest(self) -> str:
+        """What came in order was hashed as it came; the rest is read again, and all of it if another wrote to it."""
+        if _mark(self._part) != self._left:
+            self._digest, self._hashed = hashlib.sha256(), 0
+        with self._part.open("rb", buffering=0) as file:
+            file.seek(min(self._hashed * self.manifest.chunk_size, self.manifest.size))
+            while block := file.read(READ_BYTES):
+                self._digest.update(block)
+        return self._digest.hexdigest()
 
     def remove(self) -> None:
         """Give up what has come. Raises DeviceError if it cannot be removed."""
@@ -290,7 +355,6 @@ class PartFile:
         return [index for index in range(count) if bitmap is None or index in bitmap]
 
 
-
 def _require_space(directory: Path, size: int) -> None:
     free = shutil.disk_usage(directory).free
     if free < size:
@@ -302,17 +366,22 @@ def _require_space(directory: Path, size: int) -> None:
 
 
 def _read_span(path: Path, span: slice) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        file.seek(span.start)
-        return file.read(span.stop - span.start)
+    handle = os.open(path, os.O_RDONLY | _CLOSED_IN_CHILDREN)
+    try:
+        return os.pread(handle, span.stop - span.start, span.start)
+    finally:
+        os.close(handle)
 
 
 def _write_at(path: Path, offset: int, data: Buffer) -> None:
     view = memoryview(data)
-    with path.open("r+b", buffering=0) as file:
-        file.seek(offset)
+    handle = os.open(path, os.O_WRONLY | _CLOSED_IN_CHILDREN)
+    try:
         while view:  # a nearly full disk takes only some of it, and refuses the rest
-            view = view[file.write(view) :]
+            count = os.pwrite(handle, view, offset)
+            view, offset = view[count:], offset + count
+    finally:
+        os.close(handle)
 
 
 def _hash_file(path: Path) -> str:
@@ -323,10 +392,19 @@ def _hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _mark(path: Path) -> _Mark:
+    """What changes when a file is written to or replaced."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _publish(written: Path, target: Path) -> None:
-    """Sync a file, rename it, and sync the directory, so that the name never stands for half a file."""
-    _sync(written)
+    """Rename a file, then sync it and the directory: in this order the second sync finds nothing left to write.
+
+    After a power cut the name may stand for half a file; whoever asks for it next finds that out (``has``).
+    """
     written.replace(target)
+    _sync(target)
     _sync(target.parent)
 
 

@@ -112,7 +112,8 @@ def pack(layout: Layout, vector: Vector) -> bytes:
     if len(text) > MAX_HEADER_BYTES:
         message = f"the names of {len(layout.entries)} tensors take {len(text)} bytes, at most {MAX_HEADER_BYTES} fit"
         raise WeightsError(message)
-    return struct.pack("<Q", len(text)) + text + np.ascontiguousarray(vector, dtype="<f4").tobytes()
+    numbers = np.ascontiguousarray(vector, dtype="<f4").data.cast("B") if vector.size else b""
+    return b"".join((struct.pack("<Q", len(text)), text, numbers))
 
 
 def unpack(data: bytes | memoryview) -> dict[str, NDArray[np.float32]]:
@@ -196,6 +197,18 @@ def gather(layout: Layout, tensors: Mapping[str, NDArray[np.float32]]) -> Vector
             raise WeightsError(message)
         vector[place] = tensor.reshape(-1)
     return vector
+
+
+def flatten(layout: Layout, data: bytes | memoryview) -> Vector:
+    """Return the flat vector of ``layout`` out of safetensors bytes: a view where they hold just its tensors in order.
+
+    Raises:
+        WeightsError: they are no weights, or a tensor is missing or has another shape.
+    """
+    tensors = unpack(data)
+    if [(name, list(tensor.shape)) for name, tensor in tensors.items()] == [(e.name, e.shape) for e in layout.entries]:
+        return np.frombuffer(memoryview(data)[len(data) - 4 * layout.size :], dtype="<f4")
+    return gather(layout, tensors)
 
 
 def require_finite(vector: Vector, whose: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mas_edge.protocol.errors import WeightsError
-from mas_edge.protocol.weights import ENCODER, Entry, Layout, gather, pack, require_finite, unpack
+from mas_edge.protocol.weights import ENCODER, Entry, Layout, flatten, gather, pack, require_finite, unpack
 
 LAYOUT = Layout(
     [
@@ -189,3 +189,17 @@ def test_whatever_is_received_gives_tensors_or_a_weights_error(data: bytes) -> N
         assert len(str(error)) < 1000
         return
     assert sum(tensor.nbytes for tensor in tensors.values()) <= len(data)
+
+
+def test_weights_in_the_order_of_the_layout_are_flattened_without_a_copy() -> None:
+    data = pack(LAYOUT, VECTOR)
+    flat = flatten(LAYOUT, data)
+    assert flat.tolist() == VECTOR.tolist()
+    assert not flat.flags.owndata
+
+
+def test_weights_in_another_order_or_with_more_tensors_are_gathered() -> None:
+    turned = Layout([*reversed(LAYOUT.entries)])
+    other = pack(turned, gather(turned, unpack(pack(LAYOUT, VECTOR))))
+    assert flatten(LAYOUT, other).tolist() == VECTOR.tolist()
+    assert flatten(Layout(LAYOUT.entries[:1]), pack(LAYOUT, VECTOR)).size == LAYOUT.entries[0].size
