@@ -248,6 +248,10 @@ class ArtifactStore:
         return DeviceError(message)
 
 
+def _no_one_asks(_: Path) -> None:
+    """A part whose end nobody waits for."""
+
+
 class PartFile:
     """An artifact that is arriving.
 
@@ -258,7 +262,7 @@ class PartFile:
         DeviceError: the disk is full or not writable.
     """
 
-    def __init__(self, manifest: Manifest, target: Path, on_whole: Callable[[Path], None]) -> None:
+    def __init__(self, manifest: Manifest, target: Path, on_whole: Callable[[Path], None] = _no_one_asks) -> None:
         self.manifest = manifest
         self._target = target
         self._on_whole = on_whole

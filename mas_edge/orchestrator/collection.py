@@ -14,21 +14,33 @@ from mas_edge.protocol.transfer import Incoming
 MAX_CORRUPT = 5
 
 
+# Uploads that are asked for at a time. What is under way lies in the broker's memory while we are busy: six windows of
+# 1 MiB, however many devices are done at the same moment. One alone leaves us waiting for its next piece.
+MAX_ACTIVE = 6
+QUIET_S = 2.0  # an upload without a new piece for this long does not keep others waiting; a live one needs milliseconds
+
+Want = tuple[str, str, list[tuple[int, int]], str]
+
+
 @dataclass
 class _Upload:
-    offer: Offer
+    offers: list[Offer]  # that come with this artifact; the first one's device is asked for it
     manifest: Manifest
     part: PartFile
     incoming: Incoming
     corrupt: int = 0
 
+    def is_quiet(self, now: float) -> bool:
+        return self.incoming.begun and now - self.incoming.stalled_since > QUIET_S
+
 
 class Collection:
-    """The uploads under way, by the artifact they will be."""
+    """The uploads under way. Devices that came to the same weights share one: it is fetched from one of them."""
 
     def __init__(self, artifacts: ArtifactStore) -> None:
         self._artifacts = artifacts
-        self._uploads: dict[str, _Upload] = {}
+        self._uploads: dict[str, _Upload] = {}  # by the first half of the artifact's name, as chunks have it
+        self._now = 0.0
 
     def begin(self, offer: Offer, manifest: Manifest, max_bytes: int) -> bool:
         """Start, or go on, to fetch the artifact of an offer; a newer offer of the same device replaces its older one.
@@ -37,23 +49,35 @@ class Collection:
 
         Raises:
             TransferError: the manifest is wrong or larger than ``max_bytes``.
+            DeviceError: our disk is full or not writable.
         """
-        if manifest.artifact in self._uploads:
-            return False
         check_manifest(manifest, max_bytes)
         if self._artifacts.has(manifest.artifact):
             return True
-        for artifact in [a for a, u in self._uploads.items() if _same_work(u.offer, offer)]:
-            self._uploads.pop(artifact).part.remove()  # a device has one part on our disk, however often it offers
+        upload = self._uploads.get(_key(manifest))
+        if upload and any(_same_work(each, offer) for each in upload.offers):
+            return False
+        self._replace_older(offer)
+        if upload := self._uploads.get(_key(manifest)):
+            if upload.manifest == manifest:
+                upload.offers.append(offer)
+            return False  # the same weights in other chunks: when they are whole, the offer comes again
         part = self._artifacts.partial(manifest)
         if part.held.complete:  # it is empty, or we were killed between its last piece and its name
             part.finish()
             return True
-        self._uploads[manifest.artifact] = _Upload(offer, manifest, part, Incoming(manifest, part.held))
+        self._uploads[_key(manifest)] = _Upload([offer], manifest, part, Incoming(manifest, part.held))
         return False
 
-    def on_chunk(self, device: str, chunk: Chunk, now: float) -> Offer | None:
-        """Take in a piece; returns the offer when its artifact is whole and in the store.
+    def _replace_older(self, offer: Offer) -> None:
+        """A device has one part on our disk, however often it offers."""
+        for key, upload in list(self._uploads.items()):
+            upload.offers = [each for each in upload.offers if not _same_work(each, offer)]
+            if not upload.offers:
+                self._uploads.pop(key).part.remove()
+
+    def on_chunk(self, device: str, chunk: Chunk, now: float) -> list[Offer]:
+        """Take in a piece; returns the offers whose artifact is whole and in the store with it.
 
         Raises:
             TransferError: the piece is damaged (it will be asked for again, up to MAX_CORRUPT times), or the whole has
@@ -61,21 +85,21 @@ class Collection:
         """
         upload = self._find(device, chunk)
         if upload is None:
-            return None
+            return []
         try:
             data = upload.incoming.on_chunk(chunk, now)
         except TransferError:
             upload.corrupt += 1
             if upload.corrupt >= MAX_CORRUPT:
-                del self._uploads[upload.manifest.artifact]
+                del self._uploads[_key(upload.manifest)]
             raise
         if data is not None:
             upload.part.write(chunk.index, data)
         if not upload.incoming.complete:
-            return None
-        del self._uploads[upload.manifest.artifact]
+            return []
+        del self._uploads[_key(upload.manifest)]
         upload.part.finish()
-        return upload.offer
+        return upload.offers
 
     def offer_of(self, device: str, chunk: Chunk) -> Offer | None:
         """The offer whose upload a piece belongs to; None if nobody waits for it.
@@ -84,33 +108,49 @@ class Collection:
             TransferError: it belongs to another device's upload.
         """
         upload = self._find(device, chunk)
-        return upload.offer if upload else None
+        return next(offer for offer in upload.offers if offer.sender == device) if upload else None
 
-    def poll(self, now: float) -> list[tuple[str, str, list[tuple[int, int]], str]]:
+    def poll(self, now: float) -> list[Want]:
         """What to ask for now: (device, artifact, ranges, round)."""
+        self._now = now
         wants = []
-        for artifact, upload in self._uploads.items():
+        for upload in self._asked(now):
+            if len(upload.offers) > 1 and upload.is_quiet(now):
+                upload.offers.append(upload.offers.pop(0))
+                upload.incoming.restart()
             if ranges := upload.incoming.poll(now):
-                wants.append((upload.offer.sender, artifact, ranges, upload.offer.round_id))
+                offer = upload.offers[0]
+                wants.append((offer.sender, upload.manifest.artifact, ranges, offer.round_id))
         return wants
 
     def keep_rounds(self, open_rounds: set[str]) -> None:
         """Stop fetching for rounds that are over."""
-        self._uploads = {a: upload for a, upload in self._uploads.items() if upload.offer.round_id in open_rounds}
+        for upload in self._uploads.values():
+            upload.offers = [offer for offer in upload.offers if offer.round_id in open_rounds]
+        self._uploads = {key: upload for key, upload in self._uploads.items() if upload.offers}
 
     @property
     def next_poll(self) -> float:
         """When ``poll`` may have something."""
-        return min((upload.incoming.next_poll for upload in self._uploads.values()), default=float("inf"))
+        return min((upload.incoming.next_poll for upload in self._asked(self._now)), default=float("inf"))
+
+    def _asked(self, now: float) -> list[_Upload]:
+        """The uploads whose turn it is: those that began, and of the others, in order, as many as there is room for."""
+        begun = [upload for upload in self._uploads.values() if upload.incoming.begun]
+        room = MAX_ACTIVE - sum(not upload.is_quiet(now) for upload in begun)
+        waiting = (upload for upload in self._uploads.values() if not upload.incoming.begun)
+        return begun + [upload for upload, _ in zip(waiting, range(room), strict=False)]
 
     def _find(self, device: str, chunk: Chunk) -> _Upload | None:
-        for artifact, upload in self._uploads.items():
-            if bytes.fromhex(artifact[:32]) == chunk.artifact_prefix:
-                if upload.offer.sender != device:
-                    message = f"{device} sent a piece of {upload.offer.sender}'s update"
-                    raise TransferError(message)
-                return upload
-        return None
+        upload = self._uploads.get(chunk.artifact_prefix.hex())
+        if upload and all(offer.sender != device for offer in upload.offers):
+            message = f"{device} sent a piece of {upload.offers[0].sender}'s update"
+            raise TransferError(message)
+        return upload
+
+
+def _key(manifest: Manifest) -> str:
+    return manifest.artifact[:32]
 
 
 def _same_work(one: Offer, other: Offer) -> bool:

@@ -14,7 +14,7 @@ from device_runtime.edge.mqtt import Event, Frame, Link, Will
 from mas_edge.orchestrator.distribution import Shipment
 from mas_edge.protocol.artifact import encode_chunk
 from mas_edge.protocol.errors import EdgeError
-from mas_edge.protocol.messages import AnyMessage, OrchestratorState, encode
+from mas_edge.protocol.messages import AnyMessage, OrchestratorState, Want, encode
 from mas_edge.protocol.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,9 @@ class Post:
 
     def _publish(self, topic: str, message: AnyMessage, *, retain: bool = False, max_packet: int = 0) -> int:
         payload = encode(message)
-        self._control.publish(topic, payload, retain=retain, max_packet=max_packet)
+        # A want needs no acknowledgement: unanswered it is repeated, and there are many of them.
+        qos = 0 if isinstance(message, Want) else 1
+        self._control.publish(topic, payload, qos=qos, retain=retain, max_packet=max_packet)
         return len(payload) + len(topic)
 
     def _on_bulk_event(self, event: Event) -> None:

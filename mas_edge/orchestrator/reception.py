@@ -259,8 +259,9 @@ class Reception:
                 raise  # a damaged piece: it will be asked for again
             self._refuse(active, offer, "bad_digest", str(error), now)
             return
-        if done is not None:
-            self._accept(active, done, now)
+        for each in done:
+            if its_round := self._desk.active.get(each.round_id):
+                self._accept(its_round, each, now)
 
     def _accept(self, active: ActiveRound, offer: Offer, now: float) -> None:
         try:

@@ -6,6 +6,7 @@ workshop's. What must survive a crash is in the store before anyone is told.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -33,12 +34,13 @@ from mas_edge.orchestrator.result import result_of
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.steps import Steps
 from mas_edge.orchestrator.store import Store
-from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError, ServerError
+from mas_edge.protocol.errors import DeviceError, EdgeError, ServerError
 from mas_edge.protocol.messages import OrchestratorState, Rebirth
 from mas_edge.protocol.topics import Topics
 
 log = logging.getLogger(__name__)
 
+EVENTS_AT_A_TIME = 16  # a few milliseconds' worth; what is due by the clock waits no longer
 TICK_S = 0.5  # the loop looks after a stop request at least this often
 CONNECT_TIMEOUT_S = 30.0
 
@@ -120,12 +122,7 @@ class Orchestrator:
         self._start_due()
         now = time.monotonic()
         until = min(now + TICK_S, self._desk.next_poll, self._reception.next_poll)
-        try:
-            self._react(self._events.get(timeout=max(0.0, until - now)))
-        except queue.Empty:
-            pass
-        except ProtocolError as error:  # whoever sent these bytes is at fault; the job goes on
-            self._desk.log("warning", f"ignored: {error}")
+        self._take_events(max(0.0, until - now))
         now = time.monotonic()
         self._reception.poll(now)
         phase = self.state.phase
@@ -133,6 +130,13 @@ class Orchestrator:
         self._desk.poll(now)
         if self.state.phase != phase:
             self._show(online=True)
+
+    def _take_events(self, timeout_s: float) -> None:
+        """React to what comes within ``timeout_s``, and to what lies there already: many chunks cost one look round."""
+        with contextlib.suppress(queue.Empty):
+            self._react(self._events.get(timeout=timeout_s))
+            for _ in range(EVENTS_AT_A_TIME - 1):
+                self._react(self._events.get_nowait())
 
     def _start_due(self) -> None:
         if self._busy:

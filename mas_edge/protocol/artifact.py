@@ -27,8 +27,9 @@ MIN_CHUNK = 1024  # what a microboard can still buffer; below it the headers and
 MAX_CHUNKS = 4096  # 1 GiB in chunks of 256 KiB; their digests are 128 KiB, which a control message can carry
 HEADER_BYTES = 24
 DIGEST_BYTES = 32
-# Chunks grow above 512 of them (32 MiB in the default size), so that a manifest stays below 24 KB up to 128 MiB.
-CHUNKS_BEFORE_GROWTH = 512
+# Chunks grow above 32 of them (2 MiB in the default size): each costs every hand that it passes through about as much
+# as 64 KiB of data do (measured, docs/results/rounds.md). A manifest stays below 24 KB up to 128 MiB.
+CHUNKS_BEFORE_GROWTH = 32
 
 Buffer = bytes | bytearray | memoryview
 

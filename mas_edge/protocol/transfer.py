@@ -29,6 +29,7 @@ from mas_edge.protocol.messages import Manifest
 
 WINDOW_BYTES = 1024 * 1024  # 16 default chunks in flight; 8 already gave 82 MB/s through mosquitto
 START_CHUNKS = 4  # the first ask of a pull, before the link is known
+START_BYTES = 256 * 1024  # ... of large chunks fewer: 4 default ones, or one of the largest
 BROADCAST_WAIT = 2.0  # seconds until the broadcast must have begun: several times what the sender gathers for
 INITIAL_TIMEOUT = 2.0  # seconds of silence before anything was measured
 MIN_TIMEOUT = 0.5  # seconds; a busy single-board computer pauses this long without anything being lost
@@ -93,7 +94,7 @@ class Incoming:
         count = chunk_count(manifest)
         self.held = Bitmap.from_bytes(bytes(-(-count // 8)) if held is None else held.to_bytes(), count)
         self._limit = max(1, window // manifest.chunk_size)
-        self._allowed = min(START_CHUNKS, self._limit)
+        self._allowed = self._first = min(START_CHUNKS, max(1, START_BYTES // manifest.chunk_size), self._limit)
         self._flight: dict[int, Ask] = {}
         self._asked = Bitmap(count)
         self._serial = 0
@@ -110,6 +111,11 @@ class Incoming:
     def complete(self) -> bool:
         """Whether every chunk has come."""
         return self.held.complete
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was asked for yet."""
+        return self._waiting_since is not None
 
     @property
     def asks_broadcast(self) -> bool:
@@ -166,7 +172,7 @@ class Incoming:
         if self._waiting_since is not None:
             self._listening = False
         self._flight.clear()
-        self._allowed = min(START_CHUNKS, self._limit)
+        self._allowed = self._first
         self._answer.restore()
         self._not_before = -math.inf
 

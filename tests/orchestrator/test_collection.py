@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from device_runtime.edge.artifacts import ArtifactStore
-from mas_edge.orchestrator.collection import MAX_CORRUPT, Collection
+from mas_edge.orchestrator.collection import MAX_ACTIVE, MAX_CORRUPT, Collection
 from mas_edge.protocol.artifact import Chunk, chunk_count, decode_chunk, describe, encode_chunk, from_ranges
 from mas_edge.protocol.errors import TransferError
 from mas_edge.protocol.messages import Manifest, Offer
@@ -38,13 +38,13 @@ def asked(collection: Collection, now: float) -> list[int]:
     return [index for _, _, ranges, _ in collection.poll(now) for index in from_ranges(ranges, COUNT)]
 
 
-def fetch(collection: Collection) -> Offer | None:
+def fetch(collection: Collection) -> list[Offer]:
     """Answer what is asked for until the update is whole."""
     for now in range(100):
         for index in asked(collection, float(now)):
             if done := collection.on_chunk("pi-1", piece(index), float(now)):
                 return done
-    return None
+    return []
 
 
 def test_an_update_is_asked_for_and_its_offer_comes_back_when_it_is_whole(
@@ -52,11 +52,11 @@ def test_an_update_is_asked_for_and_its_offer_comes_back_when_it_is_whole(
 ) -> None:
     ((device, artifact, _, round_id),) = collection.poll(0.0)
     assert (device, artifact, round_id) == ("pi-1", MANIFEST.artifact, "merged-0000")
-    assert fetch(collection) == offer(manifest=MANIFEST)
+    assert fetch(collection) == [offer(manifest=MANIFEST)]
     assert artifacts.read(MANIFEST.artifact) == DATA
     assert collection.poll(1000.0) == []
     assert collection.next_poll == float("inf")
-    assert collection.on_chunk("pi-1", piece(0), 1000.0) is None, "a late piece of a whole update"
+    assert collection.on_chunk("pi-1", piece(0), 1000.0) == [], "a late piece of a whole update"
 
 
 def test_an_offer_that_comes_again_does_not_begin_anew(collection: Collection) -> None:
@@ -79,7 +79,7 @@ def test_a_piece_nobody_waits_for_is_ignored(collection: Collection) -> None:
     other = describe(b"other" * 1000, 1024)
     stray = piece(0, other, b"other" * 1000)
     assert collection.offer_of("pi-1", stray) is None
-    assert collection.on_chunk("pi-1", stray, 0.0) is None
+    assert collection.on_chunk("pi-1", stray, 0.0) == []
 
 
 def test_a_damaged_piece_is_refused_and_asked_for_again(collection: Collection) -> None:
@@ -87,7 +87,7 @@ def test_a_damaged_piece_is_refused_and_asked_for_again(collection: Collection) 
     with pytest.raises(TransferError, match="corrupt"):
         collection.on_chunk("pi-1", Chunk(piece(0).artifact_prefix, 0, memoryview(bytes(1024))), 0.0)
     assert collection.offer_of("pi-1", piece(0)) is not None
-    assert fetch(collection) is not None
+    assert fetch(collection)
 
 
 def test_a_restarted_orchestrator_asks_only_for_what_is_missing(
@@ -99,7 +99,7 @@ def test_a_restarted_orchestrator_asks_only_for_what_is_missing(
     again.begin(offer(manifest=MANIFEST), MANIFEST, 100_000)
     assert asked(again, 0.0) == [4, 9]
     again.on_chunk("pi-1", piece(4), 0.1)
-    assert again.on_chunk("pi-1", piece(9), 0.1) == offer(manifest=MANIFEST)
+    assert again.on_chunk("pi-1", piece(9), 0.1) == [offer(manifest=MANIFEST)]
 
 
 def test_an_update_that_contradicts_its_manifest_is_given_up(collection: Collection) -> None:
@@ -110,6 +110,38 @@ def test_an_update_that_contradicts_its_manifest_is_given_up(collection: Collect
     with pytest.raises(TransferError, match="contradicts itself"):
         collection.on_chunk("pi-2", piece(COUNT - 1, lie), 0.0)
     assert collection.offer_of("pi-2", piece(0, lie)) is None, "so that it is told apart from a damaged piece"
+
+
+def test_devices_that_came_to_the_same_weights_share_one_upload(collection: Collection) -> None:
+    collection.begin(offer("pi-2", manifest=MANIFEST), MANIFEST, 100_000)
+    assert {device for device, _, _, _ in collection.poll(0.0)} == {"pi-1"}
+    assert collection.offer_of("pi-2", piece(0)) == offer("pi-2", manifest=MANIFEST)
+    collection.on_chunk("pi-2", piece(0), 0.0)
+    assert fetch(collection) == [offer("pi-1", manifest=MANIFEST), offer("pi-2", manifest=MANIFEST)]
+
+
+def test_the_second_device_is_asked_when_the_first_falls_silent(collection: Collection) -> None:
+    collection.begin(offer("pi-2", manifest=MANIFEST), MANIFEST, 100_000)
+    asked(collection, 0.0)
+    wants = [want for now in (1.0, 2.5) for want in collection.poll(now)]
+    assert {device for device, _, _, _ in wants} == {"pi-2"}
+    assert sum(len(from_ranges(ranges, COUNT)) for _, _, ranges, _ in wants) > 0
+
+
+def test_uploads_wait_for_their_turn_and_a_silent_one_keeps_nobody_waiting(artifacts: ArtifactStore) -> None:
+    collection = Collection(artifacts)
+    updates = [describe(bytes([number]) * 5000, 1024) for number in range(MAX_ACTIVE + 2)]
+    for number, manifest in enumerate(updates):
+        collection.begin(offer(f"pi-{number}", manifest=manifest), manifest, 100_000)
+    first = {device for device, _, _, _ in collection.poll(0.0)}
+    assert first == {f"pi-{number}" for number in range(MAX_ACTIVE)}
+    assert collection.poll(0.1) == []
+    assert collection.next_poll > 0.1, "nothing to do is no reason to look again at once"
+    for index in range(5):
+        collection.on_chunk("pi-0", piece(index, updates[0], bytes(5000)), 0.2)
+    assert {device for device, _, _, _ in collection.poll(0.2)} == {f"pi-{MAX_ACTIVE}"}
+    silent = {device for device, _, _, _ in collection.poll(10.0)}
+    assert f"pi-{MAX_ACTIVE + 1}" in silent
 
 
 MANIFESTS: dict[str, tuple[Manifest, str]] = {
@@ -140,7 +172,7 @@ def test_updates_of_rounds_that_are_over_are_not_fetched_any_more(collection: Co
     collection.begin(offer(round_id="merged-0001", manifest=other), other, 100_000)
     collection.keep_rounds({"merged-0001"})
     assert {round_id for _, _, _, round_id in collection.poll(0.0)} == {"merged-0001"}
-    assert collection.on_chunk("pi-1", piece(0), 0.0) is None
+    assert collection.on_chunk("pi-1", piece(0), 0.0) == []
 
 
 def test_an_update_whose_last_piece_came_just_before_a_power_cut_is_whole(artifacts: ArtifactStore) -> None:
