@@ -16,7 +16,9 @@ import msgspec
 from device_runtime.engines import CUDA, ENGINES, Kind, libraries
 from device_runtime.engines.choice import LIMIT_S, fastest, probe_all
 from device_runtime.engines.selftest import SelfTest, installed_version
+from device_runtime.host import Host, board_model
 from device_runtime.runtime import RUNTIME_VERSION
+from device_runtime.vitals import Vitals
 
 BASE = ("numpy", "msgspec", "paho-mqtt")
 OF_ENGINES = (
@@ -62,6 +64,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]  # installed ones, by distribution: version
     engines: list[EngineReport]
     best: str  # the engine that "auto" takes; "" if nothing can train here
+    vitals: Vitals | None = None  # power, heat and the owner's rules, if they were asked for
 
 
 def examine(*, limit_s: float = LIMIT_S) -> Diagnosis:
@@ -106,17 +109,9 @@ def _machine() -> Machine:
     usable = getattr(os, "sched_getaffinity", None)  # not on macOS
     return Machine(
         runtime=RUNTIME_VERSION, python=platform.python_version(), executable=sys.executable,
-        system=platform.platform(terse=False), model=_board(), architecture=platform.machine(),
+        system=platform.platform(terse=False), model=board_model(Host()), architecture=platform.machine(),
         cores=len(usable(0)) if usable else os.cpu_count() or 1, memory_bytes=memory, free_bytes=_free_bytes(),
     )  # fmt: skip
-
-
-def _board() -> str:
-    """Such as "Raspberry Pi Zero 2 W Rev 1.0"."""
-    try:
-        return Path("/proc/device-tree/model").read_text(encoding="utf-8").strip("\0\n ")
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 def _free_bytes() -> int:

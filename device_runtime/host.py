@@ -105,3 +105,11 @@ class Host:
             message = f"{' '.join(command)} ended with {done.returncode}: {said or 'it said nothing'}"
             raise SensorError(message)
         return done.stdout
+
+
+def board_model(host: Host) -> str:
+    """Such as "Raspberry Pi Zero 2 W Rev 1.0"; empty if the board does not say."""
+    try:
+        return host.text("/proc/device-tree/model")
+    except SensorError:
+        return ""

@@ -6,10 +6,15 @@ import argparse
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
 from device_runtime.diagnosis import Diagnosis, EngineReport, Machine, examine
+from device_runtime.host import Host
+from device_runtime.memory import in_units
+from device_runtime.policy.file import Policy, read_policy
+from device_runtime.vitals import PowerReading, Vitals, take
 from mas_edge.protocol.errors import DeviceError
 
 WIDTH = 80
@@ -26,13 +31,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "train, with 7 if nothing here can.",
         epilog="example: mas-edge-device doctor --json",
     )
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="the owner's rules, as `run` takes them: do they hold?"
+    )
+    parser.add_argument("--state", type=Path, default=Path(), metavar="DIR", help="the --state of the device: its day")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found; return 0 if something can train here, else the exit code of a DeviceError."""
-    found = examine()
+    policy = read_policy(args.policy) if args.policy else Policy()
+    found = msgspec.structs.replace(examine(), vitals=take(Host(), policy, args.state))
     if args.json:
         print(json.dumps(msgspec.to_builtins(found), indent=2))
     else:
@@ -43,9 +53,11 @@ def run(args: argparse.Namespace) -> int:
 def page(found: Diagnosis) -> list[str]:
     """Everything, for people, in 80 columns."""
     end = f"This device can train; --engine auto takes {found.best}." if found.best else "Nothing here can train."
-    advice = [report.advice for report in found.engines if report.advice]
+    vitals = found.vitals
+    advice = [report.advice for report in found.engines if report.advice] + list(vitals.advice if vitals else ())
     return [
-        *machine_lines(found.machine), *library_lines(found.libraries), *engine_lines(found.engines),
+        *machine_lines(found.machine), *(vitals_lines(vitals) if vitals else ()),
+        *library_lines(found.libraries), *engine_lines(found.engines),
         *to_do_lines(advice), "", *textwrap.wrap(end, WIDTH),
     ]  # fmt: skip
 
@@ -61,6 +73,42 @@ def machine_lines(machine: Machine) -> list[str]:
         f"  Python   {machine.python}, {machine.executable}",
         f"  system   {machine.system}",
         f"  machine  {board}{machine.architecture}, {cores}, {machine.memory_bytes / 1e9:.1f} GB memory{free}",
+    ]
+
+
+def vitals_lines(vitals: Vitals) -> list[str]:
+    """Power, heat, and whether the owner's rules hold."""
+    now = vitals.conditions
+    battery = f"{now.battery_percent or 0:.0f} %, {'plugged in' if now.plugged else 'not plugged in'}"
+    told = {
+        "temperature": "" if now.temperature_c is None else f"{now.temperature_c:.1f} °C",
+        "battery": battery if now.battery else "" if "battery" in now.unknown else "none",
+        "network": now.network or "",
+        "memory": "" if now.free_memory is None else f"{in_units(now.free_memory)} free",
+        "disk": "" if now.free_disk is None else f"{in_units(now.free_disk)} free",
+        "other programs": "" if now.busy is None else f"{now.busy:.0%} of the processor",
+        "today": f"{now.rounds_today} rounds, {now.joules_today:.0f} J",
+    }
+    lines = [_power_line(reading) for reading in vitals.power]
+    if not any(reading.covers in ("board", "processor") and not reading.problem for reading in vitals.power):
+        guess = f"estimated: {vitals.estimate}, {vitals.error:.0%} up or down" if vitals.estimate else "not told"
+        lines.append(f"no sensor of the processor: joules are {guess}")
+    lines += [f"{what:<15} {text or now.unknown.get(what, 'not known')}" for what, text in told.items()]
+    rules = [f"does not hold   {text}" for text in vitals.broken] or ["all hold, or none are given"]
+    return ["", "Power and heat", *_wrapped(lines), "", "The owner's rules", *_wrapped(rules)]
+
+
+def _power_line(reading: PowerReading) -> str:
+    if reading.watts is None:
+        return f"{reading.source} ({reading.covers}): {reading.problem}"
+    return f"{reading.source} ({reading.covers}): {reading.watts:.2f} W now, measured"
+
+
+def _wrapped(texts: Sequence[str]) -> list[str]:
+    return [
+        line
+        for text in texts
+        for line in textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="    ", drop_whitespace=True)
     ]
 
 

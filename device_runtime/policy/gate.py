@@ -36,6 +36,11 @@ class Gate:
         """Why a plan of this kind is not taken; empty if it is."""
         return self._text(OF_DEPLOYMENT if kind == "deploy" else None)
 
+    def reasons(self) -> list[str]:
+        """Every rule that does not hold, in words."""
+        with self._lock:
+            return [each.text for each in self._broken]
+
     def news(self) -> bool:
         """Whether other rules are broken than when this was asked last; a number that moved is no news."""
         with self._lock:

@@ -98,7 +98,9 @@ def _battery(rules: Rules, now: Conditions, held: bool) -> str:
     if now.battery_percent is None:
         return _not_known(now, "battery")
     least = min(100.0, rules.min_battery + (BACK_PERCENT if held else 0))
-    return "" if now.battery_percent >= least else f"battery at {now.battery_percent:.0f} %, {least:.0f} % is asked for"
+    again = f" and {least:.0f} % to go on" if held else ""
+    text = f"battery at {now.battery_percent:.0f} %, {rules.min_battery:.0f} % is asked for{again}"
+    return "" if now.battery_percent >= least else text
 
 
 def _temperature(rules: Rules, now: Conditions, held: bool) -> str:
@@ -107,7 +109,9 @@ def _temperature(rules: Rules, now: Conditions, held: bool) -> str:
     if now.temperature_c is None:
         return _not_known(now, "temperature")
     most = rules.max_temp_c - (BACK_C if held else 0)
-    return "" if now.temperature_c <= most else f"{now.temperature_c:.0f} °C, up to {most:.0f} °C is allowed"
+    again = f" and {most:.0f} °C to go on" if held else ""
+    text = f"{now.temperature_c:.0f} °C, up to {rules.max_temp_c:.0f} °C is allowed{again}"
+    return "" if now.temperature_c <= most else text
 
 
 def _network(rules: Rules, now: Conditions, _held: bool) -> str:

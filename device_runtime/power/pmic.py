@@ -10,10 +10,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from device_runtime.host import Host, SensorError
+from device_runtime.host import Host, SensorError, board_model
 from device_runtime.power.sensor import Part, believable
 
 COMMAND = ("vcgencmd", "pmic_read_adc")
+BOARDS = ("Raspberry Pi 5", "Raspberry Pi Compute Module 5")
+ADVICE = "its command is in the package raspi-utils, and needs the group video: sudo usermod -aG video $USER"
 GAIN, OFFSET_WATTS = 1.1451, 0.5879
 MOST_WATTS = 30.0  # its supply gives 27 W
 # " VDD_CORE_A current(7)=0.75012000A", "VDD_CORE_V volt(15)=0.86173300V"; older firmware prints no "current(7)"
@@ -37,13 +39,18 @@ class PmicSensor:
 
 
 def find(host: Host) -> PmicSensor | None:
-    """The sensor, if this is a board with such a chip."""
-    if not host.command(COMMAND[0]):
+    """The sensor, if this is a board with such a chip.
+
+    Raises:
+        SensorError: it is, and the chip does not answer.
+    """
+    if not board_model(host).startswith(BOARDS):
         return None
     try:
         rails_watts(host.run(COMMAND))
-    except SensorError:  # an earlier Pi: vcgencmd is there and knows no such command
-        return None
+    except SensorError as error:
+        message = f"Pi 5 PMIC: {error}; {ADVICE}"
+        raise SensorError(message) from None
     return PmicSensor(host)
 
 

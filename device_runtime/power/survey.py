@@ -8,14 +8,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from device_runtime.host import Host, SensorError
+from device_runtime.host import Host, SensorError, board_model
 from device_runtime.power import battery, hwmon, nvml, pmic, rapl
 from device_runtime.power.battery import Unit
 from device_runtime.power.estimate import Estimate, estimate_for
 from device_runtime.power.sensor import Sensor
 from mas_edge.protocol.errors import DeviceError
-
-MODEL = "/proc/device-tree/model"
 
 
 class PowerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,11 +74,3 @@ def _estimate(host: Host, settings: PowerSettings) -> Estimate | None:
     if settings.watts_per_core:
         return Estimate(settings.watts_per_core, settings.error, "the owner's measurement")
     return estimate_for(board_model(host), platform.machine())
-
-
-def board_model(host: Host) -> str:
-    """Such as "Raspberry Pi Zero 2 W Rev 1.0"; empty if the board does not say."""
-    try:
-        return host.text(MODEL)
-    except SensorError:
-        return ""

@@ -131,7 +131,16 @@ def test_a_command_that_fails_or_hangs_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "vcgencmd").write_text("#!/bin/sh\nexec /bin/sleep 60\n")
     with pytest.raises(SensorError, match=r"no answer in 0\.05 s"):
         host.run(pmic.COMMAND, limit_s=0.05)
-    assert pmic.find(Host(search_path="/nonexistent")) is None
+
+
+def test_a_pi_5_whose_chip_does_not_answer_says_what_to_do_and_another_board_is_not_asked(tmp_path: Path) -> None:
+    host = host_of("raspberry-pi-5", tmp_path)
+    install(tmp_path / "bin", "vcgencmd", "Can't open device file: /dev/vcio", code=255)
+    (problem,) = found(host).problems
+    assert "ended with 255: Can't open device file" in problem
+    assert "sudo usermod -aG video" in problem
+    write(host.root, "/proc/device-tree/model", "Orange Pi 5")
+    assert found(host).problems == []
 
 
 # ---------------------------------------------------------------- batteries

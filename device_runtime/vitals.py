@@ -1,0 +1,90 @@
+"""What the board says of itself now: power, heat, battery, network, and whether its owner's rules hold."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from device_runtime.host import Host, SensorError
+from device_runtime.policy.file import Policy
+from device_runtime.policy.rules import Conditions
+from device_runtime.policy.watch import Watch
+from device_runtime.power import battery
+from device_runtime.power.sensor import Part, Sensor
+from device_runtime.power.survey import survey
+
+# Between the two readings of a sensor that counts joules: long enough for the slowest to move.
+APART_S = 1.0
+TERMUX_ADVICE = (
+    "battery and network of a phone: pkg install termux-api, and install the app Termux:API from where Termux came from"
+)
+
+
+class PowerReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One sensor now."""
+
+    source: str
+    covers: Part
+    watts: float | None = None
+    problem: str = ""
+
+
+class Vitals(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the sensors and the owner's rules say at one moment."""
+
+    power: Sequence[PowerReading]
+    estimate: str  # how joules are guessed where nothing measures; "" if they are not
+    error: float  # of the estimate, relative
+    conditions: Conditions
+    broken: Sequence[str]  # rules that do not hold now
+    advice: Sequence[str]  # one line each
+
+
+def take(host: Host, policy: Policy, state: Path) -> Vitals:
+    """Ask every sensor twice, a second apart; ``state``: the device's directory, for its disk and its day so far."""
+    found = survey(host, policy.power)
+    watch = Watch(policy.rules, state if state.is_dir() else Path.cwd(), host)
+    watch.look()
+    power = readings(found.sensors, APART_S)
+    conditions = watch.look()  # what others take of the processor shows from the second look on
+    advice = list(found.problems)
+    if _is_termux() and not host.command(battery.COMMAND):
+        advice.append(TERMUX_ADVICE)
+    return Vitals(
+        power=power, estimate=found.estimate.source if found.estimate else "",
+        error=found.estimate.error if found.estimate else 0.0, conditions=conditions,
+        broken=watch.gate.reasons(), advice=advice,
+    )  # fmt: skip
+
+
+def readings(sensors: Sequence[Sensor], apart_s: float) -> list[PowerReading]:
+    """The power that each sensor measures; one that counts is read twice."""
+    first = [_read(sensor) for sensor in sensors]
+    began = time.monotonic()
+    time.sleep(apart_s)
+    told = []
+    for sensor, before in zip(sensors, first, strict=True):
+        now = _read(sensor)
+        passed = time.monotonic() - began
+        if isinstance(before, float) and isinstance(now, float):
+            watts = now if sensor.kind == "watts" else (now - before) / passed
+            told.append(PowerReading(source=sensor.source, covers=sensor.covers, watts=watts))
+        else:
+            problem = next(str(each) for each in (now, before) if not isinstance(each, float))
+            told.append(PowerReading(source=sensor.source, covers=sensor.covers, problem=problem))
+    return told
+
+
+def _read(sensor: Sensor) -> float | SensorError:
+    try:
+        return float(sensor.read())
+    except SensorError as error:
+        return error
+
+
+def _is_termux() -> bool:
+    return "com.termux" in os.environ.get("PREFIX", "")
