@@ -15,10 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from mas_edge.chaos.fleet import ORCHESTRATOR, Ground, MortalFleet
 from mas_edge.chaos.invariants import Verdict, check_run
 from mas_edge.chaos.nursery import Nursery
+from mas_edge.chaos.proxy import KINDS, Faults, Proxy
 from mas_edge.chaos.witness import Witness
 from mas_edge.orchestrator.broker import ManagedBroker
 
@@ -60,6 +62,13 @@ def draw_kills(seed: int, names: Sequence[str], count: int) -> list[Kill]:
     ]
 
 
+class Recovery(NamedTuple):
+    """Seconds from a fault (of a process: from being started again) until its victim was heard of again."""
+
+    kind: str
+    seconds: float
+
+
 @dataclass
 class Run:
     """One job that was done with, and what was found."""
@@ -68,33 +77,47 @@ class Run:
     verdict: Verdict
     seconds: float
     kills: list[str] = field(default_factory=list)  # those that hit, in order
+    faults: dict[str, int] = field(default_factory=dict)  # of the proxy, by kind
+    recoveries: list[Recovery] = field(default_factory=list)
 
     @property
     def line(self) -> str:
         """One line for people."""
         found = self.verdict
         text = f"seed {self.seed}: {len(self.kills)} kills ({', '.join(self.kills)}) in {self.seconds:.1f} s; "
+        if self.faults:
+            text += f"packets: {', '.join(f'{count} {kind}' for kind, count in sorted(self.faults.items()))}; "
         text += f"{found.updates} updates, {found.refolded} rounds folded again, {found.retrained} trainings repeated"
         return text + "".join(f"\n  PROBLEM: {problem}" for problem in found.problems)
 
 
-def kill_anywhere(ground: Ground, nursery: Nursery, directory: Path, seed: int, count: int = 6) -> Run:
-    """Run the job below ``directory`` with ``count`` kills drawn from ``seed``, and hold it to the invariants."""
+def kill_anywhere(
+    ground: Ground, nursery: Nursery, directory: Path, seed: int, count: int = 6, faults: Faults | None = None,
+    told: Callable[[str], None] = lambda _: None,
+) -> Run:  # fmt: skip
+    """Run the job below ``directory`` with ``count`` kills drawn from ``seed``, and hold it to the invariants.
+
+    With ``faults`` every process reaches the broker through a proxy that spoils packets, by the same seed. ``told``
+    hears of each kill.
+    """
     directory.mkdir(parents=True)
     began = time.monotonic()
     with (
         ManagedBroker(directory) as broker,
-        MortalFleet(ground, nursery, directory, {"": broker.url}) as fleet,
+        Proxy(broker.url, faults or Faults(), seed) as proxy,
+        MortalFleet(ground, nursery, directory, {"": proxy.url if faults else broker.url}) as fleet,
         Witness(broker.url, ground.job.fleet) as witness,
     ):
         ground.furnish(directory)
         fleet.start_all()
-        reaper = Reaper(fleet, broker, witness)
+        reaper = Reaper(fleet, broker, witness, told)
         problems = reaper.work(draw_kills(seed, (BROKER, *fleet.names), count))
         fleet.kill_all()
         verdict = check_run(fleet, witness)
     verdict.problems[:0] = problems
-    return Run(seed, verdict, time.monotonic() - began, reaper.hit)
+    recoveries = [*reaper.recoveries(), *(Recovery("connection cut", seconds) for seconds in proxy.recoveries)]
+    spoilt = {kind: proxy.counts[kind] for kind in KINDS if proxy.counts[kind]}
+    return Run(seed, verdict, time.monotonic() - began, reaper.hit, spoilt, recoveries)
 
 
 class Reaper:
@@ -109,6 +132,7 @@ class Reaper:
         self._witness = witness
         self._told = told
         self._back: dict[str, float] = {}  # by victim, when it is started again
+        self._returned: list[tuple[str, float]] = []  # who was started again, and when; the broker when it was killed
 
     def work(self, kills: Sequence[Kill], patience_s: float = PATIENCE_S) -> list[str]:
         """Carry out the kills, then wait for the end of the job; returns what went wrong, in words."""
@@ -128,6 +152,16 @@ class Reaper:
         words = "; ".join(f"{name}: {self._fleet.last_line(name)}" for name in self._fleet.names)
         return [f"not done {patience_s:g} s after the last kill, {stands}; {words}"]
 
+    def recoveries(self) -> list[Recovery]:
+        """How long each victim was not heard of after it had been started again."""
+        found = []
+        for victim, since in self._returned:
+            first = self._witness.first_word("" if victim in (BROKER, ORCHESTRATOR) else victim, since)
+            if first is not None:
+                kind = victim if victim in (BROKER, ORCHESTRATOR) else "device"
+                found.append(Recovery(f"{kind} killed", first - since))
+        return found
+
     def _heard(self, count: int) -> bool:
         return self._witness.count >= count
 
@@ -138,6 +172,7 @@ class Reaper:
         if kill.victim == BROKER:
             if (pid := self._broker.pid) is not None:
                 os.kill(pid, signal.SIGKILL)  # its supervisor starts it again
+                self._returned.append((BROKER, time.monotonic()))
                 self._note(BROKER)
         elif self._fleet.alive(kill.victim):
             self._fleet.kill(kill.victim)
@@ -153,6 +188,7 @@ class Reaper:
         while not condition() and not self._done() and (now := time.monotonic()) < until:
             for name in [name for name, due in self._back.items() if now >= due]:
                 del self._back[name]
+                self._returned.append((name, now))
                 self._fleet.start(name)
             if ORCHESTRATOR not in self._back and self._fleet.code(ORCHESTRATOR) == NO_BROKER:
                 self._back[ORCHESTRATOR] = now + 1.0  # as a service unit does

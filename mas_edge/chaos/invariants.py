@@ -8,6 +8,7 @@
    the updates need not be believed: each is looked up by its digest.
 5. Each update is what an undisturbed device would have sent: its training is done again from the weights, the program
    and the settings of its plan. This also holds a training that was resumed from a checkpoint to one that was not.
+6. No round lasted longer than its deadline, counted from when the orchestrator opened it or took it up again.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from mas_edge.chaos.witness import Witness
 from mas_edge.federation.aggregate import Accumulator
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.orchestrator.store import Store
+from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.artifact import digest_of
 from mas_edge.protocol.errors import EdgeError
 from mas_edge.protocol.messages import Offer, Plan
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import Vector, gather, pack, sent_layout, unpack
+
+CLOSING_S = 5.0  # after its deadline a round is aggregated and written down; a loaded disk takes seconds to sync
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Verdict:
     updates: int = 0
     refolded: int = 0  # rounds whose weights were folded again
     retrained: int = 0  # updates that were trained again
+    longest_round_s: float = 0.0
 
 
 def check_run(fleet: MortalFleet, witness: Witness, *, retrain: bool = True) -> Verdict:
@@ -52,6 +57,7 @@ def check_run(fleet: MortalFleet, witness: Witness, *, retrain: bool = True) -> 
     offers = _accepted(fleet.state, snapshot.rounds)
     _count_once(snapshot.rounds, offers, verdict)
     _nothing_lost(witness, offers, verdict)
+    _in_time(snapshot, verdict)
     artifacts = _Artifacts(fleet)
     for record in snapshot.rounds:
         if record.kind == "train" and record.weights:
@@ -85,6 +91,16 @@ def _nothing_lost(witness: Witness, offers: Mapping[str, list[Offer]], verdict: 
     held = {(round_id, offer.sender) for round_id, accepted in offers.items() for offer in accepted}
     for round_id, device in sorted(witness.accepted - held):
         verdict.problems.append(f"{round_id}: {device} was told that its report counts, and the store lacks it")
+
+
+def _in_time(snapshot: Snapshot, verdict: Verdict) -> None:
+    deadline = snapshot.job.federation.deadline_s
+    verdict.longest_round_s = max((record.wall_seconds for record in snapshot.rounds), default=0.0)
+    for record in snapshot.rounds:
+        if record.wall_seconds > deadline + CLOSING_S:
+            verdict.problems.append(
+                f"{record.round_id}: lasted {record.wall_seconds:.1f} s with a deadline of {deadline:g} s"
+            )
 
 
 class _Artifacts:

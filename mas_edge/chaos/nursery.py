@@ -36,6 +36,7 @@ PRELOADED = (
     "device_runtime.engines.onnx_engine", "device_runtime.engines.torch_engine",
 )  # fmt: skip
 _MAINS = {"mas-edge": "mas_edge.cli", "mas-edge-device": "device_runtime.cli"}
+_OVER = "the process that starts the others has ended; look at what it printed"
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux; elsewhere children see their broker go, and nothing more
 
 
@@ -96,6 +97,7 @@ class Nursery:
         self._started: dict[str, int] = {}  # by ticket, the pid of a child that nobody has asked for yet
         self._changed = threading.Condition()
         self._tickets = 0
+        self._over = False
 
     def __enter__(self) -> Nursery:
         command = [sys.executable, "-m", "mas_edge.chaos.nursery", *([str(self._job_file)] if self._job_file else [])]
@@ -127,12 +129,13 @@ class Nursery:
             with self._ordering:
                 _write(self._pipe(), order)
         except OSError:
-            message = "the process that starts the others has ended; look at what it printed"
-            raise ServerError(message) from None
+            raise ServerError(_OVER) from None
         with self._changed:
-            if not self._changed.wait_for(lambda: ticket in self._started, PATIENCE_S):
+            if not self._changed.wait_for(lambda: ticket in self._started or self._over, PATIENCE_S):
                 message = f"{name} was not started within {PATIENCE_S:g} s; is this machine overloaded?"
                 raise ServerError(message)
+            if ticket not in self._started:
+                raise ServerError(_OVER)
             child = self._child(self._started.pop(ticket))
             child.name = name
             return child
@@ -159,6 +162,8 @@ class Nursery:
                     self._child(said["pid"]).on_end(said["code"])
                 self._changed.notify_all()
         with self._changed:
+            self._over = True
+            self._changed.notify_all()
             for child in self._children.values():
                 if child.code is None:
                     child.on_end(-signal.SIGKILL)

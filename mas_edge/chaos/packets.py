@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONNECT, PUBLISH, PUBACK = 1, 3, 4
+CONNECT, CONNACK, PUBLISH, PUBACK = 1, 2, 3, 4
 FIVE = 5
 # The largest packet that is let through: twice what the managed broker takes. More is not one of ours.
 MAX_PACKET_BYTES = 2 * 1024 * 1024
@@ -44,6 +44,16 @@ def version_of(connect: bytes) -> int:
     start = _header_size(connect)
     name = int.from_bytes(connect[start : start + 2], "big")
     return connect[start + 2 + name]
+
+
+def client_of(connect: bytes, version: int) -> str:
+    """The name that a CONNECT gives its client."""
+    start = _header_size(connect)
+    place = start + 2 + int.from_bytes(connect[start : start + 2], "big") + 4  # version, flags, keep-alive
+    if version == FIVE:
+        length, used = _length(connect[place:])
+        place += length + used
+    return connect[place + 2 : place + 2 + int.from_bytes(connect[place : place + 2], "big")].decode(errors="replace")
 
 
 @dataclass(frozen=True)

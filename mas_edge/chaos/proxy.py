@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from device_runtime.edge.address import parse_url
 from mas_edge.chaos.packets import (
+    CONNACK,
     CONNECT,
     FIVE,
     PUBACK,
@@ -24,6 +25,7 @@ from mas_edge.chaos.packets import (
     Malformed,
     Publish,
     Splitter,
+    client_of,
     kind_of,
     parse_publish,
     version_of,
@@ -62,7 +64,7 @@ class Proxy:
 
     ``faults`` may be replaced at any time. ``counts``: how often each fault (and ``limit``) happened; ``passed`` counts
     the packets, ``acknowledged`` the PUBACKs of either side. ``told`` is called with (time, kind) of each fault, on the
-    proxy's thread.
+    proxy's thread. ``recoveries``: for each cut, the seconds until the same client was let in again.
 
     Raises:
         BrokerError: ``url`` is malformed.
@@ -73,6 +75,7 @@ class Proxy:
     ) -> None:
         self.faults = faults
         self.counts: Counter[str] = Counter()
+        self.recoveries: list[float] = []
         self.port = 0
         self._address = parse_url(url)
         self._draw = random.Random(seed)  # noqa: S311 - not for secrets
@@ -81,6 +84,7 @@ class Proxy:
         self._ready = threading.Event()
         self._stop = asyncio.Event()
         self._pairs: set[_Pair] = set()
+        self._cut: dict[str, float] = {}  # by client, when it was cut off
         self._thread = threading.Thread(target=self._run, name="fault proxy", daemon=True)
 
     @property
@@ -166,6 +170,9 @@ class Proxy:
         kind = kind_of(packet)
         if kind == CONNECT:
             pair.version = version_of(packet)
+            pair.client = client_of(packet, pair.version)
+        elif kind == CONNACK and pair.client in self._cut:
+            self.recoveries.append(time.monotonic() - self._cut.pop(pair.client))
         self.counts["passed"] += 1
         self.counts["acknowledged"] += kind == PUBACK
         if self.faults.limit_bytes and len(packet) > self.faults.limit_bytes:
@@ -205,6 +212,7 @@ class Proxy:
             case "corrupt":
                 way.send(replace(publish, payload=self._corrupted(publish.payload)).packet())
             case "cut":
+                self._cut[pair.client] = time.monotonic()
                 pair.close()
 
     def _corrupted(self, payload: bytes) -> bytes:
@@ -224,6 +232,7 @@ class _Pair:
 
     def __init__(self, *writers: asyncio.StreamWriter) -> None:
         self.version = FIVE
+        self.client = ""
         self.closed = False
         self._writers = writers
 

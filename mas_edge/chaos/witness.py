@@ -25,7 +25,8 @@ from mas_edge.protocol.topics import Topics
 
 CONNECT_S = 30.0  # a broker answers in 0.1 s; on a machine that is busy with other runs it takes longer
 
-Heard = tuple[float, str, FromDevice | FromOrchestrator]  # when (monotonic), the device it is about, the message
+# When (monotonic), the device whose topic it was ("" = everybody's), the message
+Heard = tuple[float, str, FromDevice | FromOrchestrator]
 
 
 class Witness:
@@ -43,8 +44,9 @@ class Witness:
         self._heard: list[Heard] = []
         self._changed = threading.Condition()
         self._link = Link(url, f"witness-{secrets.token_hex(4)}", self._on_event)
-        for leaf in ("cmd", "rsp"):
+        for leaf in ("cmd", "rsp", "birth"):
             self._link.subscribe(self._topics.every(leaf))
+        self._link.subscribe(self._topics.command_all)
 
     def __enter__(self) -> Witness:
         self._link.start()
@@ -64,19 +66,24 @@ class Witness:
         with self._changed:
             return self._heard[first:]
 
+    def first_word(self, device: str, after: float) -> float | None:
+        """When ``device`` ("" = the orchestrator) first said something later than ``after``; None if it has not."""
+        with self._changed:
+            for time_, about, said in self._heard:
+                if time_ > after and (said.sender == device if device else said.sender != about):
+                    return time_
+        return None
+
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until a condition on what was heard holds, at most ``timeout_s`` seconds; returns whether it does."""
         with self._changed:
             return self._changed.wait_for(condition, max(0.0, timeout_s))
 
     def _on_event(self, event: Event) -> None:
-        if not isinstance(event, Arrived):
+        if not isinstance(event, Arrived) or event.retained:  # what is retained was said by who may be dead now
             return
         try:
-            device, leaf = self._topics.sender(event.topic)
-            said = (
-                decode_from_orchestrator(event.payload) if leaf == "cmd" else decode_from_device(event.payload, device)
-            )
+            device, said = self._decoded(event)
         except ProtocolError:
             return  # spoilt on purpose: its receiver refuses it as well
         with self._changed:
@@ -86,3 +93,11 @@ class Witness:
             if isinstance(said, Plan):
                 self.plans.setdefault((said.round_id, device), said)
             self._changed.notify_all()
+
+    def _decoded(self, event: Arrived) -> tuple[str, FromDevice | FromOrchestrator]:
+        if event.topic == self._topics.command_all:
+            return "", decode_from_orchestrator(event.payload)
+        device, leaf = self._topics.sender(event.topic)
+        if leaf == "cmd":
+            return device, decode_from_orchestrator(event.payload)
+        return device, decode_from_device(event.payload, device)

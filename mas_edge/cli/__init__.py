@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from device_runtime.cli import execute, with_verbs
 
-VERBS = ("demo", "serve", "status", "fleet", "data", "simulate", "compare", "split", "export", "inspect", "doctor")
+VERBS = (
+    "demo", "serve", "status", "fleet", "data", "simulate", "compare", "split", "export", "inspect", "doctor", "chaos",
+)  # fmt: skip
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,94 @@
+"""A soak test: the job again and again on a private broker, with kills and spoilt packets, until time is up."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mas_edge.chaos.fleet import Ground
+from mas_edge.chaos.harness import Run, kill_anywhere
+from mas_edge.chaos.nursery import Nursery
+from mas_edge.chaos.proxy import Faults
+from mas_edge.protocol.errors import ServerError
+
+KILLS = 5  # a run: enough that two of them often overlap
+MOST = 0.02  # share of the packets that each kind of fault befalls at most: a bad mobile network, not a broken one
+MOST_CUT = 0.004  # some 500 packets pass in a small job: a cut or two
+
+
+def draw_faults(seed: int) -> Faults:
+    """The faults of one run: each kind with a rate of its own."""
+    draw = random.Random(f"faults {seed}")  # noqa: S311 - not for secrets
+    drop, delay, duplicate, reorder, truncate, corrupt = (draw.random() * MOST for _ in range(6))
+    return Faults(drop, delay, duplicate, reorder, truncate, corrupt, cut=draw.random() * MOST_CUT)
+
+
+def soak(
+    job_file: Path, data: Path, out: Path, minutes: float, seed: int, devices: Sequence[str] = (),
+    told: Callable[[str], None] = lambda _: None,
+) -> list[Run]:  # fmt: skip
+    """Run the job with faults for about ``minutes``, at least once; what it did is told line by line.
+
+    Everything lies below ``out``; of runs in which all held only the last is kept.
+
+    Raises:
+        JobError, DataError: the job file or the data folders are wrong.
+        DeviceError: the engine does not work here.
+        ServerError: ``out`` exists, or a process ended by itself; its run's folder is kept.
+        BrokerError: mosquitto is not installed.
+    """
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        message = f"{out} exists: choose another --out, or remove it"
+        raise ServerError(message) from None
+    ground = Ground(job_file, data, out / "prepared", devices)
+    ground.prepare()
+    until = time.monotonic() + 60 * minutes
+    runs: list[Run] = []
+    with Nursery(job_file) as nursery:
+        while not runs or time.monotonic() < until:
+            directory = out / f"seed-{seed + len(runs)}"
+            run = kill_anywhere(
+                ground, nursery, directory, seed + len(runs), KILLS, draw_faults(seed + len(runs)), told
+            )
+            runs.append(run)
+            told(run.line)
+            if not run.verdict.problems:
+                ground.keep_exports(directory)
+                shutil.rmtree(directory)
+    return runs
+
+
+def recovery_times(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """By kind of fault: how often it was recovered from, and the median and the worst time in seconds."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for recovery in (recovery for run in runs for recovery in run.recoveries):
+        times[recovery.kind].append(recovery.seconds)
+    return {
+        kind: {"count": len(found), "median_s": statistics.median(found), "worst_s": max(found)}
+        for kind, found in sorted(times.items())
+    }
+
+
+def summary_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """The soak test as plain JSON values."""
+    return {
+        "held": not any(run.verdict.problems for run in runs),
+        "recovery": recovery_times(runs),
+        "runs": [
+            {
+                "seed": run.seed, "seconds": run.seconds, "kills": run.kills, "faults": run.faults,
+                "problems": run.verdict.problems, "updates": run.verdict.updates,
+                "rounds_folded_again": run.verdict.refolded, "trainings_repeated": run.verdict.retrained,
+                "longest_round_s": run.verdict.longest_round_s,
+            }
+            for run in runs
+        ],
+    }  # fmt: skip
