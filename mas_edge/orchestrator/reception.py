@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from device_runtime.edge.artifacts import ArtifactStore
+from mas_edge.federation.doubts import Doubts
 from mas_edge.federation.registry import Registry
 from mas_edge.orchestrator.active import ActiveRound, check_counts
 from mas_edge.orchestrator.collection import Collection
@@ -21,6 +22,7 @@ from mas_edge.protocol.messages import (
     Commit,
     FromDevice,
     Offer,
+    Rebirth,
     Receipt,
     Refusal,
     Status,
@@ -51,6 +53,7 @@ class Reception:
         self._collection = Collection(artifacts)
         self._gate = Gate(limits or Limits())
         self._rounds: set[str] = set()  # that were open at the last look
+        self._doubts = Doubts()
 
     def on_arrived(self, topic: str, payload: bytes | memoryview, *, retained: bool, now: float) -> None:
         """Something came from a device; what is not as the contract says is ignored and logged, but not without end."""
@@ -84,7 +87,7 @@ class Reception:
                 self._warn(birth)
 
     def poll(self, now: float) -> None:
-        """Ask for what is missing of the uploads."""
+        """Ask for what is missing of the uploads, and whether those who are said to be gone are."""
         if self._desk.active.keys() != self._rounds:
             self._rounds = set(self._desk.active)
             self._gate.keep(self._rounds)
@@ -92,11 +95,13 @@ class Reception:
         for device, artifact, ranges, round_id in self._collection.poll(now):
             want = Want(**self._post.sender(), artifact=artifact, ranges=ranges)
             self._desk.tell(device, want, round_id)
+        for device in self._doubts.poll(now):
+            self._desk.tell(device, Rebirth(**self._post.sender()), None)
 
     @property
     def next_poll(self) -> float:
         """When ``poll`` may have something."""
-        return self._collection.next_poll
+        return min(self._collection.next_poll, self._doubts.next_poll)
 
     # ------------------------------------------------------------------ control
 
@@ -147,6 +152,8 @@ class Reception:
 
     def _on_birth(self, birth: Birth, *, retained: bool, now: float) -> None:
         came = self.registry.on_birth(birth, retained=retained)
+        if not retained:
+            self._doubts.found(birth.sender)
         self._save_device(birth)
         if retained or not came:
             return
@@ -167,7 +174,10 @@ class Reception:
             return
         if birth := self.registry.births.get(status.sender):
             self._save_device(birth)
-        if not status.online:
+        if status.online:
+            self._doubts.found(status.sender)
+        else:
+            self._doubts.lost(status.sender, now)
             self._complain(status.sender, f"{status.sender} left: {status.reason or 'no reason given'}", now, "info")
             for active in self._desk.active.values():
                 active.machine.on_lost(status.sender, now)
