@@ -31,7 +31,7 @@ ISSUED = "x-mas-edge-issued"  # in root and timestamp: when it was signed, secon
 # Eight runs of a job with four groups are 40 KB, a rotated root 3 KB: more is no metadata of ours.
 MAX_METADATA_BYTES = 1024 * 1024
 MAX_METADATA_FILES = 300  # a root for each rotation, and four more
-_FILE = re.compile(r"(\d{1,9}\.)?(root|timestamp|snapshot|targets|models)\.json")
+_FILE = re.compile(r"(\d{1,10}\.)?(root|timestamp|snapshot|targets|models)\.json")
 
 
 def signed_bytes(fleet: str, receiver: str, life: int, seq: int, plan: bytes) -> bytes:

@@ -1,0 +1,91 @@
+"""The root a device was handed, in a file of its own that no message changes: ``trust/root.json`` below the state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from device_runtime.trust.memory import write_whole
+from mas_edge.protocol.errors import DeviceError
+
+if TYPE_CHECKING:
+    from device_runtime.trust.verifier import Verifier
+
+ROOT = "root.json"
+MAX_ROOT_BYTES = 64 * 1024  # ten keyholders are 5 KB
+
+
+def has_trust(state: Path) -> bool:
+    """Whether this device takes signed plans only."""
+    return (state / "trust").exists()
+
+
+def install(state: Path, root: bytes) -> None:
+    """Trust ``root`` (the JSON of a TUF root, got from somebody who is to be believed) from now on.
+
+    Raises:
+        DeviceError: it is no root, this device trusts another one already, or the disk fails.
+    """
+    path = state / "trust" / ROOT
+    held = path.read_bytes() if path.exists() else None
+    if held == root:
+        return
+    if held is not None:
+        message = (
+            f"this device trusts another root already; delete {path.parent} to trust this one, or give another --state"
+        )
+        raise DeviceError(message)
+    _client().check_root(root)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{path.parent} cannot be made: {error.strerror}; choose another --state"
+        raise DeviceError(message) from None
+    write_whole(path, root)
+
+
+def read_root(place: Path) -> bytes:
+    """The root in a file, or in a folder: ``root.json`` or the first root of a signing repository.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    names = (ROOT, "1.root.json", "metadata/1.root.json")
+    found = [place] if place.is_file() else [place / name for name in names if (place / name).is_file()]
+    try:
+        data = found[0].read_bytes() if found else b""
+    except OSError as error:
+        message = f"{found[0]} cannot be read: {error.strerror}"
+        raise DeviceError(message) from None
+    if not 0 < len(data) <= MAX_ROOT_BYTES:
+        message = f"there is no root to trust at {place}: expected the file root.json of `mas-edge sign init`"
+        raise DeviceError(message)
+    return data
+
+
+def open_verifier(state: Path, fleet: str, name: str) -> Verifier | None:
+    """What opens signed plans for device ``name``; None where there is no trust.
+
+    Raises:
+        DeviceError: the trust directory cannot be used, or a package is missing.
+    """
+    if not has_trust(state):
+        return None
+    _client()
+    from device_runtime.trust.verifier import Verifier
+
+    return Verifier(state / "trust", fleet, name)
+
+
+def _client() -> ModuleType:
+    """The TUF client, imported where there is trust: it costs memory (see the guide)."""
+    try:
+        from device_runtime.trust import client
+    except ImportError:
+        message = (
+            "trusting signed plans needs the package tuf: pip install 'mas-edge[secure]' "
+            "(Termux: pkg install python-cryptography first)"
+        )
+        raise DeviceError(message) from None
+    return client

@@ -1,0 +1,68 @@
+"""Signing keys as files: Ed25519, PEM (PKCS#8), for the owner alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner
+
+from mas_edge.fleet.folder import write_private
+from mas_edge.protocol.errors import ServerError
+
+NAME = "x-mas-edge-name"  # a field of a public key: what people call it
+
+
+def new_key(path: Path) -> CryptoSigner:
+    """Make a key named as the file, and write it.
+
+    Raises:
+        ServerError: there is a file already, or it cannot be written.
+    """
+    if path.exists():
+        message = f"{path} exists: a key is never written over; move it away, or choose another place"
+        raise ServerError(message)
+    signer = _named(CryptoSigner.generate_ed25519(), path)
+    write_private(path, signer.private_bytes)
+    return signer
+
+
+def read_key(path: Path) -> CryptoSigner:
+    """The key in a file.
+
+    Raises:
+        ServerError: it cannot be read, or is none of ours.
+    """
+    try:
+        private = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        message = f"the signing key {path} cannot be used: {error}"
+        raise ServerError(message) from None
+    if not isinstance(private, Ed25519PrivateKey):
+        message = f"{path} is not a signing key: expected Ed25519, as `mas-edge sign init` makes them"
+        raise ServerError(message)
+    return _named(CryptoSigner(private), path)
+
+
+def read_keys(place: Path) -> list[CryptoSigner]:
+    """The keys in a file, or in all ``.pem`` files of a folder.
+
+    Raises:
+        ServerError: there are none, or one cannot be used.
+    """
+    found = [read_key(path) for path in (sorted(place.glob("*.pem")) if place.is_dir() else [place])]
+    if not found:
+        message = f"there is no signing key in {place}: expected .pem files of keyholders"
+        raise ServerError(message)
+    return found
+
+
+def name_of(signer: CryptoSigner) -> str:
+    """What people call a key."""
+    return str(signer.public_key.unrecognized_fields[NAME])
+
+
+def _named(signer: CryptoSigner, path: Path) -> CryptoSigner:
+    signer.public_key.unrecognized_fields[NAME] = path.stem
+    return signer
