@@ -1,0 +1,105 @@
+"""``mas-edge fleet`` and ``serve --fleet``: what the operator types and reads."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from device_runtime import identity
+from mas_edge.cli import main
+from mas_edge.orchestrator.broker.supervisor import free_port
+from mas_edge.protocol.enrolment import read_token
+from tests.e2e.fleet import job_text
+from tests.inbox import until
+
+Captured = pytest.CaptureFixture[str]
+
+
+def _init(folder: Path, *more: str) -> int:
+    ports = ("--port", str(free_port()), "--enrolment-port", str(free_port()))
+    return main(["fleet", "init", str(folder), "--host", "127.0.0.1", *ports, *more])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_fleet_from_its_making_to_a_revoked_device(tmp_path: Path, capsys: Captured) -> None:
+    folder = tmp_path / "fleet"
+    assert _init(folder, "--name", "watch") == 0
+    assert "keep a copy" in capsys.readouterr().out
+    assert main(["fleet", "invite", str(folder), "pi-1", "--hold"]) == 0
+    shown = capsys.readouterr()
+    (token,) = shown.out.splitlines()
+    assert shown.err.count("\n") > 10, "the QR code is missing"
+    command = [sys.executable, "-m", "mas_edge", "fleet", "serve", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
+        port = int(read_token(token).address.rpartition(":")[2])
+        until(lambda: _listens(port))
+
+        def approve(_: str) -> None:
+            mark = identity.fingerprint(tmp_path / "device")
+            assert main(["fleet", "list", str(folder)]) == 0
+            assert re.search(rf"^pi-1 +waiting +{mark[:16]}", capsys.readouterr().out, re.MULTILINE)
+            assert main(["fleet", "approve", str(folder), "pi-1", mark[:16]]) == 0
+
+        identity.join(tmp_path / "device", read_token(token), approve)
+        serving.send_signal(signal.SIGINT)
+        log = serving.communicate()[1]
+    assert serving.returncode == 0
+    assert "a certificate for pi-1" in log
+    assert token not in log
+    assert main(["fleet", "revoke", str(folder), "pi-1"]) == 0
+    capsys.readouterr()
+    main(["fleet", "list", str(folder)])
+    assert re.match(r"pi-1 +revoked", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["invite", "FLEET", "a/b"], "not a valid name"),
+        (["revoke", "FLEET", "nobody"], "no device 'nobody'"),
+        (["approve", "FLEET", "nobody", "0" * 16], "no device waits"),
+        (["list", "NOWHERE"], "there is no fleet"),
+        (["init", "FLEET", "--host", "h"], "holds a fleet already"),
+        (["init", "NEW", "--host", "h", "--days", "0"], "device_days"),
+        (["init", "NEW", "--host", "h", "--name", "a/b"], "not a valid name"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, capsys: Captured, words: list[str], answer: str) -> None:
+    folders = {"FLEET": str(tmp_path / "fleet"), "NOWHERE": str(tmp_path / "nowhere"), "NEW": str(tmp_path / "new")}
+    assert _init(tmp_path / "fleet") == 0
+    capsys.readouterr()
+    assert main(["fleet", *(folders.get(word, word) for word in words)]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert answer in line
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (["--listen", "0.0.0.0"], "spell out --insecure"),
+        (["--fleet", "FLEET"], "give both the same name"),
+        (["--fleet", "OWN", "--broker", "mqtt://127.0.0.1"], "speak TLS only"),
+        (["--fleet", "OWN", "--broker", "embedded"], "no access rules"),
+    ],
+)
+def test_serve_refuses_what_would_not_be_safe(
+    tmp_path: Path, capsys: Captured, mosquitto_is_here: None, options: list[str], answer: str
+) -> None:
+    _init(tmp_path / "fleet", "--name", "other")
+    _init(tmp_path / "own", "--name", "home")
+    (tmp_path / "job.toml").write_text(job_text("home"))
+    folders = {"FLEET": str(tmp_path / "fleet"), "OWN": str(tmp_path / "own")}
+    where = [str(tmp_path / "job.toml"), "--state", str(tmp_path / "state"), "--broker", "managed"]
+    capsys.readouterr()
+    assert main(["serve", *where, *(folders.get(option, option) for option in options)]) != 0
+    assert answer in capsys.readouterr().err.splitlines()[-1]
