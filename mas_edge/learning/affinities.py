@@ -92,6 +92,8 @@ def features(objective: Objective, feeds: Tensors) -> tuple[Tensor, Tensor]:
     return before, _gram(gradients) / _divisor(before)
 
 
+GRAM_BLOCKS = 32
+
 KINDS: dict[str, Callable[[Objective, Tensors], tuple[Tensor, Tensor]]] = {
     "lookahead": lookahead, "first_order": first_order, "features": features,
 }  # fmt: skip
@@ -102,7 +104,13 @@ def _encoder(objective: Objective) -> list[Entry]:
 
 
 def _gram(gradients: Tensor) -> Tensor:
-    return torch.mm(gradients, gradients.t())
+    """<g_i, g_j> of n gradients, [n, P] to [n, n], summed block by block.
+
+    A product of matrices adds up its P terms one after the other: with the squares of the diagonal, all above 0, its
+    rounding error grows with P (1.1e-5 of the result for 88,000 parameters; a 32nd of that in blocks).
+    """
+    blocks = torch.split(gradients, -(-gradients.shape[1] // GRAM_BLOCKS), dim=1)
+    return torch.stack([torch.mm(block, block.t()) for block in blocks]).sum(0)
 
 
 def _divisor(before: Tensor) -> Tensor:

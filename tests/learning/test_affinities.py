@@ -159,3 +159,20 @@ def test_no_pass_back_through_the_encoder_is_made_for_features() -> None:
     # Three dense heads of two convolutions; the encoder has eight, and is passed once for each of four tasks.
     assert passes_back("features") == 3 * 2
     assert passes_back("first_order") == passes_back("lookahead") == 3 * 2 + 4 * 8
+
+
+@pytest.mark.parametrize("kind", ["first_order", "features"])
+def test_the_sum_over_many_parameters_is_not_rounded_away(kind: Kind) -> None:
+    """One product of matrices is 1e-5 off at this size, which the check before a release refuses."""
+    size = 200_000
+    task = Task(name="a", kind="value", shape=[size], loss="l2", head=f"{OWN}:nothing")
+    job = replace(own_job("point", [task], [size]), affinity=Affinity(kind=kind))
+    feeds = {
+        "weights": torch.linspace(-1, 1, size), "x": torch.zeros(2, size), "y.a": torch.zeros(2, size),
+        "mask.a": torch.ones(2), "hyper": torch.tensor([0.1, 0.9, 0.0, 0.0]),
+    }  # fmt: skip
+    single, double = (
+        affinity(objective_of(job, build(job, ["a"])), {name: each.to(dtype) for name, each in feeds.items()})
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert float((single["affinity"] - double["affinity"]).abs() / double["affinity"].abs()) < 2e-6
