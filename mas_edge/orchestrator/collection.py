@@ -14,10 +14,12 @@ from mas_edge.protocol.transfer import Incoming
 MAX_CORRUPT = 5
 
 
-# Uploads that are asked for at a time. What is under way lies in the broker's memory while we are busy: six windows of
-# 1 MiB, however many devices are done at the same moment. One alone leaves us waiting for its next piece.
-MAX_ACTIVE = 6
-QUIET_S = 2.0  # an upload without a new piece for this long does not keep others waiting; a live one needs milliseconds
+# Uploads that are asked for at a time, of those whose pieces come one upon the other. What is under way lies in the
+# broker's memory while we are busy: three windows of 2 MiB, however many devices are done at the same moment.
+MAX_ACTIVE = 3
+# Without a piece for this long an upload is on a slow link: its pieces wait in the device, and it keeps nobody waiting.
+SLOW_S = 0.25
+SILENT_S = 2.0  # ... and for this long: another device that has the same weights is asked instead
 
 Want = tuple[str, str, list[tuple[int, int]], str]
 
@@ -30,8 +32,8 @@ class _Upload:
     incoming: Incoming
     corrupt: int = 0
 
-    def is_quiet(self, now: float) -> bool:
-        return self.incoming.begun and now - self.incoming.stalled_since > QUIET_S
+    def is_without_pieces(self, now: float, seconds: float) -> bool:
+        return self.incoming.begun and now - self.incoming.stalled_since >= seconds
 
 
 class Collection:
@@ -115,7 +117,7 @@ class Collection:
         self._now = now
         wants = []
         for upload in self._asked(now):
-            if len(upload.offers) > 1 and upload.is_quiet(now):
+            if len(upload.offers) > 1 and upload.is_without_pieces(now, SILENT_S):
                 upload.offers.append(upload.offers.pop(0))
                 upload.incoming.restart()
             if ranges := upload.incoming.poll(now):
@@ -132,12 +134,17 @@ class Collection:
     @property
     def next_poll(self) -> float:
         """When ``poll`` may have something."""
-        return min((upload.incoming.next_poll for upload in self._asked(self._now)), default=float("inf"))
+        asked = self._asked(self._now)
+        times = [upload.incoming.next_poll for upload in asked]
+        if len(asked) < len(self._uploads):  # then a turn comes when one of these turns out to be slow
+            slow = [upload.incoming.stalled_since + SLOW_S for upload in asked]
+            times += [each for each in slow if each > self._now]
+        return min(times, default=float("inf"))
 
     def _asked(self, now: float) -> list[_Upload]:
         """The uploads whose turn it is: those that began, and of the others, in order, as many as there is room for."""
         begun = [upload for upload in self._uploads.values() if upload.incoming.begun]
-        room = MAX_ACTIVE - sum(not upload.is_quiet(now) for upload in begun)
+        room = MAX_ACTIVE - sum(not upload.is_without_pieces(now, SLOW_S) for upload in begun)
         waiting = (upload for upload in self._uploads.values() if not upload.incoming.begun)
         return begun + [upload for upload, _ in zip(waiting, range(room), strict=False)]
 

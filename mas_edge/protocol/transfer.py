@@ -27,9 +27,9 @@ from mas_edge.protocol.artifact import (
 from mas_edge.protocol.errors import TransferError
 from mas_edge.protocol.messages import Manifest
 
-WINDOW_BYTES = 1024 * 1024  # 16 default chunks in flight; 8 already gave 82 MB/s through mosquitto
+WINDOW_BYTES = 2 * 1024 * 1024  # 8 of the largest chunks in flight: half of them are asked for while the others come
 START_CHUNKS = 4  # the first ask of a pull, before the link is known
-START_BYTES = 256 * 1024  # ... of large chunks fewer: 4 default ones, or one of the largest
+START_BYTES = 512 * 1024  # ... of large chunks fewer: two of the largest
 BROADCAST_WAIT = 2.0  # seconds until the broadcast must have begun: several times what the sender gathers for
 INITIAL_TIMEOUT = 2.0  # seconds of silence before anything was measured
 MIN_TIMEOUT = 0.5  # seconds; a busy single-board computer pauses this long without anything being lost
