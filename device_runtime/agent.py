@@ -16,6 +16,7 @@ from msgspec.structs import asdict, replace
 
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
 from device_runtime.pending import Finished, PendingOffers
+from device_runtime.trust.seals import SIGNED_ONLY, Seals
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.artifact import Buffer, check_digest, check_manifest, decode_chunk, digest_of
 from mas_edge.protocol.errors import DeviceError, EdgeError, TransferError, WeightsError
@@ -34,7 +35,9 @@ from mas_edge.protocol.messages import (
     Receipt,
     Refusal,
     Report,
+    SignedPlan,
     Want,
+    round_name,
 )
 from mas_edge.protocol.transfer import Incoming, Outgoing
 from mas_edge.protocol.weights import derive
@@ -122,7 +125,7 @@ class _Pending:
 class Agent:
     """One device. ``birth`` makes the birth message: it is called with (boot_id, seq) each time one is due.
 
-    ``unwilling`` says why the owner's rules forbid a plan of a kind now; empty if they do not.
+    ``unwilling`` says why the owner's rules forbid a plan of a kind now; empty if they do not. ``seals`` opens plans.
     """
 
     name: str
@@ -132,6 +135,7 @@ class Agent:
     offers: PendingOffers
     chunk_size: Callable[[int], int | None] = lambda size: None  # of an update of this size; None = as its size asks
     unwilling: Callable[[PlanKind], str] = lambda _kind: ""
+    seals: Seals = field(default_factory=Seals)
     _seq: int = 0
     _number: int = 0
     _errands: dict[str, _Errand] = field(default_factory=dict)
@@ -160,8 +164,12 @@ class Agent:
     def on_message(self, message: FromOrchestrator, now: float) -> list[Effect]:
         """A control message arrived."""
         match message:
+            case Plan() if self.seals.required:
+                return self._refuse_strange(message.job, message.round_id, SIGNED_ONLY)
             case Plan():
                 return self._on_plan(message, now)
+            case SignedPlan():
+                return self._on_signed(message, now)
             case Want():
                 return self._on_want(message, now)
             case Receipt():
@@ -235,6 +243,7 @@ class Agent:
     def in_use(self) -> set[str]:
         """The artifacts that must stay on disk."""
         used = {p.finished.manifest.artifact for p in self._pending.values() if p.finished.manifest}
+        used |= {artifact for artifact in self._downloads if self.seals.waits_for(artifact)}
         for errand in self._errands.values():
             used |= {manifest.artifact for manifest in _named(errand.plan)}
             if errand.plan.weights:
@@ -242,6 +251,26 @@ class Agent:
         return used
 
     # ------------------------------------------------------------------ plans
+
+    def _on_signed(self, signed: SignedPlan, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        try:
+            if metadata := self.seals.lacking(signed, self.store):
+                effects = self._begin(metadata, now)
+                if metadata.artifact in self._downloads:
+                    self.seals.wait(signed)
+                    return [*effects, *self._release()]
+            plan = self.seals.open(signed, self.store)
+        except EdgeError as error:
+            named = round_name(bytes(signed.plan))
+            return effects + (self._refuse_strange(named.job, named.round_id, str(error)) if named else [])
+        return effects + (self._on_plan(plan, now) if plan else [])
+
+    def _refuse_strange(self, job: str, round_id: str, reason: str) -> list[Effect]:
+        """Refuse what is not to be trusted, unless it speaks of a round that we do trust in."""
+        if round_id in self._errands or round_id in self._pending:
+            return []
+        return [Tell(Refusal(**self._sender(), job=job, round_id=round_id, reason=reason))]
 
     def _on_plan(self, plan: Plan, now: float) -> list[Effect]:
         if (plan.boot_id, plan.job, plan.round_id) in self._accepted:
@@ -352,6 +381,8 @@ class Agent:
             return [*self._abort(download, str(error)), *self._next_work()]
         del self._downloads[artifact]
         effects: list[Effect] = [Listen(artifact, False)]
+        for signed in self.seals.freed(artifact):
+            effects += self._on_signed(signed, now)
         for errand in self._errands_waiting_for(artifact):
             effects += self._fetch(errand, now)
         return effects
@@ -360,6 +391,7 @@ class Agent:
         """An artifact cannot be received: its errands are given up."""
         artifact = download.manifest.artifact
         waiting = self._errands_waiting_for(artifact)
+        self.seals.freed(artifact)  # dropped: they are said again
         del self._downloads[artifact]
         effects: list[Effect] = [Listen(artifact, False)]
         return effects + [effect for errand in waiting for effect in self._give_up(errand, reason)]
@@ -399,9 +431,15 @@ class Agent:
         errand = self._errands.pop(round_id, None)
         if errand is None:
             return []
-        effects: list[Effect] = [Interrupt(errand.number)] if errand.stage == "work" else []
-        for artifact in [a for a in self._downloads if not self._errands_waiting_for(a)]:
-            del self._downloads[artifact]  # what has come stays on disk and is used if it is wanted again
+        return [*([Interrupt(errand.number)] if errand.stage == "work" else []), *self._release()]
+
+    def _release(self) -> list[Effect]:
+        """Leave the downloads that nobody waits for; what has come stays on disk and is used if it is wanted again."""
+        effects: list[Effect] = []
+        for artifact in list(self._downloads):
+            if self._errands_waiting_for(artifact) or self.seals.waits_for(artifact):
+                continue
+            del self._downloads[artifact]
             effects.append(Listen(artifact, False))
         return effects
 

@@ -30,6 +30,8 @@ from device_runtime.policy.file import Policy
 from device_runtime.policy.watch import Watch
 from device_runtime.power.meter import Meter
 from device_runtime.power.survey import survey
+from device_runtime.trust.anchor import open_verifier
+from device_runtime.trust.seals import Seals
 from device_runtime.work import Bench, Outcome, Programs
 from mas_edge.protocol.artifact import HEADER_BYTES, chunk_size_for, encode_chunk
 from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError, TransferError
@@ -89,9 +91,10 @@ class Runtime:
         )  # fmt: skip
         self._told_memory = 0
         self._boot_id = uuid.uuid4().hex
+        self.verifier = open_verifier(settings.state, settings.fleet, settings.name)
         self.agent = Agent(
             settings.name, self._boot_id, self._birth, self._store, PendingOffers(settings.state / "pending"),
-            unwilling=self.watch.gate.why_not,
+            unwilling=self.watch.gate.why_not, seals=Seals(self.verifier),
         )  # fmt: skip
         gone = self._status(online=False, reason="connection lost")
         self._control = Link(

@@ -234,6 +234,7 @@ class Bench:
         began, cpu = time.monotonic(), time.thread_time()
         slots = Slots(self._deployed / check_name(plan.group, "group"))
         golden = self._store.read(plan.health.golden.artifact)
+        self._store.manifest(plan.program.artifact)  # what the disk damaged since it came does not get into a slot
         try:
             trial = slots.put_on_trial(self._store.path(plan.program.artifact), plan.format)
             health = check_health(trial, golden, plan.health.tolerance, plan.health.max_latency_s, self._data)

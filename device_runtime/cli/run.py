@@ -19,6 +19,7 @@ from device_runtime.memory import parse_size
 from device_runtime.policy.file import Policy, read_policy
 from device_runtime.policy.processor import apply
 from device_runtime.runtime import Runtime, Settings
+from device_runtime.trust.anchor import install, read_root
 from mas_edge.protocol.errors import DeviceError, MessageError
 from mas_edge.protocol.topics import check_name
 
@@ -59,6 +60,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="the owner's rules: when to train, and how much of the processor"
     )
+    parser.add_argument(
+        "--trust", type=Path, metavar="FILE",
+        help="take only plans that this root (of `mas-edge sign init`) leads to; once given, it stays so",
+    )  # fmt: skip
+    parser.add_argument(
+        "--metadata", default="", metavar="URL",
+        help="a web server with the folder `metadata` of the signing repository: a second way beside the broker",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="say what is going on")
 
 
@@ -89,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     state = args.state or default_state(args.name)
     # What is wrong with the command line is said before engines are tested.
     member = membership(args.name, args.fleet, args.broker, state)
+    if args.trust:
+        install(state, read_root(args.trust))
     data = open_data(args.data)
     choice = choose(args.engine, state, memory=args.memory)
     print(choice.line, flush=True)
@@ -97,6 +108,9 @@ def run(args: argparse.Namespace) -> int:
     stop = threading.Event()
     if member.identity is not None:
         threading.Thread(target=member.identity.keep_fresh, args=(stop,), name="certificate", daemon=True).start()
+    if runtime.verifier is not None and args.metadata:
+        asking = (args.metadata, stop)
+        threading.Thread(target=runtime.verifier.keep_fresh, args=asking, name="metadata", daemon=True).start()
     received: list[int] = []
 
     def leave(number: int, _frame: object) -> None:
