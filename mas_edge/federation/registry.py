@@ -13,6 +13,7 @@ class Registry:
 
     births: dict[str, Birth] = field(default_factory=dict)
     _statuses: dict[str, Status] = field(default_factory=dict)
+    _online: dict[str, Birth] = field(default_factory=dict)  # kept: it is asked for after every event
     _smallest: int = 0
 
     def on_birth(self, birth: Birth, *, retained: bool) -> bool:
@@ -28,6 +29,7 @@ class Registry:
             self._statuses[birth.sender] = Status(
                 sender=birth.sender, boot_id=birth.boot_id, seq=birth.seq, online=True
             )
+        self._note(birth.sender)
         return not retained or known is None or known.boot_id != birth.boot_id
 
     def on_status(self, status: Status) -> bool:
@@ -40,16 +42,23 @@ class Registry:
             return False
         before = self.is_online(status.sender)
         self._statuses[status.sender] = status
+        self._note(status.sender)
         return before != self.is_online(status.sender)
 
     def is_online(self, device: str) -> bool:
         """Whether the device is there, as far as the broker knows."""
-        status = self._statuses.get(device)
-        return device in self.births and status is not None and status.online
+        return device in self._online
 
     def online(self) -> dict[str, Birth]:
         """The births of the devices that are there."""
-        return {name: birth for name, birth in self.births.items() if self.is_online(name)}
+        return dict(self._online)
+
+    def _note(self, device: str) -> None:
+        birth, status = self.births.get(device), self._statuses.get(device)
+        if birth is not None and status is not None and status.online:
+            self._online[device] = birth
+        else:
+            self._online.pop(device, None)
 
     def packet_limit(self, device: str | None) -> int:
         """The largest packet that a device takes, or (None) that every device that was ever here takes; 0 = any."""

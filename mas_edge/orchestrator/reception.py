@@ -12,6 +12,7 @@ from mas_edge.orchestrator.collection import Collection
 from mas_edge.orchestrator.gate import Gate
 from mas_edge.orchestrator.limits import Limits
 from mas_edge.orchestrator.records import DeviceRecord
+from mas_edge.orchestrator.roster import Roster
 from mas_edge.orchestrator.rounds_desk import Outbox, RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import chunk_count, decode_chunk, from_ranges
@@ -51,6 +52,7 @@ class Reception:
         self._post = post
         self._topics = topics
         self._collection = Collection(artifacts)
+        self._roster = Roster(store, self._describe)
         self._gate = Gate(limits or Limits())
         self._rounds: set[str] = set()  # that were open at the last look
         self._doubts = Doubts()
@@ -82,7 +84,7 @@ class Reception:
     def review(self) -> None:
         """What can be made for devices has changed: write down what each is told."""
         for birth in self.registry.births.values():
-            self._save_device(birth)
+            self._roster.note(birth)
             if self.registry.is_online(birth.sender):
                 self._warn(birth)
 
@@ -95,13 +97,18 @@ class Reception:
         for device, artifact, ranges, round_id in self._collection.poll(now):
             want = Want(**self._post.sender(), artifact=artifact, ranges=ranges)
             self._desk.tell(device, want, round_id)
+        self._roster.poll(now)
         for device in self._doubts.poll(now):
             self._desk.tell(device, Rebirth(**self._post.sender()), None)
 
     @property
     def next_poll(self) -> float:
         """When ``poll`` may have something."""
-        return min(self._collection.next_poll, self._doubts.next_poll)
+        return min(self._collection.next_poll, self._doubts.next_poll, self._roster.next_poll)
+
+    def close(self) -> None:
+        """Write down what is still to be written of the devices."""
+        self._roster.flush()
 
     # ------------------------------------------------------------------ control
 
@@ -154,7 +161,7 @@ class Reception:
         came = self.registry.on_birth(birth, retained=retained)
         if not retained:
             self._doubts.found(birth.sender)
-        self._save_device(birth)
+        self._roster.note(birth)
         if retained or not came:
             return
         self._warn(birth)
@@ -173,7 +180,7 @@ class Reception:
         if not self.registry.on_status(status):
             return
         if birth := self.registry.births.get(status.sender):
-            self._save_device(birth)
+            self._roster.note(birth)
         if status.online:
             self._doubts.found(status.sender)
         else:
@@ -182,16 +189,14 @@ class Reception:
             for active in self._desk.active.values():
                 active.machine.on_lost(status.sender, now)
 
-    def _save_device(self, birth: Birth) -> None:
+    def _describe(self, birth: Birth) -> DeviceRecord:
         name = birth.sender
-        self._store.save_device(
-            DeviceRecord(
-                name=name, online=self.registry.is_online(name), engine=birth.engine, machine=birth.machine,
-                runtime=birth.runtime, last_seen=time.time(),
-                tasks={task: count.train for task, count in birth.tasks.items()},
-                problem=self._why_not(birth),
-                no_model=self._why_no_model(birth),
-            )
+        return DeviceRecord(
+            name=name, online=self.registry.is_online(name), engine=birth.engine, machine=birth.machine,
+            runtime=birth.runtime, last_seen=time.time(),
+            tasks={task: count.train for task, count in birth.tasks.items()},
+            problem=self._why_not(birth),
+            no_model=self._why_no_model(birth),
         )  # fmt: skip
 
     def _why_not(self, birth: Birth) -> str:

@@ -109,6 +109,7 @@ class Orchestrator:
                 self._step()
                 if self._failure is not None:
                     raise self._failure
+            self._reception.close()
         except DeviceError as error:  # this machine's disk: the artifact store is the devices' own
             raise ServerError(str(error)) from None
         finally:

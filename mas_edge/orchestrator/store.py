@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -182,10 +182,11 @@ class Store:
 
     # ------------------------------------------------------------------ devices and events
 
-    def save_device(self, record: DeviceRecord) -> None:
-        """Remember how a device was last seen."""
+    def save_devices(self, records: Sequence[DeviceRecord]) -> None:
+        """Remember how devices were last seen."""
+        rows = [(record.name, msgspec.json.encode(record)) for record in records]
         with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO devices VALUES (?, ?)", (record.name, msgspec.json.encode(record)))
+            db.executemany("INSERT OR REPLACE INTO devices VALUES (?, ?)", rows)
 
     def log(self, level: str, text: str) -> None:
         """Add a line to the event log."""

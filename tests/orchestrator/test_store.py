@@ -188,7 +188,7 @@ def test_a_reader_sees_the_last_whole_step_while_the_next_is_being_written(store
     store.open_round(spec(), "merge")
     store.accept(offer())
     store.save(replace(STATE, phase="split"), SPLIT)
-    store.save_device(DeviceRecord(name="pi-1", online=True))
+    store.save_devices([DeviceRecord(name="pi-1", online=True)])
     writer = sqlite3.connect(store.directory / "state.db", isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     writer.execute("DELETE FROM updates")
