@@ -95,16 +95,20 @@ def serve(state: Path, broker: str, floats: int, devices: int, rounds: int) -> N
 
 def _prepare(state: Path, floats: int, devices: int) -> None:
     """Write down a job whose only group is ready to train."""
-    layout, store = layout_of(floats), Store(state)
-    artifacts = ArtifactStore(state / "artifacts")
+    group, store = prepare_group(state, floats), Store(state)
+    store.begin(job(devices), JobState(run_id="bench-1", phase="groups", groups=[group]))
+    store.close()
+
+
+def prepare_group(state: Path, floats: int) -> GroupState:
+    """A group that is ready to train, its artifacts below ``state``."""
+    layout, artifacts = layout_of(floats), ArtifactStore(state / "artifacts")
     program = Program(1, "all", ["a", "b"], 1, [1], {}, layout, {}, engine=ENGINE)
     weights = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
-    group = GroupState(
+    return GroupState(
         name="all", tasks=["a", "b"], programs={ENGINE: artifacts.put(program_format.dump(program))},
         weights=artifacts.put(pack(layout, weights)), next_round=0, end_round=10**6, last_round=10**6,
     )  # fmt: skip
-    store.begin(job(devices), JobState(run_id="bench-1", phase="groups", groups=[group]))
-    store.close()
 
 
 # ---------------------------------------------------------------------------------------------------------- the device
@@ -157,13 +161,14 @@ def measure(folder: Path, floats: int, devices: int, rounds: int) -> Measured:
     with ExitStack() as stack:
         broker = stack.enter_context(ManagedBroker(folder))
         sizes = [str(n) for n in (floats, devices, rounds)]
-        server = stack.enter_context(_process(folder, "server", str(state), broker.url, *sizes))
+        server = stack.enter_context(process(folder, __file__, "server", str(state), broker.url, *sizes))
         pids = {"server": server.pid, "broker": broker.pid or 0}
         for name in names:
-            pids[name] = stack.enter_context(_process(folder, "device", str(folder / name), broker.url, name)).pid
-        _expect(server, "warm", folder)
+            child = stack.enter_context(process(folder, __file__, "device", str(folder / name), broker.url, name))
+            pids[name] = child.pid
+        expect(server, "warm", folder)
         before = {name: meter.taken(pid) for name, pid in pids.items()}
-        _expect(server, "done", folder)
+        expect(server, "done", folder)
         after = {name: meter.taken(pid) for name, pid in pids.items()}
     cpu = {name: (after[name].cpu_s - before[name].cpu_s) / rounds for name in pids}
     memory = {name: after[name].peak_mb for name in pids}
@@ -186,11 +191,12 @@ def round_times(state: Path) -> list[float]:
 
 
 @contextmanager
-def _process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def process(folder: Path, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a script as a child, its log in ``folder``; the end of its standard input tells it to go."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with (folder / f"{arguments[0]}.log").open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, __file__, *arguments],
+            [sys.executable, script, *arguments],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
         )  # fmt: skip
     try:
@@ -205,7 +211,8 @@ def _process(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.wait()
 
 
-def _expect(process: subprocess.Popen[str], word: str, folder: Path) -> None:
+def expect(process: subprocess.Popen[str], word: str, folder: Path) -> None:
+    """Wait for this line of the orchestrator's; end with its log if another comes."""
     line = process.stdout.readline().strip() if process.stdout else ""
     if line != word:
         sys.exit(f"the orchestrator said {line!r} instead of {word!r}:\n{(folder / 'server.log').read_text()[-2000:]}")
