@@ -6,6 +6,7 @@ allowed. Nothing here knows torch; functions are named as ``package:function`` a
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -105,6 +106,24 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     # A round waits so many times as long as its devices have lately taken; 0: always deadline_s
     deadline_factor: float = 3.0
     parallel_groups: bool = True
+    # Reports that come when their round has closed: refused, or folded into the round that is open then with the weight
+    # (1 + rounds late)**-staleness_power, up to max_staleness rounds.
+    late_updates: Literal["refuse", "fold"] = "refuse"
+    staleness_power: float = 0.5  # as in FedBuff (Nguyen et al. 2022)
+    max_staleness: int = 3
+    # buffered: ``concurrency`` devices train at any time, and every devices_per_round reports make new weights
+    mode: Literal["synchronous", "buffered"] = "synchronous"
+    concurrency: int = 0  # 0: devices_per_round * over_selection
+
+    @property
+    def folds_late(self) -> bool:
+        """Whether reports count when their round has closed; in buffered mode that is the point."""
+        return self.late_updates == "fold" or self.mode == "buffered"
+
+    @property
+    def slots(self) -> int:
+        """Devices that train a network at the same time in buffered mode."""
+        return self.concurrency or math.ceil(round(self.devices_per_round * self.over_selection, 6))
 
     @property
     def most_merge_rounds(self) -> int:
@@ -293,6 +312,16 @@ def _round_rules(f: Federation) -> list[_Rule]:
         (
             "federation.deadline_factor", f.deadline_factor, "0 (always deadline_s), or 1 to 100",
             f.deadline_factor == 0 or 1 <= f.deadline_factor <= 100,
+        ),
+        ("federation.staleness_power", f.staleness_power, "0 to 10", 0 <= f.staleness_power <= 10),
+        ("federation.max_staleness", f.max_staleness, "1 to 1000", 1 <= f.max_staleness <= 1000),
+        (
+            "federation.concurrency", f.concurrency, "0 (devices_per_round * over_selection), or 1 to 100000; buffered",
+            f.concurrency == 0 or (f.mode == "buffered" and 1 <= f.concurrency <= 100_000),
+        ),
+        (
+            "federation.max_staleness", f.max_staleness, "concurrency / devices_per_round or more: usual lateness",
+            f.mode != "buffered" or f.max_staleness * f.devices_per_round >= f.slots,
         ),
     ]  # fmt: skip
 

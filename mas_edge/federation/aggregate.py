@@ -23,7 +23,7 @@ class Accumulator:
         self._layout = layout
         self._places = layout.slices()
         self._sum = np.zeros(layout.size, np.float64)
-        self._weight: dict[str, int] = {}
+        self._weight: dict[str, float] = {}  # whole numbers unless late updates were folded
         self.count = 0
 
     def fold(self, update: Vector, samples: Mapping[str, int]) -> None:
@@ -32,15 +32,36 @@ class Accumulator:
         Raises:
             WeightsError: the vector has another length, or the device counts for nothing.
         """
+        self._fold(update, samples, None, 1.0)
+
+    def fold_late(self, update: Vector, samples: Mapping[str, int], base: Vector, now: Vector, scale: float) -> None:
+        """Add an update that began from the weights ``base``, as if it had begun from those of ``now``.
+
+        Both have the shape (layout.size,). It is moved to now + (update - base), and counts ``scale`` times as much as
+        its samples say (``mas_edge.federation.late``).
+
+        Raises:
+            WeightsError: as ``fold``.
+        """
+        self._fold(update, samples, (base, now), scale)
+
+    def _fold(
+        self, update: Vector, samples: Mapping[str, int], moved: tuple[Vector, Vector] | None, scale: float
+    ) -> None:
         sent, weights = sent_layout(self._layout, samples), part_weights(samples)
         if update.shape != (sent.size,) or weights[ENCODER] <= 0:
             message = f"update of shape {update.shape} with samples {dict(samples)}: expected {sent.size} numbers"
             raise WeightsError(message)
         for entry, source in zip(sent.entries, sent.slices().values(), strict=True):
             # One part at a time in float64: no second copy of the whole model.
-            self._sum[self._places[entry.name]] += update[source].astype(np.float64) * weights[entry.part]
-        for part, weight in weights.items():
-            self._weight[part] = self._weight.get(part, 0) + weight
+            place, part = self._places[entry.name], update[source].astype(np.float64)
+            if moved is not None:
+                base, now = moved
+                part += now[place]
+                part -= base[place]
+            self._sum[place] += part * (weights[entry.part] * scale)
+        for name, weight in weights.items():
+            self._weight[name] = self._weight.get(name, 0) + weight * scale
         self.count += 1
 
     def mean(self, previous: Vector) -> Vector:

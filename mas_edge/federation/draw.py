@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
@@ -18,12 +19,14 @@ class Moment(NamedTuple):
     busy: Collection[str]  # devices that are at work
     alone: bool  # whether no round is open
     side_by_side: int  # training rounds that are to open at this moment, this one among them
+    in_flight: int = 0  # late reports of this network that are still to come
 
 
 class Drawn(NamedTuple):
-    """The devices, by name; nobody: why not, in words for the log, or empty if another round has to close first."""
+    """The devices, by name. Where the round does not open: why, in words for the log, if that is for people."""
 
     devices: list[str]
+    opens: bool
     reason: str = ""
 
 
@@ -47,19 +50,24 @@ class Draw:
         """The devices of a round, of those that can serve it; nobody while there are not enough."""
         federation = self._job.federation
         if not moment.begun and len(there) < federation.min_devices:
-            return Drawn([], f"waiting for devices: {len(there)} of {federation.min_devices} are there")
+            return Drawn([], False, f"waiting for devices: {len(there)} of {federation.min_devices} are there")
         if work.kind != "train":
-            return Drawn(there, "" if there else f"{work.round_id}: waiting for a device")
+            return Drawn(there, bool(there), "" if there else f"{work.round_id}: waiting for a device")
         idle = [name for name in there if name not in moment.busy]
         full = min(len(there), federation.devices_per_round)
-        if not moment.alone and not (federation.parallel_groups and len(idle) >= full):
-            return Drawn([])  # groups train side by side only while each finds its full number of idle devices
-        if len(idle) < federation.min_reports:
+        if not moment.alone and not (federation.parallel_groups and len(idle) + moment.in_flight >= full):
+            return Drawn([], False)  # groups train side by side only while each finds its full number of idle devices
+        if len(idle) + moment.in_flight < federation.min_reports:
             least = federation.min_reports
-            return Drawn([], f"{work.round_id}: {len(idle)} of at least {least} devices are there")
+            return Drawn([], False, f"{work.round_id}: {len(idle)} of at least {least} devices are there")
+        return Drawn(self.fairly(work, idle, self._number(len(idle), moment)), True)
+
+    def _number(self, idle: int, moment: Moment) -> int:
+        federation = self._job.federation
         rounds = moment.side_by_side if federation.parallel_groups else 1
-        number = told(federation.devices_per_round, federation.over_selection, len(idle), rounds)
-        return Drawn(self.fairly(work, idle, number))
+        if federation.mode == "buffered":
+            return max(0, min(federation.slots - moment.in_flight, math.ceil(idle / max(rounds, 1))))
+        return told(federation.devices_per_round, federation.over_selection, idle, rounds)
 
     def fairly(self, work: RoundWork, idle: list[str], number: int) -> list[str]:
         """Up to ``number`` of the idle devices: those that served the network least so far."""

@@ -46,6 +46,7 @@ class RoundSpec:
     min_reports: int
     supplies: dict[str, str] = field(default_factory=dict)  # of the selected devices: the program or model each gets
     goal: int = 0  # reports that are enough; 0: those of all selected devices
+    late_count: bool = False  # reports of earlier rounds count for the goal and the minimum
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Round:
 
     spec: RoundSpec
     opened: float
+    late: int = 0  # reports of earlier rounds that came
     _participants: dict[str, _Participant] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,8 +63,13 @@ class Round:
 
     @property
     def reports(self) -> int:
-        """How many reports were accepted."""
-        return self._count("done")
+        """How many reports were accepted; with those of earlier rounds, if they count."""
+        return self._count("done") + (self.late if self.spec.late_count else 0)
+
+    @property
+    def enough(self) -> bool:
+        """Whether the goal is reached."""
+        return 0 < self.spec.goal <= self.reports
 
     @property
     def missing(self) -> int:
@@ -111,6 +118,10 @@ class Round:
         if device in self._participants:
             self._participants[device].stage = "done"
 
+    def on_late(self) -> None:
+        """A report of an earlier round was accepted."""
+        self.late += 1
+
     def on_lost(self, device: str, now: float) -> None:
         """The device's last will arrived."""
         participant = self._participants.get(device)
@@ -136,14 +147,14 @@ class Round:
                 participant.repeat = min(2 * participant.repeat, PLAN_REPEAT_MAX_S)
         return due
 
-    def outcome(self, now: float) -> Outcome | None:
-        """How the round ended, or None while it is open."""
-        waiting = self._count("told") + self._count("working")
-        if self.spec.goal and self.reports >= self.spec.goal:
+    def outcome(self, now: float, awaited: int = 0) -> Outcome | None:
+        """How the round ended, or None while it is open; ``awaited``: late reports that are still to come for it."""
+        waiting = self._count("told") + self._count("working") + (awaited if self.spec.late_count else 0)
+        if self.enough:
             return "complete"
         if waiting and now < self.deadline:
             return None
-        if self.reports < min(self.spec.min_reports, len(self._participants)) or not self.reports:
+        if self.reports < min(self.spec.min_reports, self.spec.goal or len(self._participants)) or not self.reports:
             return "abandoned"
         return "deadline" if waiting else "complete"
 

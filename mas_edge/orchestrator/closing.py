@@ -33,13 +33,14 @@ def found(job: Job, record: RoundRecord, store: Store) -> Found:
     stable = False
     if job.federation.merge_rounds == "auto" and record.group == MERGED and measures_affinity(job):
         stable = settled(job, [*store.records(), record])
-    return Found(losses=record.losses, task_weights=mean_task_weights(record.reports.values()), stable=stable)
+    return Found(losses=record.losses, task_weights=mean_task_weights(record.every_report), stable=stable)
 
 
 def announcement(record: RoundRecord) -> Iterator[tuple[str, str]]:
     """The lines of the log about a closed round: (level, text)."""
     losses = ", ".join(f"{task} {loss:.3f}" for task, loss in record.losses.items())
-    text = f"{record.round_id}: {record.outcome}, {len(record.reports)} of {len(record.selected)} reports"
+    late = f" and {len(record.late)} late ones" if record.late else ""
+    text = f"{record.round_id}: {record.outcome}, {len(record.reports)} of {len(record.selected)} reports{late}"
     level = "warning" if record.outcome == "abandoned" else "info"
     yield level, f"{text} in {record.wall_seconds:.1f} s{'; ' + losses if losses else ''}"
     for device, reason in record.refused.items():

@@ -122,7 +122,7 @@ def settled(job: Job, records: Sequence[RoundRecord]) -> bool:
     """Whether the split would be the same whichever rounds and devices had been drawn: the merged rounds can end."""
     tasks, groups = [task.name for task in job.tasks], job.federation.groups
     rounds: list[list[NDArray[np.float64]]] = [
-        [np.array(report.affinity, np.float64) for report in record.reports.values() if report.affinity is not None]
+        [np.array(report.affinity, np.float64) for report in record.every_report if report.affinity is not None]
         for record in records
         if record.group == MERGED and record.kind == "train" and record.outcome != "abandoned"
     ]

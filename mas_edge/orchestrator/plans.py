@@ -29,7 +29,7 @@ def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, supply:
     """
     base: dict[str, Any] = {
         **sender, "job": run_id, "round_id": work.round_id, "kind": work.kind, "group": group.name,
-        "tasks": group.tasks, "deadline_s": job.federation.deadline_s,
+        "tasks": group.tasks, "deadline_s": _deadline_s(job, work),
     }  # fmt: skip
     if work.kind == "deploy":
         if supply not in group.models or group.golden is None:
@@ -40,6 +40,13 @@ def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, supply:
     weights = Weights(manifest=group.weights, derive_from=group.derive_from)
     training = _training(job, work, group) if work.kind == "train" else None
     return Plan(**base, program=group.programs[supply], weights=weights, training=training)
+
+
+def _deadline_s(job: Job, work: RoundWork) -> float:
+    """When the device may give up: where late reports count, as many rounds later as they may be late."""
+    federation = job.federation
+    rounds = 1 + federation.max_staleness if federation.folds_late and work.kind == "train" else 1
+    return federation.deadline_s * rounds
 
 
 def artifacts_of(plan: Plan) -> list[tuple[ArtifactKind, Manifest]]:

@@ -7,9 +7,11 @@ import time
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.doubts import Doubts
 from mas_edge.federation.registry import Registry
-from mas_edge.orchestrator.active import ActiveRound, check_counts
+from mas_edge.orchestrator.active import ActiveRound
+from mas_edge.orchestrator.checks import check_counts
 from mas_edge.orchestrator.collection import Collection
 from mas_edge.orchestrator.gate import Gate
+from mas_edge.orchestrator.late_desk import LateRound
 from mas_edge.orchestrator.limits import Limits
 from mas_edge.orchestrator.records import DeviceRecord
 from mas_edge.orchestrator.roster import Roster
@@ -34,6 +36,7 @@ from mas_edge.protocol.messages import (
 )
 from mas_edge.protocol.topics import Topics
 
+Intake = ActiveRound | LateRound  # what takes in a report
 STRANGER = ""  # whoever speaks on a topic that is no device's
 
 
@@ -90,8 +93,8 @@ class Reception:
 
     def poll(self, now: float) -> None:
         """Ask for what is missing of the uploads, and whether those who are said to be gone are."""
-        if self._desk.active.keys() != self._rounds:
-            self._rounds = set(self._desk.active)
+        if (rounds := self._desk.wanted_rounds()) != self._rounds:
+            self._rounds = rounds
             self._gate.keep(self._rounds)
         self._collection.keep_rounds(self._rounds)
         for device, artifact, ranges, round_id in self._collection.poll(now):
@@ -132,10 +135,11 @@ class Reception:
                 self._on_want(message, now)
             case Ack() if active is not None and message.job == self._desk.state.run_id:
                 active.machine.on_ack(device)
-            case Refusal() if active is not None and message.job == self._desk.state.run_id:
-                active.machine.on_refused(device, message.reason)
+            case Refusal() if message.job == self._desk.state.run_id:
+                if intake := self._desk.intake(message.round_id, device):
+                    intake.on_refused(device, message.reason)
             case Offer():
-                self._on_offer(message, active, now)
+                self._on_offer(message, self._desk.intake(message.round_id, device), now)
             case _:  # a commit, or a word on a round that is over: the chunks and receipts say it all
                 pass
 
@@ -154,10 +158,13 @@ class Reception:
         if named is None or named.job != self._desk.state.run_id:
             return
         self._receipt(device, named.job, named.round_id, "invalid", str(error))
-        if active := self._desk.active.get(named.round_id):
-            active.machine.on_refused(device, str(error))
+        if intake := self._desk.intake(named.round_id, device):
+            intake.on_refused(device, str(error))
 
     def _on_birth(self, birth: Birth, *, retained: bool, now: float) -> None:
+        known = self.registry.births.get(birth.sender)
+        if known is not None and known.boot_id != birth.boot_id:
+            self._desk.on_new_life(birth.sender)
         came = self.registry.on_birth(birth, retained=retained)
         if not retained:
             self._doubts.found(birth.sender)
@@ -165,8 +172,7 @@ class Reception:
         if retained or not came:
             return
         self._warn(birth)
-        for active in self._desk.active.values():
-            active.machine.on_back(birth.sender, now)
+        self._desk.on_back(birth.sender, now)
 
     def _warn(self, birth: Birth) -> None:
         """Say what keeps a device out, once each."""
@@ -186,8 +192,7 @@ class Reception:
         else:
             self._doubts.lost(status.sender, now)
             self._complain(status.sender, f"{status.sender} left: {status.reason or 'no reason given'}", now, "info")
-            for active in self._desk.active.values():
-                active.machine.on_lost(status.sender, now)
+            self._desk.on_lost(status.sender, now)
 
     def _describe(self, birth: Birth) -> DeviceRecord:
         name = birth.sender
@@ -222,39 +227,37 @@ class Reception:
 
     # ------------------------------------------------------------------ updates
 
-    def _on_offer(self, offer: Offer, active: ActiveRound | None, now: float) -> None:
-        last_word = self._last_word(offer, active)
-        if last_word is not None or active is None:
+    def _on_offer(self, offer: Offer, intake: Intake | None, now: float) -> None:
+        last_word = self._last_word(offer, intake)
+        if last_word is not None or intake is None:
             self._receipt(offer.sender, offer.job, offer.round_id, *(last_word or ("invalid", "")))
             return
-        active.machine.on_ack(offer.sender)
-        manifest, most = offer.manifest, active.max_update_bytes
+        manifest, most = offer.manifest, intake.max_update_bytes
         if manifest is not None and manifest.size > most:
             reason = f"update of {manifest.size} bytes; this round's network has {most} at most"
-            self._refuse(active, offer, "too_large", reason, now)
+            self._refuse(intake, offer, "too_large", reason, now)
             return
         try:
             whole = manifest is None or self._collection.begin(offer, manifest, most)
         except ProtocolError as error:
-            self._refuse(active, offer, "invalid", str(error), now)
+            self._refuse(intake, offer, "invalid", str(error), now)
             return
-        if manifest is not None:
-            active.updates[offer.sender] = manifest.artifact
+        intake.on_offered(offer.sender, manifest.artifact if manifest else "")
         if whole:
-            self._accept(active, offer, now)
+            self._accept(intake, offer, now)
 
-    def _last_word(self, offer: Offer, active: ActiveRound | None) -> tuple[Verdict, str] | None:
+    def _last_word(self, offer: Offer, intake: Intake | None) -> tuple[Verdict, str] | None:
         """The verdict on an offer that is not to be taken in."""
         run_id = self._desk.state.run_id
         if offer.job != run_id:
             return "stale_round", f"this orchestrator works on run {run_id}, not on {offer.job}"
         if self._store.is_accepted(offer.round_id, offer.sender):
             return "duplicate", "this report was accepted before"
-        if active is None and self._store.is_known(offer.round_id):
+        if intake is None and self._store.is_known(offer.round_id):
             return "round_closed", f"round {offer.round_id} is closed"
-        if active is None:
+        if intake is None:
             return "stale_round", f"there is no round {offer.round_id}"
-        if active.machine.stage_of(offer.sender) is None:
+        if isinstance(intake, ActiveRound) and intake.machine.stage_of(offer.sender) is None:
             return "not_selected", f"{offer.sender} was not selected for round {offer.round_id}"
         if self._gate.is_refused(offer.sender, offer.round_id):
             return "invalid", f"too many reports for round {offer.round_id} were refused"
@@ -263,38 +266,37 @@ class Reception:
     def _on_chunk(self, device: str, frame: bytes | memoryview, topic_bytes: int, now: float) -> None:
         chunk = decode_chunk(frame)
         offer = self._collection.offer_of(device, chunk)
-        active = self._desk.active.get(offer.round_id) if offer else None
-        if active is None or offer is None:
+        intake = self._desk.intake(offer.round_id, device) if offer else None
+        if intake is None or offer is None:
             return  # the round is over, or the update is whole already
-        active.traffic.received_update += len(frame) + topic_bytes
+        intake.traffic.received_update += len(frame) + topic_bytes
         try:
             done = self._collection.on_chunk(device, chunk, now)
         except TransferError as error:
             if self._collection.offer_of(device, chunk):
                 raise  # a damaged piece: it will be asked for again
-            self._refuse(active, offer, "bad_digest", str(error), now)
+            self._refuse(intake, offer, "bad_digest", str(error), now)
             return
         for each in done:
-            if its_round := self._desk.active.get(each.round_id):
-                self._accept(its_round, each, now)
+            if its_intake := self._desk.intake(each.round_id, each.sender):
+                self._accept(its_intake, each, now)
 
-    def _accept(self, active: ActiveRound, offer: Offer, now: float) -> None:
+    def _accept(self, intake: Intake, offer: Offer, now: float) -> None:
         try:
             if birth := self.registry.births.get(offer.sender):
-                check_counts(offer.report, active.work.kind, birth)
-            active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
+                check_counts(offer.report, intake.expected.kind, birth)
+            intake.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
         except (DeviceError, ProtocolError) as error:  # a DeviceError: the disk damaged what had just arrived
-            self._refuse(active, offer, "invalid", str(error), now)
+            self._refuse(intake, offer, "invalid", str(error), now)
             return
-        self._store.accept(offer)
-        active.machine.on_accepted(offer.sender)
-        active.time_report(offer.sender, now)
+        self._store.accept(offer, intake.counts_in)
+        intake.on_accepted(offer.sender, now)
         self._receipt(offer.sender, offer.job, offer.round_id, "accepted", "")
 
-    def _refuse(self, active: ActiveRound, offer: Offer, verdict: Verdict, reason: str, now: float) -> None:
+    def _refuse(self, intake: Intake, offer: Offer, verdict: Verdict, reason: str, now: float) -> None:
         self._complain(offer.sender, f"{offer.round_id}: report of {offer.sender} refused: {reason}", now)
         self._gate.refuse(offer.sender, offer.round_id)
-        active.machine.on_refused(offer.sender, reason)
+        intake.on_refused(offer.sender, reason)
         self._receipt(offer.sender, offer.job, offer.round_id, verdict, reason)
 
     def _receipt(self, device: str, job: str, round_id: str, verdict: Verdict, reason: str) -> None:

@@ -38,6 +38,15 @@ class Traffic(msgspec.Struct, kw_only=True):
         return self.received_control + self.received_update
 
 
+class LateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A report of a round that had closed; it counts in the one whose record holds it."""
+
+    device: str
+    round_id: str  # that it is of
+    staleness: int  # rounds between the two
+    report: Report
+
+
 class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A closed round."""
 
@@ -65,7 +74,15 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, str] = {}
     traffic: Traffic = msgspec.field(default_factory=Traffic)
     reports: dict[str, Report] = {}
+    late: list[LateReport] = []  # reports of earlier rounds that count in this one
+    stragglers: list[str] = []  # devices that still worked when it closed, and whose reports are still wanted
+    base: str = ""  # the artifact that a training round began from
     report_seconds: dict[str, float] = {}  # from the opening to the report; none after a restart in between
+
+    @property
+    def every_report(self) -> list[Report]:
+        """Those of its own devices and the late ones: what its losses, affinities and weights are means of."""
+        return [*self.reports.values(), *(late.report for late in self.late)]
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):

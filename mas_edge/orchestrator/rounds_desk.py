@@ -13,14 +13,16 @@ from mas_edge.federation import flow
 from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.deadline import ReportTimes, deadline_s
 from mas_edge.federation.draw import Draw, Moment
-from mas_edge.federation.flow import GroupState, JobState, RoundWork
+from mas_edge.federation.flow import GroupState, JobState, Phase, RoundWork
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
 from mas_edge.federation.supply import Supply, Wanted
 from mas_edge.job import Job
 from mas_edge.orchestrator import closing
-from mas_edge.orchestrator.active import ActiveRound
+from mas_edge.orchestrator.active import ActiveRound, update_limit
+from mas_edge.orchestrator.checks import Expected
 from mas_edge.orchestrator.distribution import Distribution, Shipment
+from mas_edge.orchestrator.late_desk import LateDesk, LateRound
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
 from mas_edge.orchestrator.records import ArtifactKind
 from mas_edge.orchestrator.store import Store
@@ -69,37 +71,49 @@ class RoundsDesk:
         self._store = store
         self._artifacts = artifacts
         self._post = post
+        self._late = LateDesk(job, store, artifacts)
         self._known: dict[str, tuple[Layout, dict[str, int]]] = {}
         self._pause_until = 0.0
+        self._look_again = 0.0  # for late work that nobody wants any more
+        self._lingering: set[str] = set()  # closed rounds whose artifacts are still handed out to stragglers
         self._waiting_for = ""
 
     def restore(self, now: float) -> None:
         """Take up the rounds that were open when the orchestrator last stopped."""
-        for record in self._store.records():
+        records = self._store.records()
+        for record in records:
             if record.kind == "train":
                 self._draw.serve(record.group, record.selected)
             self._times.note(record.kind, record.group, record.report_seconds.values())
+        self._late.restore(records, self.state, now)
         due = {work.round_id: work for work in flow.due(self.state) if isinstance(work, RoundWork)}
         for spec, phase in self._store.open_rounds():
             if spec.round_id not in due:
                 continue
             active = self._activate(due[spec.round_id], spec, phase, now)
             active.resumed = True
-            for offer in self._store.accepted(spec.round_id):
-                self._fold_again(active, offer)
+            self._take_up(active)
             reports = f"{active.machine.reports} of {len(spec.selected)} reports"
             self.log("info", f"{spec.round_id}: taken up again with {reports}")
 
+    def _take_up(self, active: ActiveRound) -> None:
+        """Fold what was accepted for a round before it opened, or in an earlier life."""
+        for offer in self._store.accepted(active.work.round_id):
+            try:
+                self._fold_again(active, offer)
+            except (DeviceError, ProtocolError) as error:  # the disk lost it: its device is told once more
+                self._store.forget(offer.round_id, offer.sender)
+                self.log("warning", f"{offer.round_id}: the update of {offer.sender} is lost: {error}")
+
     def _fold_again(self, active: ActiveRound, offer: Offer) -> None:
+        update = self._artifacts.read(offer.manifest.artifact) if offer.manifest else None
+        if offer.round_id != active.work.round_id:
+            self._late.fold(active, offer, update)
+            return
         if offer.manifest:
             active.updates[offer.sender] = offer.manifest.artifact
-        try:
-            active.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
-        except (DeviceError, ProtocolError) as error:  # the disk lost it: its device is told once more
-            self._store.forget(offer.round_id, offer.sender)
-            self.log("warning", f"{offer.round_id}: the update of {offer.sender} is lost: {error}")
-        else:
-            active.machine.on_accepted(offer.sender)
+        active.fold(offer, update)
+        active.machine.on_accepted(offer.sender)
 
     # ------------------------------------------------------------------ opening
 
@@ -123,17 +137,21 @@ class RoundsDesk:
         training = any(active.work.kind == "train" for active in self.active.values())
         closed = self._closed(due)
         for place, work in enumerate(closed):
-            if training and work.kind == "train":
+            if training and work.kind == "train" and self.job.federation.mode == "synchronous":
                 break
             there = self.supply.served(work, self.state.group(work.group), registry.online())
-            busy = {name for active in self.active.values() for name in active.machine.spec.selected}
-            moment = Moment(self._begun(), busy, not self.active, len(closed) - place)
+            in_flight = self._late.works.in_flight(work.group)
+            moment = Moment(self._begun(), self._busy(), not self.active, len(closed) - place, in_flight)
             drawn = self._draw.devices(work, sorted(there), moment)
-            if drawn.devices:
+            if drawn.opens:
                 self._open(work, {device: there[device] for device in drawn.devices}, now)
             elif drawn.reason not in ("", self._waiting_for):
                 self._waiting_for = drawn.reason
                 self.log("info", drawn.reason)
+
+    def _busy(self) -> set[str]:
+        """Devices that are at work, whether or not their round is still open."""
+        return self._late.works.at_work().union(*(active.machine.at_work() for active in self.active.values()))
 
     def _closed(self, due: list[RoundWork]) -> list[RoundWork]:
         """What is due and not open yet, the group that is behind first."""
@@ -142,18 +160,22 @@ class RoundsDesk:
 
     def _open(self, work: RoundWork, supplies: dict[str, str], now: float) -> None:
         federation = self.job.federation
-        training = work.kind == "train"
+        training, in_flight = work.kind == "train", self._late.works.in_flight(work.group)
+        buffered = training and federation.mode == "buffered"
+        come = len(supplies) + (in_flight if buffered else 0)
         spec = RoundSpec(
             work.round_id, work.kind, work.group, work.index, tuple(supplies), self._deadline_s(work),
             min_reports=federation.min_reports if training else 1, supplies=supplies,
-            goal=min(federation.devices_per_round, len(supplies)) if training else 0,
+            goal=min(federation.devices_per_round, come) if training else 0, late_count=buffered,
         )  # fmt: skip
         self._store.open_round(spec, self.state.phase)
-        self._activate(work, spec, self.state.phase, now)
-        if work.kind == "train":
+        active = self._activate(work, spec, self.state.phase, now)
+        if training:
             self._draw.serve(work.group, supplies)
+            self._take_up(active)
+            self._late.refresh()
         self._waiting_for = ""
-        self.log("info", f"{work.round_id}: {work.kind} on {', '.join(supplies)}")
+        self.log("info", f"{work.round_id}: {work.kind} on {', '.join(supplies) or 'those who are at it'}")
 
     def _deadline_s(self, work: RoundWork) -> float:
         federation, attempt = self.job.federation, self.state.attempts.get(work.tag, 0)
@@ -191,9 +213,9 @@ class RoundsDesk:
     # ------------------------------------------------------------------ filling up
 
     def fill(self, registry: Registry, now: float) -> None:
-        """Tell further devices of the rounds that cannot reach their goal with those who are at it."""
+        """Tell further devices of the rounds that cannot reach their goal with those who are at it, or have slots."""
         for active in self.active.values():
-            missing = active.machine.missing
+            missing = self._missing(active, now)
             if missing > active.unfilled or (missing and now >= active.fill_again):
                 added = self._replacements(active, registry, missing)
                 active.unfilled, active.fill_again = missing - len(added), now + FILL_AGAIN_S
@@ -201,10 +223,19 @@ class RoundsDesk:
                     self._enlarge(active, added, now)
             active.unfilled = min(active.unfilled, missing)
 
+    def _missing(self, active: ActiveRound, now: float) -> int:
+        """How many further devices a round needs."""
+        machine, slots = active.machine, self.job.federation.slots
+        if machine.enough or now >= machine.deadline:
+            return 0  # it closes: the next one is for them
+        if machine.spec.late_count:
+            return max(0, slots - self._late.works.in_flight(active.work.group) - len(machine.at_work()))
+        return machine.missing
+
     def _replacements(self, active: ActiveRound, registry: Registry, number: int) -> dict[str, str]:
         """Idle devices that are not in the round yet, with what each gets."""
         there = self.supply.served(active.work, self.state.group(active.work.group), registry.online())
-        busy = set(active.machine.spec.selected).union(*(each.machine.at_work() for each in self.active.values()))
+        busy = self._busy() | set(active.machine.spec.selected)
         drawn = self._draw.fairly(active.work, [name for name in there if name not in busy], number)
         return {name: there[name] for name in drawn}
 
@@ -218,9 +249,39 @@ class RoundsDesk:
                 if self.distribution.round_of(manifest.artifact) is None:
                     self.distribution.offer(active.work.round_id, kind, manifest, frozenset(supplies))
         self._draw.serve(active.work.group, supplies)
-        self.log("info", f"{active.work.round_id}: in the place of those who left: {', '.join(supplies)}")
+        self.log("info", f"{active.work.round_id}: further devices: {', '.join(supplies)}")
 
     # ------------------------------------------------------------------ running
+
+    def wanted_rounds(self) -> set[str]:
+        """The rounds whose reports are taken in: the open ones, and those of stragglers."""
+        return self.active.keys() | self._late.works.rounds()
+
+    def intake(self, round_id: str, device: str) -> ActiveRound | LateRound | None:
+        """What takes in a device's report of a round; None if nobody wants it."""
+        work = self._late.works.find(round_id, device)
+        if round_id in self.active or work is None:
+            return self.active.get(round_id)
+        group = self.state.group(work.group)
+        layout, _ = self._about(group)
+        opened = [each for each in self.active.values() if (each.work.kind, each.work.group) == ("train", work.group)]
+        expected = Expected(round_id, "train", group.name, group.tasks, layout)
+        return LateRound(self._late, work, expected, update_limit(layout), next(iter(opened), None))
+
+    def on_back(self, device: str, now: float) -> None:
+        """A device is there (again)."""
+        for active in self.active.values():
+            active.machine.on_back(device, now)
+
+    def on_lost(self, device: str, now: float) -> None:
+        """A device vanished."""
+        for active in self.active.values():
+            active.machine.on_lost(device, now)
+        self._late.works.on_lost(device)
+
+    def on_new_life(self, device: str) -> None:
+        """A device began anew: it has lost its late work, unless that was finished."""
+        self._late.works.on_lost(device)
 
     def tell(self, device: str, message: AnyMessage, round_id: str | None) -> None:
         """Send a control message; its bytes count for the round."""
@@ -236,8 +297,10 @@ class RoundsDesk:
             for device in active.machine.poll(now):
                 plan = msgspec.structs.replace(active.plan_for(device), **self._post.sender())
                 self.tell(device, plan, active.work.round_id)
-            if outcome := active.machine.outcome(now):
+            if outcome := active.machine.outcome(now, self._late.works.in_flight(active.work.group)):
                 self._close(active, outcome, now)
+        if now >= self._look_again:
+            self._drop_outdated(self.state.phase, now)
 
     @property
     def next_poll(self) -> float:
@@ -257,18 +320,34 @@ class RoundsDesk:
             self._pause_until = now + min(pause, ABANDONED_PAUSE_MAX_S)
         else:
             state = flow.finish(self.state, work, weights, closing.found(self.job, record, self._store))
-        for device, stage in active.machine.stages().items():
-            if stage in ("told", "working"):
-                sender = self._post.sender()
-                cancel = Cancel(**sender, job=state.run_id, round_id=work.round_id, reason=f"closed: {outcome}")
-                self.tell(device, cancel, work.round_id)
+            go_on = self._late.may_go_on(active, self.state.phase, state) if weights else []
+            record = msgspec.structs.replace(record, stragglers=go_on)
+        for device in sorted(active.machine.at_work() - set(record.stragglers)):
+            self._cancel(device, work.round_id, f"closed: {outcome}")
         self._store.close_round(record, state)
         del self.active[work.round_id]
-        self.distribution.withdraw(work.round_id)
+        self._late.close(record, now)
+        self._late.refresh()
+        self._lingering.add(work.round_id)
         self._times.note(record.kind, record.group, record.report_seconds.values())
         for level, text in closing.announcement(record):
             self.log(level, text)
+        phase = self.state.phase
         self.move(state)
+        self._drop_outdated(phase, now)
+
+    def _cancel(self, device: str, round_id: str, reason: str) -> None:
+        cancel = Cancel(**self._post.sender(), job=self.state.run_id, round_id=round_id, reason=reason)
+        self.tell(device, cancel, round_id)
+
+    def _drop_outdated(self, phase: Phase, now: float) -> None:
+        """Stop the late work that nobody wants any more; the job was in ``phase`` when it was last looked for."""
+        self._look_again = now + FILL_AGAIN_S
+        for late in self._late.outdated(self.state, phase, now):
+            self._cancel(late.device, late.round_id, "closed: too late")
+        for round_id in self._lingering - self._late.works.rounds():
+            self.distribution.withdraw(round_id)
+            self._lingering.discard(round_id)
 
     def move(self, state: JobState) -> None:
         """The job stands at ``state`` now (it is in the store already)."""
@@ -285,6 +364,7 @@ class RoundsDesk:
         }
         kept |= {g.derive_from for g in groups}
         kept |= {update for active in self.active.values() for update in active.updates.values()}
+        kept |= {each for active in self.active.values() for each in active.needed} | self._late.needed()
         kept |= self._store.latest_weights(KEPT_ROUNDS)
         self._artifacts.keep(kept - {""})
 

@@ -19,17 +19,23 @@ from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
 from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.messages import Offer
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE job (id INTEGER PRIMARY KEY CHECK (id = 1), job BLOB NOT NULL, state BLOB NOT NULL, split BLOB,
                   started REAL NOT NULL, finished REAL);
 CREATE TABLE rounds (number INTEGER PRIMARY KEY, round_id TEXT UNIQUE NOT NULL, spec BLOB NOT NULL, phase TEXT NOT NULL,
                      opened REAL NOT NULL, closed REAL, record BLOB);
 CREATE TABLE updates (round_id TEXT NOT NULL, device TEXT NOT NULL, offer BLOB NOT NULL, accepted REAL NOT NULL,
-                      PRIMARY KEY (round_id, device));
+                      counts_in TEXT, PRIMARY KEY (round_id, device));
+CREATE INDEX counted ON updates (counts_in);
 CREATE TABLE devices (name TEXT PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE events (number INTEGER PRIMARY KEY, time REAL NOT NULL, level TEXT NOT NULL, text TEXT NOT NULL);
 """
+_TAKE_LATE = """
+UPDATE updates SET counts_in = ? WHERE counts_in IS NULL
+AND round_id IN (SELECT round_id FROM rounds WHERE json_extract(CAST(spec AS TEXT), '$.group') = ?)
+"""
+_RELEASE_LATE = "UPDATE updates SET counts_in = NULL WHERE counts_in = ? AND round_id <> ?"
 # The log is for people: the newest lines; the rest is in the process's own log.
 MAX_EVENTS = 2000
 # SQLite quotes what it found in a damaged file, and Python cannot always read the quotation.
@@ -114,12 +120,14 @@ class Store:
     # ------------------------------------------------------------------ rounds
 
     def open_round(self, spec: RoundSpec, phase: str) -> None:
-        """Write a round down before its first plan leaves."""
+        """Write a round down before its first plan leaves; late reports of its network that wait count in it."""
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO rounds (round_id, spec, phase, opened) VALUES (?, ?, ?, ?)",
                 (spec.round_id, msgspec.json.encode(spec), phase, time.time()),
             )
+            if spec.kind == "train":
+                db.execute(_TAKE_LATE, (spec.round_id, spec.group))
 
     def enlarge_round(self, spec: RoundSpec) -> None:
         """Write down that further devices take part in an open round, before they are told."""
@@ -131,11 +139,14 @@ class Store:
         rows = self._rows("SELECT spec, phase FROM rounds WHERE closed IS NULL ORDER BY number")
         return [(decode(spec, RoundSpec), phase) for spec, phase in rows]
 
-    def accept(self, offer: Offer) -> None:
-        """Count a device's report, once: only after this may the device be told."""
+    def accept(self, offer: Offer, counts_in: str | None) -> None:
+        """Count a device's report, once: only after this may the device be told.
+
+        ``counts_in``: its own round, or if that has closed the open one of its network; None: the next that opens.
+        """
         with self._transaction() as db:
-            values = (offer.round_id, offer.sender, msgspec.json.encode(offer), time.time())
-            db.execute("INSERT OR IGNORE INTO updates VALUES (?, ?, ?, ?)", values)
+            values = (offer.round_id, offer.sender, msgspec.json.encode(offer), time.time(), counts_in)
+            db.execute("INSERT OR IGNORE INTO updates VALUES (?, ?, ?, ?, ?)", values)
 
     def forget(self, round_id: str, device: str) -> None:
         """Take back an accepted report whose update turned out to be lost: its device is asked again."""
@@ -143,8 +154,13 @@ class Store:
             db.execute("DELETE FROM updates WHERE round_id = ? AND device = ?", (round_id, device))
 
     def accepted(self, round_id: str) -> list[Offer]:
-        """The offers that were accepted for a round, in order."""
-        rows = self._rows("SELECT offer FROM updates WHERE round_id = ? ORDER BY rowid", round_id)
+        """The offers that count in a round, in order: its own, and late ones of rounds before."""
+        rows = self._rows("SELECT offer FROM updates WHERE counts_in = ? ORDER BY rowid", round_id)
+        return [decode(row[0], Offer) for row in rows]
+
+    def waiting(self) -> list[Offer]:
+        """The late offers that count in no round yet."""
+        rows = self._rows("SELECT offer FROM updates WHERE counts_in IS NULL ORDER BY rowid")
         return [decode(row[0], Offer) for row in rows]
 
     def is_accepted(self, round_id: str, device: str) -> bool:
@@ -160,17 +176,24 @@ class Store:
         return bool(self._rows("SELECT 1 FROM rounds LIMIT 1"))
 
     def close_round(self, record: RoundRecord, state: JobState) -> None:
-        """Close a round and move the job on, in one transaction."""
+        """Close a round and move the job on, in one transaction; late reports of an abandoned one wait again."""
         with self._transaction() as db:
             db.execute(
                 "UPDATE rounds SET closed = ?, record = ? WHERE round_id = ?",
                 (time.time(), msgspec.json.encode(record), record.round_id),
             )
+            if record.outcome == "abandoned":
+                db.execute(_RELEASE_LATE, (record.round_id, record.round_id))
             _write_state(db, state)
 
     def records(self) -> list[RoundRecord]:
         """Every closed round, oldest first."""
         return [decode(row[0], RoundRecord) for row in self._rows(_RECORDS)]
+
+    def record(self, round_id: str) -> RoundRecord | None:
+        """What a round came to, if it is closed."""
+        rows = self._rows("SELECT record FROM rounds WHERE record IS NOT NULL AND round_id = ?", round_id)
+        return decode(rows[0][0], RoundRecord) if rows else None
 
     def latest_weights(self, count: int) -> set[str]:
         """The artifacts that came out of the last ``count`` training rounds, without decoding a whole run's records."""

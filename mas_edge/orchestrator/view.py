@@ -81,7 +81,7 @@ def _read(db: sqlite3.Connection, state_dir: Path, last_events: int) -> Snapshot
 
 def _open_rounds(db: sqlite3.Connection) -> list[OpenRound]:
     query = (
-        "SELECT round_id, spec, (SELECT COUNT(*) FROM updates WHERE updates.round_id = rounds.round_id)"
+        "SELECT round_id, spec, (SELECT COUNT(*) FROM updates WHERE updates.counts_in = rounds.round_id)"
         " FROM rounds WHERE closed IS NULL ORDER BY number"
     )
     return [

@@ -55,7 +55,7 @@ NOBODY: dict[str, tuple[RoundWork, list[str], Moment, str]] = {
 @pytest.mark.parametrize("case", NOBODY)
 def test_nobody_is_told_while(case: str) -> None:
     of, there, now, reason = NOBODY[case]
-    assert a_draw(min_devices=3, min_reports=2).devices(of, there, now) == ([], reason)
+    assert a_draw(min_devices=3, min_reports=2).devices(of, there, now) == ([], False, reason)
 
 
 def test_over_many_rounds_with_spares_everybody_is_told_equally_often() -> None:

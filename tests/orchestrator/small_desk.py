@@ -83,23 +83,33 @@ class Outbox:
 
 
 class SmallDesk:
-    """One life of an orchestrator in ``directory``; ``now`` is the test's to move. Another one there goes on."""
+    """An orchestrator in ``directory``; ``now`` is the test's to move. What it said is kept over a restart."""
 
     def __init__(self, directory: Path, job: Job = JOB, group: Mapping[str, Any] | None = None) -> None:
+        self.outbox = Outbox()
+        self.now = 0.0
+        self._directory, self._job, self._group = directory, job, group or {}
+        self._topics = Topics("f")
+        self._begin()
+
+    def _begin(self) -> None:
+        directory, job = self._directory, self._job
         self.store = Store(directory)
         self.artifacts = ArtifactStore(directory / "artifacts")
         first = self.artifacts.put(pack(LAYOUT, numbers()))
-        merged = group_state(programs=programs_in(self.artifacts), weights=first, **(group or {}))
+        merged = group_state(programs=programs_in(self.artifacts), weights=first, **self._group)
         state = self.store.begin(job, JobState(run_id="j-1", phase="merge", merged=merged))
-        self.outbox = Outbox()
-        self._topics = Topics("f")
         self.desk = RoundsDesk(job, state, self.store, self.artifacts, self.outbox)
         self.reception = Reception(self.desk, self.store, self.artifacts, self.outbox, self._topics)
-        self.now = 0.0
         self.desk.restore(self.now)
 
     def close(self) -> None:
         self.store.close()
+
+    def restart(self) -> None:
+        """The orchestrator is killed, and another takes up its work."""
+        self.close()
+        self._begin()
 
     # ------------------------------------------------------------------ the orchestrator's loop
 

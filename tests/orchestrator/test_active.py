@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.rounds import Round
-from mas_edge.orchestrator.active import MAX_COUNT, ActiveRound, check_counts
+from mas_edge.orchestrator.active import ActiveRound
+from mas_edge.orchestrator.checks import MAX_COUNT, check_counts
 from mas_edge.orchestrator.plans import make_plan
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.protocol.errors import WeightsError

@@ -12,38 +12,36 @@ FLEET = ["pi-1", "pi-2", "pi-3"]
 
 
 def test_the_times_of_earlier_rounds_are_restored_and_an_abandoned_round_is_given_twice_as_long(tmp_path: Path) -> None:
-    first = SmallDesk(tmp_path, JOB)
-    first.arrive(*FLEET)
-    first.turn()
-    assert first.round().machine.spec.deadline_s == 1000.0, "nothing is known yet"
+    desk = SmallDesk(tmp_path, JOB)
+    desk.arrive(*FLEET)
+    desk.turn()
+    assert desk.round().machine.spec.deadline_s == 1000.0, "nothing is known yet"
     for device in FLEET:
-        first.report(device)
-    first.turn()
-    assert set(first.records()["merged-0000"].report_seconds) == set(FLEET)
-    first.close()
+        desk.report(device)
+    desk.turn()
+    assert set(desk.records()["merged-0000"].report_seconds) == set(FLEET)
 
-    again = SmallDesk(tmp_path, JOB)
-    again.arrive(*FLEET)
-    again.turn()
-    assert again.round("merged-0001").machine.spec.deadline_s == FLOOR_S
-    again.turn(FLOOR_S)
-    assert again.records()["merged-0001"].outcome == "abandoned"
-    again.turn(FLOOR_S)
-    assert again.round("merged-0001.1").machine.spec.deadline_s == 2 * FLOOR_S
-    again.close()
+    desk.restart()
+    desk.arrive(*FLEET)
+    desk.turn()
+    assert desk.round("merged-0001").machine.spec.deadline_s == FLOOR_S
+    desk.turn(FLOOR_S)
+    assert desk.records()["merged-0001"].outcome == "abandoned"
+    desk.turn(FLOOR_S)
+    assert desk.round("merged-0001.1").machine.spec.deadline_s == 2 * FLOOR_S
+    desk.close()
 
 
 def test_a_round_that_was_taken_up_again_says_nothing_about_times(tmp_path: Path) -> None:
-    first = SmallDesk(tmp_path, JOB)
-    first.arrive(*FLEET)
-    first.turn()
-    first.report("pi-1")
-    first.close()
-    again = SmallDesk(tmp_path, JOB)
-    again.arrive(*FLEET)
+    desk = SmallDesk(tmp_path, JOB)
+    desk.arrive(*FLEET)
+    desk.turn()
+    desk.report("pi-1")
+    desk.restart()
+    desk.arrive(*FLEET)
     for device in FLEET[1:]:
-        again.report(device)
-    again.turn()
-    closed = again.records()["merged-0000"]
+        desk.report(device)
+    desk.turn()
+    closed = desk.records()["merged-0000"]
     assert (closed.outcome, closed.report_seconds) == ("complete", {})
-    again.close()
+    desk.close()

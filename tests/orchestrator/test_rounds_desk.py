@@ -50,7 +50,7 @@ def test_a_round_goes_on_with_the_updates_that_the_disk_still_holds(
     store.open_round(spec(), "merge")
     offers = [accepted(artifacts, device, seed) for seed, device in enumerate(("pi-1", "pi-2"), start=1)]
     for made in offers:
-        store.accept(made)
+        store.accept(made, made.round_id)
     if lost:
         assert offers[0].manifest is not None
         artifacts.path(offers[0].manifest.artifact).write_bytes(b"what a dying card left")
@@ -82,7 +82,7 @@ def test_what_an_open_round_needs_stays_when_old_weights_go(tmp_path: Path, stor
     state = store.begin(JOB, JobState(run_id="j-1", phase="merge", merged=merged))
     store.open_round(spec(), "merge")
     update = accepted(artifacts, "pi-1", seed=1)
-    store.accept(update)
+    store.accept(update, update.round_id)
     old = artifacts.put(pack(LAYOUT, numbers(seed=3)))
     desk = desk_in(tmp_path, store, artifacts, state)
 

@@ -121,7 +121,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Store], object]]] = {
 def test_a_state_that_is_damaged_inside_is_a_server_error(store: Store, case: str) -> None:
     statement, use = DAMAGES[case]
     store.open_round(spec(), "merge")
-    store.accept(offer())
+    store.accept(offer(), "merged-0000")
     _execute(store, statement)
     with pytest.raises(ServerError, match=r"restore|decode"):
         use(store)
@@ -137,9 +137,9 @@ def _execute(store: Store, statement: str) -> None:
 def test_a_report_counts_once_and_the_first_one_stays(store: Store, restart: Restart) -> None:
     store.open_round(spec(), "merge")
     assert not store.is_accepted("merged-0000", "pi-1")
-    store.accept(offer())
-    store.accept(offer(report=replace(REPORT, steps=99)))
-    store.accept(offer("pi-2"))
+    store.accept(offer(), "merged-0000")
+    store.accept(offer(report=replace(REPORT, steps=99)), "merged-0000")
+    store.accept(offer("pi-2"), "merged-0000")
     store = restart()
     assert [o.sender for o in store.accepted("merged-0000")] == ["pi-1", "pi-2"]
     assert store.accepted("merged-0000")[0] == offer()
@@ -186,7 +186,7 @@ def test_a_round_closes_together_with_the_step_of_the_job_or_not_at_all(store: S
 
 def test_a_reader_sees_the_last_whole_step_while_the_next_is_being_written(store: Store) -> None:
     store.open_round(spec(), "merge")
-    store.accept(offer())
+    store.accept(offer(), "merged-0000")
     store.save(replace(STATE, phase="split"), SPLIT)
     store.save_devices([DeviceRecord(name="pi-1", online=True)])
     writer = sqlite3.connect(store.directory / "state.db", isolation_level=None)
@@ -233,7 +233,7 @@ store.begin(JOB, STATE)
 for n in range(100_000):
     name = f"merged-{n:06d}"
     store.open_round(spec(name), "merge")
-    store.accept(offer(round_id=name))
+    store.accept(offer(round_id=name), name)
     print("accepted", name, flush=True)
     store.close_round(record(name), replace(STATE, attempts={"rounds": n + 1}))
     print("closed", name, flush=True)
