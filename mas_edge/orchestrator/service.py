@@ -32,6 +32,7 @@ from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
 from mas_edge.orchestrator.result import result_of
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
+from mas_edge.orchestrator.sealing import Sealing, open_publisher
 from mas_edge.orchestrator.steps import Steps
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.errors import DeviceError, EdgeError, ServerError
@@ -64,15 +65,18 @@ class _Supplied:
 
 
 class Orchestrator:
-    """One job on one fleet; the state directory remembers where it stands.
+    """One job on one fleet; the state directory remembers where it stands. ``signing``: what signs its plans.
 
     Raises:
         JobError: the job is wrong, or the directory holds a run of other settings.
-        ServerError: the directory cannot be used.
+        ServerError: a directory cannot be used.
     """
 
-    def __init__(self, job: Job, state_dir: Path, broker_url: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self, job: Job, state_dir: Path, broker_url: str, limits: Limits | None = None, signing: Path | None = None
+    ) -> None:
         check(job)
+        publisher = open_publisher(signing) if signing else None
         self._events: queue.SimpleQueue[Event | _Made | _Supplied] = queue.SimpleQueue()
         self._store = Store(state_dir)
         artifacts = ArtifactStore(state_dir / "artifacts")
@@ -84,6 +88,10 @@ class Orchestrator:
         topics = Topics(job.fleet)
         self._post = Post(broker_url, topics, artifacts, self._events.put, self._on_shipped, self._limit_of)
         self._desk = RoundsDesk(job, state, self._store, artifacts, self._post)
+        if publisher is not None:
+            self._desk.sealing = Sealing(publisher, job.fleet, artifacts, self._desk.distribution)
+            if publisher.notice:
+                self._desk.log("warning", publisher.notice)
         self._reception = Reception(self._desk, self._store, artifacts, self._post, topics, limits)
         self._steps = Steps(job, artifacts, state_dir)
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
@@ -225,7 +233,7 @@ class Orchestrator:
 
 def run_job(
     job: Job, state: str | Path, broker: str = "auto", stop: threading.Event | None = None,
-    limits: Limits | None = None,
+    limits: Limits | None = None, signing: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Orchestrate ``job`` on the fleet behind ``broker`` until it is done; return the result as plain JSON values.
 
@@ -235,11 +243,12 @@ def run_job(
         broker: a URL, or ``managed``, ``embedded``, ``auto`` for a broker that is started here and stopped at the end.
         stop: set it to leave early; the result then says ``"done": False``.
         limits: what one device may take of the orchestrator, if not the defaults (``mas_edge.orchestrator.limits``).
+        signing: a signing repository (``mas-edge sign``): devices that were handed its root take no other plans.
 
     Raises:
         JobError, BrokerError, ServerError: see ``Orchestrator``.
     """
     directory = Path(state)
     with open_broker(broker, directory) as there:
-        Orchestrator(job, directory, there.url, limits).run(stop or threading.Event())
+        Orchestrator(job, directory, there.url, limits, signing).run(stop or threading.Event())
     return result_of(view.read(directory))

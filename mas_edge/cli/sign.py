@@ -1,0 +1,145 @@
+"""``mas-edge sign``: the keys and metadata by which devices know what they may take."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from mas_edge.protocol.errors import ServerError
+
+if TYPE_CHECKING:
+    from mas_edge.fleet.signing.repository import Repository
+
+_Verbs = argparse._SubParsersAction
+
+
+def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
+    """Add the verb and its own verbs."""
+    parser = verbs.add_parser(
+        "sign",
+        help="make signing keys for plans and models, renew them, replace lost or stolen ones",
+        epilog="example: mas-edge sign init signing --offline /media/stick; mas-edge serve job.toml --sign signing ...",
+    )
+    adding = parser.add_subparsers(dest="sign_verb", required=True, metavar="VERB")
+    _add_init(adding)
+    status = _add(adding, "status", _status, "show who signs, until when, and what waits for signatures")
+    status.add_argument("--quiet", action="store_true", help="only what has to be done")
+    _add_signed(adding, "renew", _renew, "sign for another year with the same keys")
+    _add_signed(adding, "rotate", _rotate, "make new online keys, because the old ones are lost or stolen")
+    replace = _add_signed(adding, "replace", _replace, "put a new key in the place of a keyholder's")
+    replace.add_argument("name", metavar="NAME", help="as `status` calls the keyholder")
+    replace.add_argument("key", type=Path, metavar="FILE", help="where the new key is written (FILE.pem)")
+    _add_signed(adding, "approve", _approve, "add a keyholder's signature to what waits for it")
+
+
+def _add_init(adding: _Verbs[argparse.ArgumentParser]) -> None:
+    parser = _add(adding, "init", _init, "make a signing repository and its keys")
+    parser.add_argument("--offline", type=Path, metavar="DIR", help="where keyholders' keys go (default: DIR/offline)")
+    parser.add_argument("--keyholders", type=int, default=3, metavar="N", help="their number (default: %(default)s)")
+    parser.add_argument(
+        "--threshold", type=int, default=2, metavar="N", help="how many of them must agree (default: %(default)s)"
+    )
+
+
+def _add_signed(adding: _Verbs[argparse.ArgumentParser], name: str, run: object, what: str) -> argparse.ArgumentParser:
+    parser = _add(adding, name, run, what)
+    parser.add_argument(
+        "--offline", type=Path, action="append", default=[], metavar="FILE",
+        help="a keyholder's key, or a directory of some; again for further ones",
+    )  # fmt: skip
+    return parser
+
+
+def _add(adding: _Verbs[argparse.ArgumentParser], name: str, run: object, what: str) -> argparse.ArgumentParser:
+    parser = adding.add_parser(name, help=what)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the signing repository")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _init(args: argparse.Namespace) -> int:
+    offline = args.offline or args.folder / "offline"
+    _ceremony().create(args.folder, offline, args.keyholders, args.threshold)
+    print(f"signing repository in {args.folder}; devices trust {args.folder / 'metadata' / '1.root.json'}")
+    print(f"give each key in {offline} to another person, on another medium, and delete it here:")
+    print(f"{args.threshold} of {args.keyholders} are needed once a year, and when an online key is lost or stolen")
+    print(f"back up {args.folder} without the keys in it: metadata that are lost are trusted no more")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    ceremony, repository = _ceremony(), _repository(args.folder)
+    root = repository.root.signed
+    threshold = root.roles["root"].threshold
+    if not args.quiet:
+        holders = sorted(ceremony.keyholders(root).values())
+        print(f"keyholders  {threshold} of {', '.join(holders)}")
+        for role, metadata in (
+            ("root", repository.root), ("targets", repository.targets), ("models", repository.models),
+            ("snapshot", repository.snapshot), ("timestamp", repository.timestamp),
+        ):  # fmt: skip
+            signed = metadata.signed
+            print(f"{role:<11} version {signed.version}, until {signed.expires:%Y-%m-%d %H:%M} UTC")
+        print(f"listed      {len(repository.models.signed.targets)} artifacts")
+    expires = min(root.expires, repository.targets.signed.expires)
+    if expires - repository.now < ceremony.OFFLINE_NOTICE:
+        print(f"to do: mas-edge sign renew {args.folder} (the keyholders' signatures end on {expires:%Y-%m-%d})")
+    if ceremony.is_staged(repository):
+        print(f"waits: {ceremony.approve(repository, []) or 'published now'}")
+    return 0
+
+
+def _renew(args: argparse.Namespace) -> int:
+    repository = _repository(args.folder)
+    with repository.locked():
+        _ceremony().renew(repository)
+    return _approve(args)
+
+
+def _rotate(args: argparse.Namespace) -> int:
+    repository = _repository(args.folder)
+    with repository.locked():
+        _ceremony().rotate_online(repository)
+    return _approve(args)
+
+
+def _replace(args: argparse.Namespace) -> int:
+    repository, key = _repository(args.folder), args.key.with_suffix(".pem")
+    with repository.locked():
+        _ceremony().replace_keyholder(repository, args.name, key)
+    print(f"the new key is in {key}: give it to its holder, who is called {key.stem} from now on")
+    return _approve(args)
+
+
+def _approve(args: argparse.Namespace) -> int:
+    from mas_edge.fleet.signing.keys import read_keys
+
+    repository = _repository(args.folder)
+    signers = [signer for place in args.offline for signer in read_keys(place)]
+    with repository.locked():
+        missing = _ceremony().approve(repository, signers)
+    if missing:
+        print(f"{missing}: mas-edge sign approve {args.folder} --offline KEY")
+    else:
+        print(
+            f"published: root version {repository.root.signed.version}; an orchestrator that runs sends it from now on"
+        )
+    return 0
+
+
+def _repository(folder: Path) -> Repository:
+    _ceremony()  # says what is missing, if a package is
+    from mas_edge.fleet.signing.repository import Repository
+
+    return Repository(folder)
+
+
+def _ceremony() -> ModuleType:
+    try:
+        from mas_edge.fleet.signing import ceremony
+    except ImportError:
+        message = "signing needs the package tuf: pip install 'mas-edge[server,secure]'"
+        raise ServerError(message) from None
+    return ceremony
