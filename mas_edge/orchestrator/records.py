@@ -8,7 +8,7 @@ import msgspec
 
 from mas_edge.protocol.messages import PlanKind, Quality, Report
 
-ArtifactKind = Literal["program", "weights", "model", "golden"]
+ArtifactKind = Literal["program", "weights", "model", "golden", "metadata"]
 
 
 class Traffic(msgspec.Struct, kw_only=True):
@@ -19,6 +19,7 @@ class Traffic(msgspec.Struct, kw_only=True):
     sent_weights: int = 0
     sent_model: int = 0
     sent_golden: int = 0
+    sent_metadata: int = 0  # of signing
     received_control: int = 0
     received_update: int = 0
 
@@ -30,7 +31,8 @@ class Traffic(msgspec.Struct, kw_only=True):
     @property
     def sent(self) -> int:
         """Everything the orchestrator published."""
-        return self.sent_control + self.sent_program + self.sent_weights + self.sent_model + self.sent_golden
+        models = self.sent_program + self.sent_weights + self.sent_model + self.sent_golden
+        return self.sent_control + models + self.sent_metadata
 
     @property
     def received(self) -> int:

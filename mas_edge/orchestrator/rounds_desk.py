@@ -25,6 +25,7 @@ from mas_edge.orchestrator.distribution import Distribution, Shipment
 from mas_edge.orchestrator.late_desk import LateDesk, LateRound
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
 from mas_edge.orchestrator.records import ArtifactKind
+from mas_edge.orchestrator.sealing import Sealing
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, ProtocolError
@@ -65,6 +66,7 @@ class RoundsDesk:
         self.state = state
         self.active: dict[str, ActiveRound] = {}
         self.distribution = Distribution()
+        self.sealing: Sealing | None = None  # what signs plans, if they are to be signed
         self.supply = Supply(job)
         self._draw = Draw(job)
         self._times = ReportTimes()
@@ -296,7 +298,9 @@ class RoundsDesk:
         for active in list(self.active.values()):
             for device in active.machine.poll(now):
                 plan = msgspec.structs.replace(active.plan_for(device), **self._post.sender())
-                self.tell(device, plan, active.work.round_id)
+                audience = frozenset(active.machine.spec.selected)
+                message = self.sealing.seal(plan, device, audience) if self.sealing else plan
+                self.tell(device, message, active.work.round_id)
             if outcome := active.machine.outcome(now, self._late.works.in_flight(active.work.group)):
                 self._close(active, outcome, now)
         if now >= self._look_again:
@@ -365,7 +369,7 @@ class RoundsDesk:
         kept |= {g.derive_from for g in groups}
         kept |= {update for active in self.active.values() for update in active.updates.values()}
         kept |= {each for active in self.active.values() for each in active.needed} | self._late.needed()
-        kept |= self._store.latest_weights(KEPT_ROUNDS)
+        kept |= self._store.latest_weights(KEPT_ROUNDS) | (self.sealing.needed if self.sealing else set())
         self._artifacts.keep(kept - {""})
 
     def log(self, level: str, text: str) -> None:
