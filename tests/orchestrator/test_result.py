@@ -5,8 +5,10 @@ from typing import get_args
 
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
 from mas_edge.cli.status import energy_lines
+from mas_edge.demo.summary import print_summary
 from mas_edge.orchestrator.records import ArtifactKind, CandidateRecord, DeviceRecord, RoundRecord, SplitRecord, Traffic
 from mas_edge.orchestrator.result import deployment_of, energy_of, evaluations_of, phases_of, result_of, split_push_of
 from mas_edge.orchestrator.view import Snapshot
@@ -106,6 +108,14 @@ def test_the_status_tells_joules_with_their_source_and_error() -> None:
         "         estimated by CPU seconds, 40% up or down: pi-2",
     ]
     assert energy_lines(snapshot(TRAINED)) == []
+
+
+def test_the_demo_prints_the_joules_of_each_phase_with_their_source(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(Console(width=110), result_of(snapshot(*JOULES)))
+    printed = capsys.readouterr().out
+    assert "8.0 + ~9.0" in printed
+    assert "joules above idle, measured by PMIC\n" in printed
+    assert "joules above idle, estimated by CPU seconds (off by up to 40%)" in printed
 
 
 def test_bytes_and_seconds_are_summed_per_phase_over_every_round_also_abandoned_ones() -> None:
