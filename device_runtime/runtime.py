@@ -33,7 +33,7 @@ from device_runtime.power.survey import survey
 from device_runtime.trust.anchor import open_verifier
 from device_runtime.trust.seals import Seals
 from device_runtime.work import Bench, Outcome, Programs
-from mas_edge.protocol.artifact import HEADER_BYTES, chunk_size_for, encode_chunk
+from mas_edge.protocol.artifact import HEADER_BYTES, chunk_size_for
 from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError, TransferError
 from mas_edge.protocol.messages import Birth, Plan, Status, decode_from_orchestrator, encode
 from mas_edge.protocol.topics import Topics
@@ -252,7 +252,7 @@ class Runtime:
                     self._bulk.send_bulk(self._topics.response(name), encode(item.message))
                     continue
                 for index in item.indices:
-                    frame = encode_chunk(item.manifest, index, self._store.read_chunk(item.manifest, index))
+                    frame = self._store.read_frame(item.manifest, index)
                     self._bulk.send_bulk(self._topics.upload(name), frame)
             except EdgeError as error:
                 log.warning("not sent: %s", error)

@@ -179,7 +179,8 @@ class Bench:
         if plan.weights is None or program.tasks != plan.tasks:
             message = f"plan {plan.round_id} is for tasks {plan.tasks}, its program for {program.tasks}"
             raise DeviceError(message)
-        vector = gather(program.layout, unpack(self._store.read(plan.weights.manifest.artifact)))
+        with self._store.opened(plan.weights.manifest.artifact) as data:
+            vector = gather(program.layout, unpack(data))
         loading = time.monotonic() - began
         if plan.kind == "evaluate" or plan.training is None:
             report = session.evaluate(runner, program, vector, self._data, stop=stop, meter=self._meter)

@@ -123,7 +123,8 @@ class Echo(Bench):
         """As ``Bench.carry_out``, without an engine."""
         assert plan.weights is not None
         layout = program_format.load(self._store.read(plan.program.artifact)).layout
-        vector = gather(layout, unpack(self._store.read(plan.weights.manifest.artifact)))
+        with self._store.opened(plan.weights.manifest.artifact) as data:
+            vector = gather(layout, unpack(data))
         vector += np.float32(self.step)
         report = Report(samples=dict.fromkeys(plan.tasks, SAMPLES), losses=dict.fromkeys(plan.tasks, 0.5))
         return Outcome(report, pack(layout, vector))

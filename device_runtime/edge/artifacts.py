@@ -23,11 +23,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mas_edge.protocol.artifact import (
+    HEADER_BYTES,
     Bitmap,
     Buffer,
     check_data,
     check_digest,
     chunk_count,
+    chunk_header,
     chunk_span,
     describe,
     describe_stream,
@@ -145,8 +147,8 @@ class ArtifactStore:
             raise self._remove_damaged(path)
         return manifest
 
-    def read_chunk(self, manifest: Manifest, index: int) -> bytes:
-        """Return the data of one chunk, verified.
+    def read_frame(self, manifest: Manifest, index: int) -> bytearray:
+        """Return the frame of one chunk, its data read into the memory that is sent, and verified.
 
         Raises:
             DeviceError: the artifact is not here, cannot be read, or is damaged; a damaged file is removed.
@@ -154,14 +156,17 @@ class ArtifactStore:
         """
         span = chunk_span(manifest, index)
         path = self._require(manifest.artifact)
+        frame = bytearray(HEADER_BYTES + span.stop - span.start)
+        frame[:HEADER_BYTES] = chunk_header(manifest, index)
+        data = memoryview(frame)[HEADER_BYTES:]
         with _disk("read the artifact", path):
-            verified, data = self._is_verified(path), _read_span(path, span)
+            verified, count = self._is_verified(path), _read_into(path, span.start, data)
         try:
-            if not verified:
-                check_data(manifest, index, data)
+            if not verified or count < len(data):
+                check_data(manifest, index, data[:count])
         except TransferError:
             raise self._remove_damaged(path) from None
-        return data
+        return frame
 
     def put(self, data: bytes, chunk_size: int | None = None) -> Manifest:
         """Store ``data`` so that after a power loss it is there as a whole or not at all; return its manifest.
@@ -369,10 +374,16 @@ def _require_space(directory: Path, size: int) -> None:
         raise DeviceError(message)
 
 
-def _read_span(path: Path, span: slice) -> bytes:
+def _read_span(path: Path, span: slice) -> memoryview:
+    data = memoryview(bytearray(span.stop - span.start))
+    return data[: _read_into(path, span.start, data)]
+
+
+def _read_into(path: Path, offset: int, data: memoryview) -> int:
+    """Fill ``data`` from the file; returns how many bytes there were."""
     handle = os.open(path, os.O_RDONLY | _CLOSED_IN_CHILDREN)
     try:
-        return os.pread(handle, span.stop - span.start, span.start)
+        return os.preadv(handle, [data], offset)
     finally:
         os.close(handle)
 

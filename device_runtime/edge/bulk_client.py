@@ -136,7 +136,7 @@ class BulkClient:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
-    def publish(self, topic: str, payload: bytes, _qos: int = 0, _retain: bool = False) -> Sending:
+    def publish(self, topic: str, payload: bytes | bytearray, _qos: int = 0, _retain: bool = False) -> Sending:
         """Queue a message with QoS 0; its payload must not change before it is written."""
         head = packets.publish_head(topic, len(payload), five=self._five)
         return self._queue(head, payload)
@@ -178,7 +178,7 @@ class BulkClient:
         # A TLS socket has no sendmsg; it copies what it encrypts anyway.
         return sock.send(pieces[0]) if self._tls is not None else sock.sendmsg(pieces)
 
-    def _queue(self, *pieces: bytes) -> Sending:
+    def _queue(self, *pieces: bytes | bytearray) -> Sending:
         sending = Sending([memoryview(piece) for piece in pieces if piece])
         with self._lock:
             self._out.append(sending)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 import struct
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mas_edge.protocol.errors import BrokerError, MessageError
@@ -71,7 +72,9 @@ class PacketLimit:
         """The smallest of them; 0 = none known."""
         return smallest(self.configured, self.told, self.learned)
 
-    def split(self, topic: str, payload: bytes, other: int = 0, *, retain: bool = False) -> list[bytes]:
+    def split(
+        self, topic: str, payload: bytes | bytearray, other: int = 0, *, retain: bool = False
+    ) -> Sequence[bytes | bytearray]:
         """Return what to send for ``payload``: itself where it fits, else its fragments.
 
         Args:

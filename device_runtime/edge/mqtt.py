@@ -199,7 +199,7 @@ class Link:
                 self._check_room(len(self._waiting) < MAX_QUEUED_MESSAGES)
                 self._waiting.append((topic, payload, qos, retain, max_packet))
 
-    def send_bulk(self, topic: str, payload: bytes, *, max_packet: int = 0) -> None:
+    def send_bulk(self, topic: str, payload: bytes | bytearray, *, max_packet: int = 0) -> None:
         """Send with QoS 0; wait while MAX_QUEUED_BYTES are still to be written. Does nothing when disconnected.
 
         Raises:
@@ -238,7 +238,9 @@ class Link:
         for piece in self._limit.split(topic, payload, max_packet, retain=retain):
             self._hand_over(topic, piece, qos, retain)
 
-    def _hand_over(self, topic: str, payload: bytes, qos: int, retain: bool) -> paho.MQTTMessageInfo | Sending:
+    def _hand_over(
+        self, topic: str, payload: bytes | bytearray, qos: int, retain: bool
+    ) -> paho.MQTTMessageInfo | Sending:
         if self._connected:
             self._limit.sent(len(topic) + len(payload), time.monotonic())
         info = self._client.publish(topic, payload, qos, retain)

@@ -12,7 +12,6 @@ from typing import Any
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.mqtt import Event, Frame, Link, Will
 from mas_edge.orchestrator.distribution import Shipment
-from mas_edge.protocol.artifact import encode_chunk
 from mas_edge.protocol.errors import EdgeError
 from mas_edge.protocol.messages import AnyMessage, OrchestratorState, Want, encode
 from mas_edge.protocol.topics import Topics
@@ -118,6 +117,6 @@ class Post:
         receiver, manifest = shipment.receiver, shipment.manifest
         topic = self._topics.chunk(receiver) if receiver else self._topics.broadcast(manifest.artifact)
         for index in shipment.indices:
-            frame = encode_chunk(manifest, index, self._artifacts.read_chunk(manifest, index))
+            frame = self._artifacts.read_frame(manifest, index)
             self._bulk.send_bulk(topic, frame, max_packet=self._limit_of(receiver))
             self._on_shipped(shipment, len(frame) + len(topic))

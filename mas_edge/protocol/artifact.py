@@ -171,8 +171,17 @@ def encode_chunk(manifest: Manifest, index: int, data: Buffer) -> bytes:
         TransferError: there is no such chunk, or ``data`` has another length.
     """
     _check_length(manifest, index, data)
-    header = _HEADER.pack(bytes.fromhex(manifest.artifact)[:16], index, len(data))
-    return b"".join((header, data))
+    return b"".join((chunk_header(manifest, index), data))
+
+
+def chunk_header(manifest: Manifest, index: int) -> bytes:
+    """Return what stands before the data of chunk ``index``, HEADER_BYTES long.
+
+    Raises:
+        TransferError: there is no such chunk.
+    """
+    span = chunk_span(manifest, index)
+    return _HEADER.pack(bytes.fromhex(manifest.artifact)[:16], index, span.stop - span.start)
 
 
 def decode_chunk(frame: Buffer) -> Chunk:

@@ -179,7 +179,7 @@ class OneDevice:
     def _on_upload(self, manifest: Manifest, indices: tuple[int, ...]) -> None:
         incoming = self.received[manifest.artifact]
         for index in indices:
-            frame = encode_chunk(manifest, index, self.agent.store.read_chunk(manifest, index))
+            frame = self.agent.store.read_frame(manifest, index)
             if not self._lost("upload") and not incoming.complete:
                 incoming.on_chunk(decode_chunk(frame), self.now)
                 self._ask(manifest.artifact, incoming)

@@ -75,16 +75,17 @@ def test_an_artifact_that_is_here_can_be_described_again(store: ArtifactStore) -
     assert store.manifest(DIGEST, 1024) == MANIFEST
 
 
-def test_the_chunks_of_an_artifact_are_read_from_their_places(store: ArtifactStore) -> None:
+def test_the_chunks_of_an_artifact_are_read_from_their_places_as_frames(store: ArtifactStore) -> None:
     store.put(DATA)
-    assert b"".join(store.read_chunk(MANIFEST, index) for index in range(COUNT)) == DATA
+    frames = [store.read_frame(MANIFEST, index) for index in range(COUNT)]
+    assert frames == [encode_chunk(MANIFEST, index, piece(index)) for index in range(COUNT)]
     with pytest.raises(TransferError, match="chunks 0 to 9"):
-        store.read_chunk(MANIFEST, COUNT)
+        store.read_frame(MANIFEST, COUNT)
 
 
 READERS: dict[str, Callable[[ArtifactStore], object]] = {
     "read": lambda store: store.read(DIGEST),
-    "read_chunk": lambda store: store.read_chunk(MANIFEST, 3),
+    "read_frame": lambda store: store.read_frame(MANIFEST, 3),
     "manifest": lambda store: store.manifest(DIGEST),
 }
 

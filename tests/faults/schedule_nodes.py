@@ -26,7 +26,6 @@ from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.artifact import encode_chunk
 from mas_edge.protocol.errors import EdgeError, ProtocolError
 from mas_edge.protocol.messages import (
     AnyMessage,
@@ -254,10 +253,10 @@ class Server:
         topic = TOPICS.chunk(shipment.receiver) if shipment.receiver else TOPICS.broadcast(shipment.manifest.artifact)
         for index in shipment.indices:
             try:
-                data = self.artifacts.read_chunk(shipment.manifest, index)
+                frame = bytes(self.artifacts.read_frame(shipment.manifest, index))
             except EdgeError:  # pruned meanwhile
                 return
-            self._world.publish(self.NAME, topic, encode_chunk(shipment.manifest, index, data), chunk=True)
+            self._world.publish(self.NAME, topic, frame, chunk=True)
 
     # ------------------------------------------------------------------ steps of its own
 
@@ -392,10 +391,10 @@ class Device:
     def _send(self, manifest: Manifest, indices: tuple[int, ...]) -> None:
         for index in indices:
             try:
-                data = self.store.read_chunk(manifest, index)
+                frame = bytes(self.store.read_frame(manifest, index))
             except EdgeError:  # pruned: nobody waits for it any more
                 return
-            self._world.publish(self.name, TOPICS.upload(self.name), encode_chunk(manifest, index, data), chunk=True)
+            self._world.publish(self.name, TOPICS.upload(self.name), frame, chunk=True)
 
     def _birth(self, boot_id: str, seq: int) -> Birth:
         tasks = {task: SampleCount(train=count, test=count) for task, count in samples_of(self.name).items()}
