@@ -37,6 +37,7 @@ from mas_edge.protocol.messages import (
 from mas_edge.protocol.topics import Topics
 
 Intake = ActiveRound | LateRound  # what takes in a report
+SILENCE_S = 5.0  # how often it is looked who has not been heard: what is noticed takes many minutes to happen
 STRANGER = ""  # whoever speaks on a topic that is no device's
 
 
@@ -59,6 +60,7 @@ class Reception:
         self._gate = Gate(limits or Limits())
         self._rounds: set[str] = set()  # that were open at the last look
         self._doubts = Doubts()
+        self._look_for_silence = 0.0
 
     def on_arrived(self, topic: str, payload: bytes | memoryview, *, retained: bool, now: float) -> None:
         """Something came from a device; what is not as the contract says is ignored and logged, but not without end."""
@@ -97,12 +99,24 @@ class Reception:
             self._rounds = rounds
             self._gate.keep(self._rounds)
         self._collection.keep_rounds(self._rounds)
+        if now >= self._look_for_silence:
+            self._look_for_silence = now + SILENCE_S
+            self._notice_silence(now)
         for device, artifact, ranges, round_id in self._collection.poll(now):
             want = Want(**self._post.sender(), artifact=artifact, ranges=ranges)
             self._desk.tell(device, want, round_id)
         self._roster.poll(now)
         for device in self._doubts.poll(now):
             self._desk.tell(device, Rebirth(**self._post.sender()), None)
+
+    def _notice_silence(self, now: float) -> None:
+        """Who said that it checks in, and did not for long, is away: a broker may have dropped its last will."""
+        there = [name for name, birth in self.registry.online().items() if birth.checks_in]
+        for device in self._desk.pace.silent(there, now):
+            birth = self.registry.births[device]
+            reason = "it has not checked in for long"
+            gone = Status(sender=device, boot_id=birth.boot_id, seq=birth.seq, online=False, reason=reason)
+            self._on_status(gone, now)
 
     @property
     def next_poll(self) -> float:
@@ -121,8 +135,12 @@ class Reception:
         try:
             message = decode_from_device(payload, device)
         except MessageError as error:
+            self._doubts.lost(device, now)  # it may have been its birth
             self._on_undecodable(device, payload, error, now)
             return
+        gone = isinstance(message, Status) and not message.online
+        if device not in self.registry.births and not isinstance(message, Birth) and not gone:
+            self._doubts.lost(device, now)  # a broker dropped its birth: who speaks is there
         active = self._desk.active.get(self._round_of(message))
         if active is not None:
             active.traffic.received_control += len(payload) + topic_bytes
@@ -301,5 +319,8 @@ class Reception:
 
     def _receipt(self, device: str, job: str, round_id: str, verdict: Verdict, reason: str) -> None:
         """Speak the last word; ``job`` is the one the device named, so that it forgets exactly that offer."""
-        receipt = Receipt(**self._post.sender(), job=job, round_id=round_id, verdict=verdict, reason=reason)
+        receipt = Receipt(
+            **self._post.sender(), job=job, round_id=round_id, verdict=verdict, reason=reason,
+            next_checkin_s=self._desk.pace.next_checkin_s(),
+        )  # fmt: skip
         self._desk.tell(device, receipt, round_id)
