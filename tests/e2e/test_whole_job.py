@@ -136,6 +136,18 @@ def test_multiply_accumulates_and_the_time_of_affinity_are_told_by_every_device(
         assert record.affinity_cpu_seconds < record.device_cpu_seconds
 
 
+def test_every_report_tells_its_joules_with_source_and_quality(job: Finished) -> None:
+    energy = job.result["energy"]
+    assert energy["silent"] == 0
+    assert {device for source in energy["sources"].values() for device in source["devices"]} == set(job.devices)
+    assert set(energy["groups"]) == {record["group"] for record in job.result["rounds"]}
+    for quality, activities in energy["phases"]["merge"].items():
+        assert quality in ("measured", "estimated")
+        assert activities["train"] > 0
+        assert activities["affinity"] > 0
+    assert all(source["error"] > 0 for source in energy["sources"].values() if source["quality"] == "estimated")
+
+
 def test_every_chunk_on_the_broker_is_accounted_to_a_round(job: Finished) -> None:
     traffic = [record.traffic for record in job.snapshot.rounds]
     accounted = sum(t.sent_program + t.sent_weights + t.sent_model + t.sent_golden for t in traffic)
