@@ -72,7 +72,7 @@ class Identity:
     def url_at(self, broker: str) -> str:
         """The same for a broker at another address of the same fleet."""
         files = {"ca": str(self.file("ca.pem")), "cert": str(self.file("device.pem")), "suffix": self.record.suffix}
-        return f"{broker}?{urlencode(files)}"
+        return f"{broker}{'&' if '?' in broker else '?'}{urlencode(files)}"
 
     def file(self, name: str) -> Path:
         """One of the files of the module's docstring."""

@@ -38,7 +38,7 @@ def membership(name: str, fleet: str, broker: str, state: Path) -> Membership:
         return Membership(broker, fleet)
     identity = Identity(state)
     _check(identity, name, fleet, broker, state)
-    own_files = "?" in broker  # the URL names a certificate itself
+    own_files = bool(broker) and bool(parse_url(broker).cert)  # the URL names a certificate itself
     url = broker if own_files else identity.url_at(broker) if broker else identity.url
     return Membership(url, identity.record.fleet, identity)
 

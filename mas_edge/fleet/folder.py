@@ -116,10 +116,10 @@ class Fleet:
         """One of the files of the module's docstring."""
         return self.folder / name
 
-    def url(self, host: str, port: int) -> str:
-        """How the orchestrator connects to the broker there: with its certificate."""
+    def url_at(self, broker: str) -> str:
+        """How the orchestrator connects to the broker at this URL (mqtts://): with its certificate."""
         files = {"ca": str(self.file("ca.pem")), "cert": str(self.file("orchestrator.pem"))}
-        return f"mqtts://{join_address(host, port)}?{urlencode(files)}"
+        return f"{broker}{'&' if '?' in broker else '?'}{urlencode(files)}"
 
     def refresh(self) -> None:
         """Renew the servers' certificates that are past two thirds of their life, or for other hosts; list revocations.

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from device_runtime import identity
+from device_runtime.edge.address import parse_url
 from mas_edge.cli import main
+from mas_edge.cli.fleet import open_fleet
+from mas_edge.orchestrator.broker import open_broker
 from mas_edge.orchestrator.broker.supervisor import free_port
 from mas_edge.protocol.enrolment import read_token
 from tests.e2e.fleet import job_text
@@ -81,6 +84,16 @@ def test_a_mistake_is_one_line(tmp_path: Path, capsys: Captured, words: list[str
     assert main(["fleet", *(folders.get(word, word) for word in words)]) != 0
     (line,) = capsys.readouterr().err.splitlines()
     assert answer in line
+
+
+def test_a_broker_of_ones_own_is_shown_the_orchestrators_certificate(tmp_path: Path) -> None:
+    _init(tmp_path / "fleet", "--name", "home")
+    fleet = open_fleet(tmp_path / "fleet")
+    given = parse_url(open_broker("mqtts://broker.example:1", tmp_path, fleet=fleet).url)
+    assert (given.host, given.port) == ("broker.example", 1)
+    assert (Path(given.ca), Path(given.cert)) == (fleet.file("ca.pem"), fleet.file("orchestrator.pem"))
+    own = "mqtts://broker.example:1?ca=/ca.pem&cert=/mine.pem"
+    assert open_broker(own, tmp_path, fleet=fleet).url == own
 
 
 @pytest.mark.parametrize(

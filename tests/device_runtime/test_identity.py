@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from device_runtime import identity, keys
+from device_runtime.edge.address import parse_url
 from device_runtime.identity import Identity
 from device_runtime.membership import membership
 from mas_edge.fleet.endpoint import Endpoint
@@ -170,6 +171,9 @@ def test_where_a_device_connects(fleet: Fleet, tmp_path: Path) -> None:
     own = membership("pi-1", "fleet", "", tmp_path)
     assert (own.broker, own.fleet) == (joined.url, "watch")
     assert membership("pi-1", "watch", "mqtts://moved:1", tmp_path).broker == joined.url_at("mqtts://moved:1")
+    assert parse_url(joined.url_at("mqtts://moved:1?ca=x")).cert == parse_url(joined.url).cert
+    own_certificate = "mqtts://moved:1?ca=/ca.pem&cert=/mine.pem"
+    assert membership("pi-1", "watch", own_certificate, tmp_path).broker == own_certificate
     with pytest.raises(BrokerError, match="not valid"):
         membership("pi-1", "watch", "http://moved", tmp_path)
 

@@ -99,7 +99,7 @@ def _as_orchestrator(url: str, fleet: Fleet) -> str:
     if not address.tls:
         message = f"the fleet's devices speak TLS only; give the broker as mqtts://, not {address}"
         raise BrokerError(message)
-    return url if address.cert else fleet.url(address.host, address.port)
+    return url if address.cert else fleet.url_at(url)
 
 
 def _address(listen: str) -> tuple[str, int]:

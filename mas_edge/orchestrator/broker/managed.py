@@ -91,9 +91,9 @@ class ManagedBroker:
     @property
     def url(self) -> str:
         """Where clients connect; holds the password if there is one. With a fleet, for the orchestrator alone."""
-        if self._fleet is not None:
-            return self._fleet.url(self._reach, self._port)
         host = f"[{self._reach}]" if ":" in self._reach else self._reach
+        if self._fleet is not None:
+            return self._fleet.url_at(f"mqtts://{host}:{self._port}")
         user = f"{_USER}:{self._password}@" if self._password else ""
         return f"mqtt://{user}{host}:{self._port}"
 
