@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 AGAIN_S, AGAIN_MAX_S = 15.0, 3600.0
+# Everybody is asked when no round could be open for so long: the birth of a device may have been lost, and it waits too.
+ALL_S, ALL_MAX_S = 30.0, 600.0
 
 
 @dataclass
@@ -23,6 +25,7 @@ class Doubts:
     """When to ask whom."""
 
     _doubts: dict[str, _Doubt] = field(default_factory=dict)
+    _all: _Doubt | None = None
 
     def lost(self, device: str, now: float) -> None:
         """The device is said to be gone."""
@@ -39,6 +42,17 @@ class Doubts:
             doubt = self._doubts[device]
             doubt.ask_at, doubt.pause = now + doubt.pause, min(2 * doubt.pause, AGAIN_MAX_S)
         return due
+
+    def everybody(self, now: float, *, idle: bool) -> bool:
+        """Whether to ask everybody now; ``idle``: no round is open."""
+        if not idle:
+            self._all = None
+        elif self._all is None:
+            self._all = _Doubt(now + ALL_S, ALL_S)
+        elif now >= self._all.ask_at:
+            self._all = _Doubt(now + self._all.pause, min(2 * self._all.pause, ALL_MAX_S))
+            return True
+        return False
 
     @property
     def next_poll(self) -> float:

@@ -118,6 +118,10 @@ class Reception:
             gone = Status(sender=device, boot_id=birth.boot_id, seq=birth.seq, online=False, reason=reason)
             self._on_status(gone, now)
 
+    def asks_everybody(self, now: float) -> bool:
+        """Whether every device is to be asked for a birth: no round is open, and somebody may wait unheard."""
+        return self._doubts.everybody(now, idle=not self._desk.active)
+
     @property
     def next_poll(self) -> float:
         """When ``poll`` may have something."""
@@ -201,13 +205,14 @@ class Reception:
         self._warned[birth.sender] = (birth.boot_id, text)
 
     def _on_status(self, status: Status, now: float) -> None:
+        known = self.registry.births.get(status.sender)
+        if status.online and (known is None or known.boot_id != status.boot_id):
+            self._doubts.lost(status.sender, now)  # its birth is on its way, or lost
         if not self.registry.on_status(status):
             return
         if birth := self.registry.births.get(status.sender):
             self._roster.note(birth)
-        if status.online:
-            self._doubts.found(status.sender)
-        else:
+        if not status.online:
             self._doubts.lost(status.sender, now)
             self._complain(status.sender, f"{status.sender} left: {status.reason or 'no reason given'}", now, "info")
             self._desk.on_lost(status.sender, now)

@@ -212,7 +212,7 @@ class Server:
         if not self._restored:
             self.desk.restore(self._world.now)
             self._restored = True
-        self._world.publish(self.NAME, TOPICS.command_all, encode(Rebirth(**self.sender())))
+        self._ask_everybody()
         self.step()
 
     def on_arrived(self, topic: str, payload: bytes, *, retained: bool) -> None:
@@ -229,9 +229,14 @@ class Server:
                 return self.step()
         self.desk.open(rounds, self.reception.registry, now)
         self.reception.poll(now)
+        if self.reception.asks_everybody(now):
+            self._ask_everybody()
         self.desk.fill(self.reception.registry, now)
         self.desk.poll(now)
         return None
+
+    def _ask_everybody(self) -> None:
+        self._world.publish(self.NAME, TOPICS.command_all, encode(Rebirth(**self.sender())))
 
     @property
     def next_step(self) -> float:

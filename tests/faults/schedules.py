@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mas_edge.job import Job
 from mas_edge.protocol.messages import Plan
@@ -78,7 +79,7 @@ class Faults:
 
 
 # Of each kind of fault: what stands for none of it.
-NO_FAULTS: dict[str, dict[str, float]] = {
+NO_FAULTS: dict[str, dict[str, Any]] = {
     "drop": {"drop": 0.0}, "double": {"double": 0.0}, "damage": {"damage": 0.0}, "slow": {"slow": 0.0},
     "cut": {"cut_every": NEVER}, "will": {"will": 0.0}, "device deaths": {"steps_to_death": NEVER},
     "server deaths": {"server_steps_to_death": NEVER}, "fails": {"fails": 0.0},

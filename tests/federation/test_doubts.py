@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mas_edge.federation.doubts import AGAIN_MAX_S, AGAIN_S, Doubts
+from mas_edge.federation.doubts import AGAIN_MAX_S, AGAIN_S, ALL_MAX_S, ALL_S, Doubts
 
 
 def test_who_is_said_to_be_gone_is_asked_at_once_and_then_ever_more_rarely() -> None:
@@ -32,3 +32,12 @@ def test_to_be_said_gone_again_does_not_make_the_questions_more_frequent() -> No
     assert doubts.poll(0.0) == ["pi-1"]
     doubts.lost("pi-1", 1.0)
     assert doubts.poll(1.0) == []
+
+
+def test_everybody_is_asked_ever_more_rarely_while_no_round_is_open_and_not_otherwise() -> None:
+    doubts = Doubts()
+    asked = [float(now) for now in range(4000) if doubts.everybody(float(now), idle=True)]
+    assert asked[:3] == [ALL_S, 2 * ALL_S, 4 * ALL_S]
+    assert asked[-1] - asked[-2] == ALL_MAX_S
+    assert not doubts.everybody(4000.0, idle=False)
+    assert not doubts.everybody(9000.0, idle=True), "it has only just become idle"
