@@ -7,6 +7,8 @@ disk is touched only through the artifact store and the pending offers, both of 
 
 from __future__ import annotations
 
+import math
+import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +31,7 @@ from mas_edge.protocol.messages import (
     FromOrchestrator,
     Manifest,
     Offer,
+    OrchestratorState,
     Plan,
     PlanKind,
     Rebirth,
@@ -46,6 +49,8 @@ from mas_edge.protocol.weights import derive
 MAX_ARTIFACT_BYTES = 1024**3
 # An offer is repeated until its receipt comes: the first repeat soon, later ones rarely (the orchestrator may be away).
 OFFER_REPEAT_S, OFFER_REPEAT_MAX_S = 2.0, 30.0
+# However often an orchestrator asks for it: to wake a radio costs more than a plan that comes a little later.
+MIN_CHECKIN_S = 10.0
 # Plans that wait to be carried out. An orchestrator sends one a round and group; more is a mistake or an attack.
 MAX_ERRANDS = 64
 
@@ -141,6 +146,8 @@ class Agent:
     _errands: dict[str, _Errand] = field(default_factory=dict)
     _downloads: dict[str, _Download] = field(default_factory=dict)
     _pending: dict[str, _Pending] = field(default_factory=dict)
+    _checkin_s: float = 0.0
+    _next_checkin: float = math.inf
     _accepted: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=MAX_ERRANDS))
 
     def __post_init__(self) -> None:
@@ -173,14 +180,18 @@ class Agent:
             case Want():
                 return self._on_want(message, now)
             case Receipt():
+                self._pace(message.next_checkin_s, now)
                 self._forget(message.job, message.round_id)
                 if message.verdict in ("accepted", "duplicate"):
                     self._accepted.append((message.boot_id, message.job, message.round_id))
             case Cancel():
+                self._pace(message.next_checkin_s, now)
                 self._forget(message.job, message.round_id)
                 return [*self._cancel(message), *self._next_work()]
             case Rebirth():
                 return self.introduce()
+            case OrchestratorState():  # told to all at the same moment
+                self._pace(message.next_checkin_s * self._jitter(), now)
         return []
 
     def on_chunk(self, frame: Buffer, now: float) -> list[Effect]:
@@ -230,6 +241,9 @@ class Agent:
                 effects += self._offer(pending, now)
         for download in list(self._downloads.values()):
             effects += self._ask(download, now)
+        if now >= self._next_checkin:
+            self._next_checkin = now + self._checkin_s
+            effects += self.introduce()
         return effects + self._next_work()
 
     @property
@@ -238,7 +252,7 @@ class Agent:
         times = [e.deadline for e in self._errands.values()]
         times += [p.next_send for p in self._pending.values()]
         times += [d.incoming.next_poll for d in self._downloads.values()]
-        return min(times, default=float("inf"))
+        return min([*times, self._next_checkin])
 
     def in_use(self) -> set[str]:
         """The artifacts that must stay on disk."""
@@ -473,6 +487,16 @@ class Agent:
             self.offers.remove(round_id)
 
     # ------------------------------------------------------------------ words
+
+    def _pace(self, seconds: float, now: float) -> None:
+        """Introduce ourselves again in so many seconds, and so on until told otherwise; 0: nothing was said of it."""
+        if seconds > 0:
+            self._checkin_s = max(seconds, MIN_CHECKIN_S)
+            self._next_checkin = now + self._checkin_s
+
+    def _jitter(self) -> float:
+        """A number of this device's own for this life, from 0.75 to 1.25."""
+        return random.Random(f"{self.name}/{self.boot_id}").uniform(0.75, 1.25)  # noqa: S311 - not for secrets
 
     def _ack(self, plan: Plan) -> Tell:
         return Tell(Ack(**self._sender(), job=plan.job, round_id=plan.round_id))

@@ -124,6 +124,7 @@ class Runtime:
         name = self._settings.name
         self._control.subscribe(self._topics.command(name))
         self._control.subscribe(self._topics.command_all)
+        self._control.subscribe(self._topics.orchestrator)
         self._bulk.subscribe(self._topics.chunk(name), qos=0)
         threads = [threading.Thread(target=target, daemon=True) for target in (self._work, self._send)]
         for thread in threads:
@@ -289,7 +290,7 @@ class Runtime:
             engine=engine, engines=list(dict.fromkeys([engine, *self._settings.engines, *runnable()])),
             input_shape=list(self._data.input_shape), tasks=self._data.counts(),
             step_memory_bytes=self._bench.step_memory, max_packet=self._control.packet_limit,
-            ineligible=self.watch.gate.why_not("train"),
+            ineligible=self.watch.gate.why_not("train"), checks_in=True,
         )  # fmt: skip
 
 

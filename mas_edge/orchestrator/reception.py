@@ -143,6 +143,8 @@ class Reception:
             self._on_undecodable(device, payload, error, now)
             return
         gone = isinstance(message, Status) and not message.online
+        if not (gone or retained):
+            self._desk.pace.on_heard(device, now)
         if device not in self.registry.births and not isinstance(message, Birth) and not gone:
             self._doubts.lost(device, now)  # a broker dropped its birth: who speaks is there
         active = self._desk.active.get(self._round_of(message))

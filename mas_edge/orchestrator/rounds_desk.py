@@ -14,6 +14,7 @@ from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.deadline import ReportTimes, deadline_s
 from mas_edge.federation.draw import Draw, Moment
 from mas_edge.federation.flow import GroupState, JobState, Phase, RoundWork
+from mas_edge.federation.pace import Pace
 from mas_edge.federation.registry import Registry
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
 from mas_edge.federation.supply import Supply, Wanted
@@ -66,6 +67,7 @@ class RoundsDesk:
         self.state = state
         self.active: dict[str, ActiveRound] = {}
         self.distribution = Distribution()
+        self.pace = Pace(job.seed)
         self.sealing: Sealing | None = None  # what signs plans, if they are to be signed
         self.supply = Supply(job)
         self._draw = Draw(job)
@@ -341,7 +343,10 @@ class RoundsDesk:
         self._drop_outdated(phase, now)
 
     def _cancel(self, device: str, round_id: str, reason: str) -> None:
-        cancel = Cancel(**self._post.sender(), job=self.state.run_id, round_id=round_id, reason=reason)
+        cancel = Cancel(
+            **self._post.sender(), job=self.state.run_id, round_id=round_id, reason=reason,
+            next_checkin_s=self.pace.next_checkin_s(),
+        )  # fmt: skip
         self.tell(device, cancel, round_id)
 
     def _drop_outdated(self, phase: Phase, now: float) -> None:

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 EVENTS_AT_A_TIME = 16  # a few milliseconds' worth; what is due by the clock waits no longer
 TICK_S = 0.5  # the loop looks after a stop request at least this often
 CONNECT_TIMEOUT_S = 30.0
+PACE_DRIFT = 1.5  # the fleet has grown so much since its pace was shown to all: show it again
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Orchestrator:
         self._steps = Steps(job, artifacts, state_dir)
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
         self._busy = False
+        self._shown_interval_s = self._desk.pace.interval_s
         self._failure: EdgeError | None = None
 
     @property
@@ -134,12 +136,10 @@ class Orchestrator:
         self._take_events(max(0.0, until - now))
         now = time.monotonic()
         self._reception.poll(now)
-        if self._reception.asks_everybody(now):
-            self._post.tell_all(Rebirth(**self._post.sender()))
         phase = self.state.phase
         self._desk.fill(self._reception.registry, now)
         self._desk.poll(now)
-        if self.state.phase != phase:
+        if self.state.phase != phase or self._desk.pace.interval_s > PACE_DRIFT * self._shown_interval_s:
             self._show(online=True)
 
     def _take_events(self, timeout_s: float) -> None:
@@ -222,7 +222,12 @@ class Orchestrator:
 
     def _show(self, *, online: bool) -> None:
         sender = self._post.sender()
-        self._post.show(OrchestratorState(**sender, online=online, job=self.state.run_id, phase=self.state.phase))
+        self._shown_interval_s = self._desk.pace.interval_s
+        state = OrchestratorState(
+            **sender, online=online, job=self.state.run_id, phase=self.state.phase,
+            next_checkin_s=self._shown_interval_s if online else 0.0,
+        )  # fmt: skip
+        self._post.show(state)
 
     def _limit_of(self, device: str | None) -> int:
         """Called on the post's thread, too: it reads what the loop writes in one stroke."""

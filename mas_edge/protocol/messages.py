@@ -76,6 +76,7 @@ class Birth(Message, frozen=True, kw_only=True, tag="birth"):
     # What a program may take beside the process that has its engine loaded and nothing else; 0 = no limit
     step_memory_bytes: Count = 0
     max_packet: Count = 0  # bytes of the largest packet that its broker carries; 0 = no limit is known
+    checks_in: bool = False  # it sends its birth again when it is told to: its silence means that it is away
     ineligible: str = ""  # why its owner's rules let it train and evaluate nothing now; empty: they do not forbid it
 
 
@@ -239,6 +240,7 @@ class Receipt(Message, frozen=True, kw_only=True, tag="receipt"):
     round_id: str
     verdict: Verdict
     reason: str = ""
+    next_checkin_s: float = 0.0  # seconds until the device shall send its birth again; 0 = as it was told before
 
 
 class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
@@ -247,6 +249,7 @@ class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
     job: str
     round_id: str
     reason: str
+    next_checkin_s: float = 0.0
 
 
 class Rebirth(Message, frozen=True, kw_only=True, tag="rebirth"):
@@ -259,6 +262,7 @@ class OrchestratorState(Message, frozen=True, kw_only=True, tag="orchestrator"):
     online: bool
     job: str = ""
     phase: str = ""
+    next_checkin_s: float = 0.0  # for all: each device adds its own jitter
 
 
 FromDevice = Birth | Status | Ack | Refusal | Want | Offer | Commit

@@ -153,11 +153,11 @@ class SmallDesk:
 
     # ------------------------------------------------------------------ the devices
 
-    def arrive(self, *devices: str, boot_id: str = "b") -> None:
+    def arrive(self, *devices: str, boot_id: str = "b", **changes: Any) -> None:
         """Devices come to life."""
         for device in devices:
             self.reception.on_arrived(
-                self._topics.birth(device), encode(birth(device, boot_id)), retained=False, now=self.now
+                self._topics.birth(device), encode(birth(device, boot_id, **changes)), retained=False, now=self.now
             )
 
     def leave(self, device: str, boot_id: str = "b") -> None:
