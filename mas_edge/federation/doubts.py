@@ -2,7 +2,7 @@
 
 A last will may overtake, or be overtaken by, the birth of the connection that follows it: a broker that is slow, a
 cluster of them, a bridge. Whoever believes it never speaks to that device again, which is connected and waits. So the
-device is asked for a birth: at once, and then ever more rarely, for brokers queue what they hold for those who are away.
+device is asked for a birth: at once, and then ever more rarely, for brokers queue what they hold for who is away.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 AGAIN_S, AGAIN_MAX_S = 15.0, 3600.0
-# Everybody is asked when no round could be open for so long: the birth of a device may have been lost, and it waits too.
+# Everybody is asked when no round was open for so long: the birth of a device may have been lost, and it waits too.
 ALL_S, ALL_MAX_S = 30.0, 600.0
 
 

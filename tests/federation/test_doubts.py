@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from mas_edge.federation.doubts import AGAIN_MAX_S, AGAIN_S, ALL_MAX_S, ALL_S, Doubts
 
 
@@ -14,7 +16,7 @@ def test_who_is_said_to_be_gone_is_asked_at_once_and_then_ever_more_rarely() -> 
         assert doubts.poll(now - 1e-3) == []
         assert doubts.poll(now) == ["pi-1"]
         asked.append(now)
-    pauses = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
     assert (asked[0], pauses[:3], pauses[-1]) == (100.0, [AGAIN_S, 2 * AGAIN_S, 4 * AGAIN_S], AGAIN_MAX_S)
 
 
