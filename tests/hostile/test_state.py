@@ -23,6 +23,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with front_in(directory) as front:
         front.be_born("pi-1")
         front.upload("pi-1", seed=1)
+        front.reception.poll(10.0)  # writes the devices down
         front.store.open_round(spec("evaluate-initial"), "initial_evaluation")
         front.store.close_round(record("evaluate-initial"), front.desk.state)
     return (directory / "state.db").read_bytes()
