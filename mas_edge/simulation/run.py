@@ -161,8 +161,16 @@ class Simulation:
 
 
 def _without_spares(job: Job) -> Job:
-    """The job as its rounds are drawn here: nobody vanishes or is slow, so that spare devices would only cost work."""
-    return replace(job, federation=replace(job.federation, over_selection=1.0))
+    """The job as its rounds are drawn here: nobody vanishes or is late, so that spare devices would only cost work."""
+    plain = replace(
+        job.federation,
+        over_selection=1.0,
+        deadline_factor=0.0,
+        late_updates="refuse",
+        mode="synchronous",
+        concurrency=0,
+    )
+    return replace(job, federation=plain)
 
 
 class _Outbox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from device_runtime.agent import MIN_CHECKIN_S
 from mas_edge.protocol.messages import Birth, Cancel, FromOrchestrator, OrchestratorState, Receipt
 from tests.device_runtime.one_device import ORCHESTRATOR, OneDevice
 
-OFFER = {"job": "j-1", "round_id": "merged-0000", "reason": ""}
+OFFER: dict[str, Any] = {"job": "j-1", "round_id": "merged-0000", "reason": ""}
 
 
 def answer(kind: str, seconds: float) -> FromOrchestrator:

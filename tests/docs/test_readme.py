@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import device_runtime.cli
@@ -13,7 +14,7 @@ import mas_edge.cli
 from device_runtime.cli import INTERRUPTED
 from mas_edge.datasets.constant import constant_losses
 from mas_edge.federation.flow import PHASES, JobState
-from mas_edge.job import load_job
+from mas_edge.job import Federation, load_job
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.broker import EmbeddedBroker
 from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, Traffic
@@ -152,6 +153,14 @@ def test_the_guide_names_the_fields_of_a_round_and_no_other() -> None:
     assert documented == {*RoundRecord.__struct_fields__, "sent_bytes", "received_bytes"}
     [traffic] = [row[1] for row in table if row[0] == "`traffic`"]
     assert tuple(in_ticks(traffic)) == Traffic.__struct_fields__
+
+
+def test_the_guide_names_the_keys_of_rounds_with_the_defaults_that_the_job_has() -> None:
+    elsewhere = {"rounds", "merge_rounds", "groups", "at_most", "local_epochs", "batch_size"}
+    told = {in_ticks(key)[0]: default for key, default, _ in rows(section(OPERATE, "Rounds"))}
+    fields = {each.name: each.default for each in msgspec.structs.fields(Federation)}
+    assert told.keys() == fields.keys() - elsewhere
+    assert told == {name: msgspec.json.encode(fields[name]).decode() for name in told}
 
 
 def test_the_guide_names_the_fields_of_a_device_and_no_other() -> None:
