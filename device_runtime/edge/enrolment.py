@@ -87,6 +87,9 @@ def _exchange(address: str, context: ssl.SSLContext, method: str, path: str, bod
         connection.request(method, path, body or None)
         answer = connection.getresponse()
         return answer.status, answer.read(MAX_BODY_BYTES + 1)
+    except ConnectionRefusedError:
+        message = f"cannot enrol: nothing listens at {address}; start mas-edge serve --fleet there"
+        raise DeviceError(message) from None
     except (OSError, UnicodeError) as error:
         why = why_unreachable(error, Address(host, port, tls=True, scheme="https"))
         message = f"cannot enrol: {why}"
