@@ -107,6 +107,10 @@ class MortalFleet:
         if name in self._children:
             self._children[name].kill()
 
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a process, such as SIGSTOP."""
+        self._children[name].signal(number)
+
     def kill_all(self) -> None:
         """Leave nothing behind."""
         for child in self._children.values():

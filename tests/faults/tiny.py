@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +101,7 @@ def make_ground(directory: Path, **changed: float) -> Ground:
     ground = Ground(job, directory / "data", directory / "prepared")
     ground.prepare()
     return ground
+
+
+if __name__ == "__main__":  # python -m tests.faults.tiny DIR: a job to try `mas-edge chaos` on
+    make_ground(Path(sys.argv[1]))
