@@ -29,7 +29,6 @@ from device_runtime.edge.fragments import Assembly, PacketLimit
 from device_runtime.edge.tls import context_for
 from device_runtime.pending import PendingOffers
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.artifact import encode_chunk
 from mas_edge.protocol.errors import BrokerError, EdgeError
 from mas_edge.protocol.messages import (
     Birth,
@@ -249,7 +248,7 @@ class Swarm:
                     self._say(device, self._topics.response(device.name), encode(message))
                 case SendChunks(manifest, indices):
                     for index in indices:
-                        frame = encode_chunk(manifest, index, device.store.read_chunk(manifest, index))
+                        frame = device.store.read_frame(manifest, index)
                         self._say(device, self._topics.upload(device.name), frame)
                 case Listen(artifact, True):
                     device.client.subscribe(self._topics.broadcast(artifact))
@@ -260,7 +259,7 @@ class Swarm:
                 case Interrupt():
                     pass  # work is done at once: there is none to interrupt
 
-    def _say(self, device: _Device, topic: str, payload: bytes) -> None:
+    def _say(self, device: _Device, topic: str, payload: bytes | bytearray) -> None:
         try:
             for piece in device.limit.split(topic, payload):
                 device.client.publish(topic, piece)
