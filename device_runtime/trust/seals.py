@@ -1,11 +1,13 @@
 """Signed plans on their way to being opened: they wait until their metadata are here. Needs no tuf, and does no I/O.
 
-Only the newest metadata are waited for: older ones are of no use once there are newer.
+Only the newest metadata are waited for, by all of them: what older ones listed, newer ones list as well.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.protocol.errors import TrustError
@@ -79,9 +81,9 @@ class Seals:
             raise TrustError(message) from None
 
     def wait(self, signed: SignedPlan) -> None:
-        """Keep ``signed`` until its metadata are here."""
-        self._waiting = [each for each in self._waiting if each.metadata == signed.metadata]
-        self._waiting = [*self._waiting[1 - MAX_WAITING :], signed]
+        """Keep ``signed`` until its metadata are here, and the others that wait as well."""
+        others = [replace(each, metadata=signed.metadata) for each in self._waiting[1 - MAX_WAITING :]]
+        self._waiting = [*others, signed]
 
     def waits_for(self, artifact: str) -> bool:
         """Whether a plan waits for this artifact."""

@@ -9,10 +9,11 @@ them counts only as long as the timestamp's keys are the same, so that stolen on
 from __future__ import annotations
 
 import logging
-import tempfile
+import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Verifier:
     """
 
     def __init__(self, folder: Path, fleet: str, name: str, clock: Callable[[], float] = time.time) -> None:
-        self._fleet, self._name, self._clock = fleet, name, clock
+        self._folder, self._fleet, self._name, self._clock = folder, fleet, name, clock
         try:
             self._anchor = (folder / ROOT).read_bytes()
         except OSError as error:
@@ -85,10 +86,9 @@ class Verifier:
         Raises:
             TrustError: they are refused, or cannot be had.
         """
-        with tempfile.TemporaryDirectory(prefix="mas-edge-trust-") as directory:
-            client = self._client(Path(directory), fetcher or HttpFetcher(), url)
-            client.verify()
-            files = _files_in(Path(directory))
+        with _workplace(self._folder / "asking") as directory:
+            self._client(directory, fetcher or HttpFetcher(), url).verify()
+            files = _files_in(directory)
         self._verify(files)
 
     def keep_fresh(self, url: str, stop: threading.Event) -> None:
@@ -124,8 +124,7 @@ class Verifier:
 
     def _verify(self, files: Mapping[str, bytes]) -> None:
         """Verify ``files`` on top of what is trusted, and remember what holds."""
-        with self._lock, tempfile.TemporaryDirectory(prefix="mas-edge-trust-") as name:
-            directory = Path(name)
+        with self._lock, _workplace(self._folder / "verifying") as directory:
             client = self._client(directory, FilesFetcher(files), "metadata:")
             roots = _roots_in(directory)
             try:
@@ -193,6 +192,24 @@ def _check_targets(client: Client, plan: Plan) -> None:
             what = "is not listed" if listed is None else f"is listed as {listed[0][:12]}, not {described[0][:12]}"
             message = f"{name} {what} in the signing metadata"
             raise TrustError(message)
+
+
+@contextmanager
+def _workplace(directory: Path) -> Iterator[Path]:
+    """An empty folder for a client to work in; one that a killed process left is emptied.
+
+    Raises:
+        DeviceError: the disk is full or not writable.
+    """
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        yield directory
+    except OSError as error:
+        message = f"cannot work in {directory}: {error.strerror}; free the disk, and make the state directory writable"
+        raise DeviceError(message) from None
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _roots_in(directory: Path) -> dict[str, bytes]:
