@@ -1,10 +1,10 @@
 """Rounds of this kit without training: the real orchestrator and real devices in processes, through a real mosquitto.
 
-python tools/rounds_kit.py server STATE BROKER FLOATS DEVICES ROUNDS
-python tools/rounds_kit.py device STATE BROKER NAME
+python tools/rounds_kit.py STATE BROKER FLOATS DEVICES ROUNDS
 
-``bench_rounds.py`` starts these. A device returns the weights that it got plus a number of its own; everything else is
-what runs in production: the agent, both links, the stores with their syncs, the desk, the reception, the accumulator.
+``bench_rounds.py`` starts this and ``rounds_device.py``. A device returns the weights that it got plus a number of its
+own; everything else is what runs in production: the agent, both links, the stores with their syncs, the desk, the
+reception, the accumulator.
 """
 
 from __future__ import annotations
@@ -23,25 +23,21 @@ from pathlib import Path
 import numpy as np
 import rounds_meter as meter
 
-from device_runtime.data import open_data
 from device_runtime.edge.artifacts import ArtifactStore
-from device_runtime.runtime import Runtime, Settings
-from device_runtime.work import Bench, Outcome, Programs
 from mas_edge.federation.flow import GroupState, JobState
 from mas_edge.job import Data, Federation, Job, Task
 from mas_edge.orchestrator.broker.managed import ManagedBroker
 from mas_edge.orchestrator.service import Orchestrator
 from mas_edge.orchestrator.store import Store, open_database
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.messages import Plan, Report
 from mas_edge.protocol.program import Program
-from mas_edge.protocol.weights import ENCODER, Entry, Layout, gather, pack, unpack
+from mas_edge.protocol.weights import ENCODER, Entry, Layout, pack
 
 ROOT = Path(__file__).resolve().parent.parent
 TENSORS = 20  # as many as the reference measurement of Flower had
 ENGINE = "torch"  # only a name here: no engine is loaded
+DEVICE = str(Path(__file__).with_name("rounds_device.py"))
 WARM_UP = 2  # rounds before the clock starts: the first one carries the program too
-SAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -68,21 +64,29 @@ def job(devices: int) -> Job:
     return Job(name="bench", data=Data(input_shape=[1]), tasks=tasks, federation=federation, engines=[ENGINE])
 
 
-def layout_of(floats: int) -> Layout:
-    """A network of ``floats`` numbers in TENSORS equal tensors."""
-    return Layout([Entry(f"encoder.{n}", [floats // TENSORS], ENCODER) for n in range(TENSORS)])
+def layout_of(floats: int, part: str = ENCODER) -> Layout:
+    """A network of ``floats`` numbers in TENSORS equal tensors of ``part``, the encoder or a head."""
+    encoder = [] if part == ENCODER else [Entry("encoder", [1], ENCODER)]
+    return Layout([*encoder, *(Entry(f"{part}.{n}", [floats // TENSORS], part) for n in range(TENSORS))])
 
 
 # ---------------------------------------------------------------------------------------------------- the orchestrator
 
 
-def serve(state: Path, broker: str, floats: int, devices: int, rounds: int) -> None:
-    """Run the orchestrator until ``rounds`` rounds have closed; prints a line when it is warm and one at the end."""
-    _prepare(state, floats, devices)
+def serve(
+    state: Path, broker: str, floats: int, devices: int, rounds: int, warm_up: int = WARM_UP, encoder: int = 1
+) -> None:
+    """Run the orchestrator until ``rounds`` rounds have closed; prints a line when it is warm and one at the end.
+
+    ``encoder`` 0: the numbers are the head of a, which only devices with labels of a send back.
+    """
+    group, store = prepare_group(state, floats, ENCODER if encoder else "a"), Store(state)
+    store.begin(job(devices), JobState(run_id="bench-1", phase="groups", groups=[group]))
+    store.close()
     orchestrator, stop = Orchestrator(job(devices), state, broker), threading.Event()
 
     def watch() -> None:
-        for goal, word in ((WARM_UP, "warm"), (WARM_UP + rounds, "done")):
+        for goal, word in ((warm_up, "warm"), (warm_up + rounds, "done")):
             while orchestrator.state.groups[0].next_round < goal and not stop.wait(0.02):
                 pass
             print(word, flush=True)
@@ -93,63 +97,15 @@ def serve(state: Path, broker: str, floats: int, devices: int, rounds: int) -> N
     orchestrator.run(stop)
 
 
-def _prepare(state: Path, floats: int, devices: int) -> None:
-    """Write down a job whose only group is ready to train."""
-    group, store = prepare_group(state, floats), Store(state)
-    store.begin(job(devices), JobState(run_id="bench-1", phase="groups", groups=[group]))
-    store.close()
-
-
-def prepare_group(state: Path, floats: int) -> GroupState:
+def prepare_group(state: Path, floats: int, part: str = ENCODER) -> GroupState:
     """A group that is ready to train, its artifacts below ``state``."""
-    layout, artifacts = layout_of(floats), ArtifactStore(state / "artifacts")
+    layout, artifacts = layout_of(floats, part), ArtifactStore(state / "artifacts")
     program = Program(1, "all", ["a", "b"], 1, [1], {}, layout, {}, engine=ENGINE)
     weights = np.random.default_rng(0).standard_normal(layout.size).astype(np.float32)
     return GroupState(
         name="all", tasks=["a", "b"], programs={ENGINE: artifacts.put(program_format.dump(program))},
         weights=artifacts.put(pack(layout, weights)), next_round=0, end_round=10**6, last_round=10**6,
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------------------- the device
-
-
-class Echo(Bench):
-    """Reads the weights and gives them back with ``step`` added, as training would: every device has its own."""
-
-    step = 1.0
-
-    def carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
-        """As ``Bench.carry_out``, without an engine."""
-        assert plan.weights is not None
-        layout = program_format.load(self._store.read(plan.program.artifact)).layout
-        with self._store.opened(plan.weights.manifest.artifact) as data:
-            vector = gather(layout, unpack(data))
-        vector += np.float32(self.step)
-        report = Report(samples=dict.fromkeys(plan.tasks, SAMPLES), losses=dict.fromkeys(plan.tasks, 0.5))
-        return Outcome(report, pack(layout, vector))
-
-
-def device(state: Path, broker: str, name: str) -> None:
-    """Run one device until the process is told to end."""
-    data = open_data(_data_folder(state / "data"))
-    settings = Settings(name, "fleet", broker, state, ENGINE)
-    bench = Echo(data, ArtifactStore(state / "artifacts"), Programs(ENGINE), state / "deployed")
-    bench.step = float(name.rpartition("-")[2]) + 1.0  # no two devices train alike: nothing may be sent once for two
-    stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-    Runtime(settings, data, bench).run(stop)
-
-
-def _data_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "x.npy", np.zeros((SAMPLES + 1, 1), np.float32))
-    np.save(folder / "split.npy", np.array([0] * SAMPLES + [1], np.uint8))
-    for task in ("a", "b"):
-        np.save(folder / f"{task}.npy", np.zeros(SAMPLES + 1, np.float32))
-    header = "".join(f'[tasks.{task}]\nkind = "value"\n' for task in ("a", "b"))
-    (folder / "data.toml").write_text(f"format = 1\ninput_shape = [1]\n{header}")
-    return folder
 
 
 # ------------------------------------------------------------------------------------------------------------- a run
@@ -162,10 +118,10 @@ def measure(folder: Path, floats: int, devices: int, rounds: int) -> Measured:
     with ExitStack() as stack:
         broker = stack.enter_context(ManagedBroker(folder))
         sizes = [str(n) for n in (floats, devices, rounds)]
-        server = stack.enter_context(process(folder, __file__, "server", str(state), broker.url, *sizes))
+        server = stack.enter_context(process(folder, __file__, str(state), broker.url, *sizes))
         pids = {"server": server.pid, "broker": broker.pid or 0}
         for name in names:
-            child = stack.enter_context(process(folder, __file__, "device", str(folder / name), broker.url, name))
+            child = stack.enter_context(process(folder, DEVICE, str(folder / name), broker.url, name))
             pids[name] = child.pid
         expect(server, "warm", folder)
         before = {name: meter.taken(pid) for name, pid in pids.items()}
@@ -195,7 +151,7 @@ def round_times(state: Path) -> list[float]:
 def process(folder: Path, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run a script as a child, its log in ``folder``; the end of its standard input tells it to go."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with (folder / f"{arguments[0]}.log").open("a") as log:
+    with (folder / f"{Path(script).stem}.log").open("a") as log:
         process = subprocess.Popen(
             [sys.executable, script, *arguments],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
@@ -216,12 +172,10 @@ def expect(process: subprocess.Popen[str], word: str, folder: Path) -> None:
     """Wait for this line of the orchestrator's; end with its log if another comes."""
     line = process.stdout.readline().strip() if process.stdout else ""
     if line != word:
-        sys.exit(f"the orchestrator said {line!r} instead of {word!r}:\n{(folder / 'server.log').read_text()[-2000:]}")
+        logs = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.log")))
+        sys.exit(f"the orchestrator said {line!r} instead of {word!r}:\n{logs}")
 
 
 if __name__ == "__main__":
-    role, where, url, *rest = sys.argv[1:]
-    if role == "server":
-        serve(Path(where), url, *(int(number) for number in rest))
-    else:
-        device(Path(where), url, *rest)
+    where, url, *numbers = sys.argv[1:]
+    serve(Path(where), url, *(int(number) for number in numbers))
