@@ -70,9 +70,9 @@ class _Finished:
 
 
 class Runtime:
-    """One device on one broker. ``run`` returns when ``stop`` is set. ``bench``: what carries out plans instead."""
+    """One device on one broker. ``run`` returns when ``stop`` is set. ``bench``: the kind that carries out plans."""
 
-    def __init__(self, settings: Settings, data: DataFolder, bench: Bench | None = None, host: Host = _HERE) -> None:
+    def __init__(self, settings: Settings, data: DataFolder, bench: type[Bench] = Bench, host: Host = _HERE) -> None:
         self._settings = settings
         self._topics = Topics(settings.fleet)
         self._events: queue.SimpleQueue[Event | _Finished] = queue.SimpleQueue()
@@ -84,7 +84,7 @@ class Runtime:
         self._power = survey(host, settings.policy.power)
         self._meter = Meter(self._power.sensors, self._power.estimate)
         self.watch = Watch(settings.policy.rules, settings.state, host, self._meter.spent)
-        self._bench = bench or Bench(
+        self._bench = bench(
             data, self._store, Programs(settings.engine), settings.state / "deployed", self._meter,
             checkpoints=settings.state / "checkpoints",
             last_words=LastWords(settings.state / "last-words.json", host),

@@ -17,9 +17,8 @@ import numpy as np
 
 import device_runtime.cli.run  # noqa: F401 - what the command of a real device holds
 from device_runtime.data import open_data
-from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.runtime import Runtime, Settings
-from device_runtime.work import Bench, Outcome, Programs
+from device_runtime.work import Bench, Outcome
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.messages import Plan, Report
 from mas_edge.protocol.weights import gather, pack, sent_layout, unpack
@@ -49,11 +48,10 @@ def main(state: Path, broker: str, name: str, tasks: Sequence[str]) -> None:
     """Run one device until the process is told to end."""
     data = open_data(_data_folder(state / "data", tasks))
     settings = Settings(name, "fleet", broker, state, ENGINE)
-    bench = Echo(data, ArtifactStore(state / "artifacts"), Programs(ENGINE), state / "deployed")
-    bench.step = float(name.rpartition("-")[2]) + 1.0  # no two devices train alike: nothing may be sent once for two
+    Echo.step = float(name.rpartition("-")[2]) + 1.0  # no two devices train alike: nothing may be sent once for two
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-    Runtime(settings, data, bench).run(stop)
+    Runtime(settings, data, Echo).run(stop)
 
 
 def _data_folder(folder: Path, tasks: Sequence[str]) -> Path:

@@ -3,7 +3,7 @@
     {digest}        a whole artifact
     {digest}.part   one that is arriving, at its full size from the beginning
     {digest}.map    which of its chunks are there: "MAP1", the chunk size (u32, big-endian), the bits of ``Bitmap``
-    {digest}.tmp    one that is being put
+    {digest}.tmp    one that is being put; pieces.tmp: one whose digest is not known yet
 
 Power may go at any moment. Nothing on the disk is believed that this process has not hashed: a whole artifact when it
 is first asked for, a part by its chunks when it is opened again. So chunks are written without a sync each, and what
@@ -18,7 +18,7 @@ import mmap
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -184,6 +184,26 @@ class ArtifactStore:
                     file.write(data)
                 _publish(temporary, path)
                 self._trust(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return manifest
+
+    def put_pieces(self, pieces: Iterable[Buffer], chunk_size: int | None = None) -> Manifest:
+        """As ``put``, of what the pieces are one after the other; only one of them is in memory at a time.
+
+        Raises:
+            DeviceError, TransferError: as ``put``.
+        """
+        temporary = self.directory / "pieces.tmp"
+        with self._lock, _disk("store the artifact", temporary):
+            try:
+                with temporary.open("wb") as file:
+                    file.writelines(pieces)
+                with temporary.open("rb") as file:
+                    size = temporary.stat().st_size
+                    manifest = describe_stream(lambda _, length: file.read(length), size, chunk_size)
+                _publish(temporary, self.path(manifest.artifact))
+                self._trust(self.path(manifest.artifact))
             finally:
                 temporary.unlink(missing_ok=True)
         return manifest

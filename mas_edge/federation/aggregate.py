@@ -7,13 +7,15 @@ them, which is the device's sample count when every sample has at least one labe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Report
 from mas_edge.protocol.weights import ENCODER, Layout, Vector, part_weights, sent_layout
+
+PIECE = 32 * 1024  # numbers that are computed at a time: 256 KiB in float64, which any processor's second cache holds
 
 
 class Accumulator:
@@ -53,26 +55,32 @@ class Accumulator:
             message = f"update of shape {update.shape} with samples {dict(samples)}: expected {sent.size} numbers"
             raise WeightsError(message)
         for entry, source in zip(sent.entries, sent.slices().values(), strict=True):
-            # One part at a time in float64: no second copy of the whole model.
-            place, part = self._places[entry.name], update[source].astype(np.float64)
-            if moved is not None:
-                base, now = moved
-                part += now[place]
-                part -= base[place]
-            self._sum[place] += part * (weights[entry.part] * scale)
+            place, weight = self._places[entry.name], weights[entry.part] * scale
+            for start in range(0, entry.size, PIECE):  # a piece at a time in float64: no second copy of anything
+                stop = min(start + PIECE, entry.size)
+                there = slice(place.start + start, place.start + stop)
+                part = update[source.start + start : source.start + stop].astype(np.float64)
+                if moved is not None:
+                    base, now = moved
+                    part += now[there]
+                    part -= base[there]
+                part *= weight
+                self._sum[there] += part
         for name, weight in weights.items():
             self._weight[name] = self._weight.get(name, 0) + weight * scale
         self.count += 1
 
     def mean(self, previous: Vector) -> Vector:
         """The weighted mean, shape (layout.size,); parts nobody reported keep their ``previous`` numbers."""
-        result = previous.astype(np.float32).copy()
+        return np.concatenate([np.empty(0, np.float32), *self.means(previous)])
+
+    def means(self, previous: Vector) -> Iterator[Vector]:
+        """The weighted mean in pieces, one after the other: for a model that is to be in memory once, not twice."""
         for entry in self._layout.entries:
-            weight = self._weight.get(entry.part, 0)
-            if weight:
-                place = self._places[entry.name]
-                result[place] = (self._sum[place] / weight).astype(np.float32)
-        return result
+            place, weight = self._places[entry.name], self._weight.get(entry.part, 0)
+            for start in range(place.start, place.stop, PIECE):
+                there = slice(start, min(start + PIECE, place.stop))
+                yield (self._sum[there] / weight if weight else previous[there]).astype(np.float32)
 
 
 def weighted_losses(reports: Sequence[tuple[Mapping[str, float], Mapping[str, int]]]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from mas_edge.federation.rounds import Outcome, Round
 from mas_edge.job import Affinity
 from mas_edge.orchestrator.checks import Expected
 from mas_edge.orchestrator.records import LateReport, RoundRecord, Traffic
+from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.messages import Offer, Plan, Quality, Report
 from mas_edge.protocol.weights import Layout, Vector
 
@@ -99,7 +100,7 @@ class ActiveRound:
         if not self.resumed:
             self.report_seconds[device] = now - self.machine.opened
 
-    def fold(self, offer: Offer, update: bytes | None) -> None:
+    def fold(self, offer: Offer, update: Buffer | None) -> None:
         """Check a report and, after training, fold its update.
 
         Raises:
@@ -110,7 +111,7 @@ class ActiveRound:
             self.accumulator.fold(self.expected.vector(update, offer.report), offer.report.samples)
         self.reports[offer.sender] = offer.report
 
-    def fold_late(self, offer: Offer, update: bytes | None, origin: Origin, power: float) -> None:
+    def fold_late(self, offer: Offer, update: Buffer | None, origin: Origin, power: float) -> None:
         """Check a report of an earlier round of this network and fold its update, as it is worth now.
 
         Raises:

@@ -8,9 +8,10 @@ from itertools import chain
 
 import numpy as np
 
+from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Birth, Energy, PlanKind, Report, SampleCount
-from mas_edge.protocol.weights import Layout, Vector, gather, require_finite, sent_layout, unpack
+from mas_edge.protocol.weights import Layout, Vector, flatten, require_finite, sent_layout, unpack
 
 # Beyond this a float64 does not hold every whole number, and means would no longer be exact.
 MAX_COUNT = 2**53
@@ -32,7 +33,7 @@ class Expected:
     tasks: list[str]
     layout: Layout
 
-    def vector(self, update: bytes | None, report: Report) -> Vector:
+    def vector(self, update: Buffer | None, report: Report) -> Vector:
         """The numbers of an update, shape (sent_layout(layout, samples).size,).
 
         Raises:
@@ -42,12 +43,11 @@ class Expected:
             message = f"a training report of round {self.round_id} came without weights"
             raise WeightsError(message)
         sent = sent_layout(self.layout, report.samples)
-        tensors = unpack(update)
-        extra = set(tensors) - {entry.name for entry in sent.entries}
+        extra = set(unpack(update)) - {entry.name for entry in sent.entries}
         if extra:
             message = f"update holds tensors that were not asked for: {', '.join(sorted(extra))}"
             raise WeightsError(message)
-        vector = gather(sent, tensors)
+        vector = flatten(sent, update)
         require_finite(vector, "update")
         return vector
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.aggregate import mean_task_weights
@@ -15,15 +18,17 @@ from mas_edge.orchestrator.decision import settled
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.messages import Manifest
-from mas_edge.protocol.weights import gather, pack, unpack
+from mas_edge.protocol.weights import flatten, header_of
 
 
 def aggregate(active: ActiveRound, artifacts: ArtifactStore) -> Manifest | None:
     """The weights that come out of a training round, in the store; None of another round."""
     if active.accumulator is None:
         return None
-    previous = gather(active.layout, unpack(artifacts.read(active.group.weights.artifact)))
-    return artifacts.put(pack(active.layout, active.accumulator.mean(previous)))
+    with artifacts.opened(active.group.weights.artifact) as data:
+        means = active.accumulator.means(flatten(active.layout, data))
+        numbers = (np.ascontiguousarray(mean, dtype="<f4").data.cast("B") for mean in means)
+        return artifacts.put_pieces(chain([header_of(active.layout)], numbers))
 
 
 def found(job: Job, record: RoundRecord, store: Store) -> Found:

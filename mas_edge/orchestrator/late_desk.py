@@ -13,6 +13,7 @@ from mas_edge.orchestrator.active import ActiveRound, Origin
 from mas_edge.orchestrator.checks import Expected
 from mas_edge.orchestrator.records import RoundRecord, Traffic
 from mas_edge.orchestrator.store import Store
+from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Offer
 from mas_edge.protocol.weights import Layout, Vector, gather, unpack
@@ -61,7 +62,7 @@ class LateDesk:
 
     # ------------------------------------------------------------------ taking in
 
-    def fold(self, active: ActiveRound, offer: Offer, update: bytes | None) -> None:
+    def fold(self, active: ActiveRound, offer: Offer, update: Buffer | None) -> None:
         """Fold a late update into the open round of its network.
 
         Raises:
@@ -121,7 +122,7 @@ class LateRound:
     def on_offered(self, device: str, artifact: str) -> None:
         """The update is on its way: nothing has to be remembered."""
 
-    def fold(self, offer: Offer, update: bytes | None) -> None:
+    def fold(self, offer: Offer, update: Buffer | None) -> None:
         """Check the update, and fold it if there is something to fold it into. Raises as ``LateDesk.fold``."""
         if self.open is not None:
             self.desk.fold(self.open, offer, update)

@@ -310,13 +310,20 @@ class Reception:
         try:
             if birth := self.registry.births.get(offer.sender):
                 check_counts(offer.report, intake.expected.kind, birth)
-            intake.fold(offer, self._artifacts.read(offer.manifest.artifact) if offer.manifest else None)
+            self._fold(intake, offer)
         except (DeviceError, ProtocolError) as error:  # a DeviceError: the disk damaged what had just arrived
             self._refuse(intake, offer, "invalid", str(error), now)
             return
         self._store.accept(offer, intake.counts_in)
         intake.on_accepted(offer.sender, now)
         self._receipt(offer.sender, offer.job, offer.round_id, "accepted", "")
+
+    def _fold(self, intake: Intake, offer: Offer) -> None:
+        if offer.manifest is None:
+            intake.fold(offer, None)
+            return
+        with self._artifacts.opened(offer.manifest.artifact) as update:
+            intake.fold(offer, update)
 
     def _refuse(self, intake: Intake, offer: Offer, verdict: Verdict, reason: str, now: float) -> None:
         self._complain(offer.sender, f"{offer.round_id}: report of {offer.sender} refused: {reason}", now)

@@ -3,15 +3,18 @@
 The receiver drives. ``Incoming`` says which chunks to ask for and when; ``Outgoing`` says which chunks to send to whom.
 The owner carries the wants and the frames, stores the chunks, and passes the time in (monotonic seconds).
 
-A download may listen first: it asks for everything with ``broadcast``, stays quiet while chunks flow on the broadcast
-topic, and then pulls what it still misses. An upload only pulls. Pulling is bounded by a window, grows from a few
-chunks to the whole window, and falls back to one chunk after silence, so that a slow link is not flooded.
+A download may listen first: it asks with ``broadcast`` for one segment after another, each when half of the one before
+has come, while chunks flow on the broadcast topic; after silence it pulls what it still misses. So a broadcast goes no
+faster than its listeners, and neither the broker nor a device holds more than a segment and a half of it. An upload
+only pulls. Pulling is bounded by a window, grows from a few chunks to the whole window, and falls back to one chunk
+after silence, so that a slow link is not flooded.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from mas_edge.protocol.artifact import (
@@ -28,6 +31,7 @@ from mas_edge.protocol.errors import TransferError
 from mas_edge.protocol.messages import Manifest
 
 WINDOW_BYTES = 2 * 1024 * 1024  # 8 of the largest chunks in flight: half of them are asked for while the others come
+SEGMENT_BYTES = 2 * 1024 * 1024  # of a broadcast: some milliseconds of a fast network, small in any memory
 START_CHUNKS = 4  # the first ask of a pull, before the link is known
 START_BYTES = 512 * 1024  # ... of large chunks fewer: two of the largest
 BROADCAST_WAIT = 2.0  # seconds until the broadcast must have begun: several times what the sender gathers for
@@ -81,6 +85,7 @@ class Incoming:
         held: the chunks that are there already; copied.
         broadcast: listen on the broadcast topic before pulling.
         window: bytes that may be asked for and not received, when pulling; at least one chunk always may.
+        segment: bytes that are asked for at a time, when listening; the same on both sides.
 
     Attributes:
         held: the chunks that have come.
@@ -88,7 +93,13 @@ class Incoming:
     """
 
     def __init__(
-        self, manifest: Manifest, held: Bitmap | None = None, *, broadcast: bool = False, window: int = WINDOW_BYTES
+        self,
+        manifest: Manifest,
+        held: Bitmap | None = None,
+        *,
+        broadcast: bool = False,
+        window: int = WINDOW_BYTES,
+        segment: int = SEGMENT_BYTES,
     ) -> None:
         self.manifest = manifest
         count = chunk_count(manifest)
@@ -99,6 +110,8 @@ class Incoming:
         self._asked = Bitmap(count)
         self._serial = 0
         self._listening = broadcast
+        self._segment = segment_chunks(manifest, segment)
+        self._asked_until, self._owed = 0, 0  # listening: where the last segment ended, what of them has not come
         self._last_arrival: float | None = None
         self._waiting_since: float | None = None  # the last ask or arrival; None before the first ask
         self._not_before = -math.inf
@@ -130,7 +143,7 @@ class Incoming:
         if self._waiting_since is None:
             return -math.inf
         if self._listening:
-            return self._waiting_since + self._gap.value
+            return -math.inf if self._is_segment_due() else self._waiting_since + self._gap.value
         if self._room():
             return self._not_before
         return self._waiting_since + self._answer.value
@@ -143,11 +156,22 @@ class Incoming:
             return self._pull(now)
         if self._waiting_since is None:
             self._begin(now)
-            return to_ranges(self.held.missing())
-        if now < self._waiting_since + self._gap.value:
-            return None
-        self._listening = False
-        return self._pull(now)
+            return self._ask_segment()
+        if now >= self._waiting_since + self._gap.value:
+            self._listening = False
+            return self._pull(now)
+        return self._ask_segment() if self._is_segment_due() else None
+
+    def _is_segment_due(self) -> bool:
+        """Whether half of the last segment has come, and another one is missing."""
+        return 2 * self._owed <= self._segment and self._owed < self.held.count - len(self.held)
+
+    def _ask_segment(self) -> list[tuple[int, int]]:
+        missing = [index for index in self.held.missing() if index >= self._asked_until]
+        self._asked_until = (missing[0] // self._segment + 1) * self._segment
+        asked = [index for index in missing if index < self._asked_until]
+        self._owed += len(asked)
+        return to_ranges(asked)
 
     def on_chunk(self, chunk: Chunk, now: float) -> memoryview | None:
         """Return the data of a new chunk, to be stored at its span, or None for one that is held already.
@@ -228,6 +252,7 @@ class Incoming:
 
     def _accept(self, index: int, now: float) -> None:
         self.held.add(index)
+        self._owed -= index < self._asked_until
         self.stalled_since = now
         self._corrupt_in_a_row, self._not_before = 0, -math.inf
         if self._waiting_since is not None:
@@ -262,29 +287,50 @@ class Send(NamedTuple):
     indices: tuple[int, ...]
 
 
+class _Gathering:
+    """The wants of one segment that wait for each other."""
+
+    def __init__(self) -> None:
+        self.pending: dict[str, set[int]] = {}
+        self.by = math.inf  # when it waits no longer
+        self.done = False  # it was broadcast
+
+    def add(self, receiver: str, indices: Sequence[int], by: float) -> None:
+        if not self.pending:
+            self.by = by
+        self.pending.setdefault(receiver, set()).update(indices)
+
+
 class Outgoing:
-    """The sender of one artifact; broadcasts at most once, and answers every other want with exactly what it asks for.
+    """The sender of one artifact; broadcasts a segment at most once, and answers other wants with just what they ask.
 
     Args:
         manifest: what is sent.
         audience: the receivers that are expected to want it, or to say that they hold it. Nobody for an upload.
-        gather_s: how long the first want waits for the others, in seconds.
+        gather_s: how long the first want of a segment waits for the others, in seconds.
+        segment: bytes that are broadcast at a time; the same on both sides.
 
     Attributes:
         broadcast_bytes: data handed out for broadcast so far, without frame headers.
         unicast_bytes: data handed out for single receivers so far, without frame headers.
     """
 
-    def __init__(self, manifest: Manifest, *, audience: frozenset[str] = frozenset(), gather_s: float = 0.25) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        audience: frozenset[str] = frozenset(),
+        gather_s: float = 0.25,
+        segment: int = SEGMENT_BYTES,
+    ) -> None:
         self.manifest = manifest
         self.audience = audience
         self.broadcast_bytes = 0
         self.unicast_bytes = 0
         self._gather_s = gather_s
-        self._gathered_by = math.inf
-        self._pending: dict[str, set[int]] = {}
-        self._spoken: set[str] = set()
-        self._broadcast_done = False
+        self._segment = segment_chunks(manifest, segment)
+        self._gathering = [_Gathering() for _ in range(-(-chunk_count(manifest) // self._segment))]
+        self._reached: dict[str, float] = {}  # by receiver, the last segment that it has spoken for
 
     def on_want(self, receiver: str, ranges: Sequence[tuple[int, int]], broadcast: bool, now: float) -> list[Send]:
         """Take a want in and return what to send because of it.
@@ -293,41 +339,57 @@ class Outgoing:
             TransferError: the ranges do not fit the artifact.
         """
         indices = from_ranges(ranges, chunk_count(self.manifest))
-        if not indices:
-            self.on_held(receiver)
-            return self.poll(now)
-        self._spoken.add(receiver)
-        if not broadcast or self._broadcast_done:
-            return [self._unicast(receiver, indices), *self.poll(now)]
-        if not self._pending:
-            self._gathered_by = now + self._gather_s
-        self._pending.setdefault(receiver, set()).update(indices)
-        return self.poll(now)
+        if not broadcast or not indices:
+            self.on_held(receiver)  # it waits for nobody: it pulls, or needs nothing
+            at_once = indices
+        else:
+            at_once = self._gather(receiver, indices, now)
+        return [*([self._unicast(receiver, at_once)] if at_once else []), *self.poll(now)]
+
+    def _gather(self, receiver: str, indices: Sequence[int], now: float) -> list[int]:
+        """Let wants wait for others of their segment; returns those whose segment was broadcast before."""
+        late = []
+        for number, group in groupby(indices, lambda index: index // self._segment):
+            segment, wanted = self._gathering[number], list(group)
+            self._reached[receiver] = max(self._reached.get(receiver, 0.0), number)
+            if segment.done:
+                late += wanted
+            else:
+                segment.add(receiver, wanted, now + self._gather_s)
+        return late
 
     def on_held(self, receiver: str) -> None:
         """``receiver`` needs nothing; ``poll`` afterwards, it may have been the last one waited for."""
-        self._spoken.add(receiver)
-        self._pending.pop(receiver, None)
+        self._reached[receiver] = math.inf
+        for segment in self._gathering:
+            segment.pending.pop(receiver, None)
 
     @property
     def next_poll(self) -> float:
         """The time from which ``poll`` has something; infinity for never, minus infinity for at once."""
-        if not self._pending:
+        return min((self._due(number) for number in range(len(self._gathering))), default=math.inf)
+
+    def _due(self, number: int) -> float:
+        """When the gathered wants of a segment are answered: all of the audience have spoken, or had their time."""
+        segment = self._gathering[number]
+        if not segment.pending:
             return math.inf
-        return -math.inf if self.audience <= self._spoken else self._gathered_by
+        spoken = all(self._reached.get(receiver, -1.0) >= number for receiver in self.audience)
+        return -math.inf if spoken else segment.by
 
     def poll(self, now: float) -> list[Send]:
-        """What to send now: the gathered wants, once all of the audience have spoken or have had their time."""
-        if now < self.next_poll or not self._pending:
-            return []
-        pending, self._pending = self._pending, {}
+        """What to send now."""
+        return [self._answer(segment) for n, segment in enumerate(self._gathering) if now >= self._due(n)]
+
+    def _answer(self, segment: _Gathering) -> Send:
+        pending, segment.pending = segment.pending, {}
         if len(pending) == 1:
             [(receiver, wanted)] = pending.items()
-            return [self._unicast(receiver, sorted(wanted))]
-        self._broadcast_done = True
+            return self._unicast(receiver, sorted(wanted))
+        segment.done = True
         indices = tuple(sorted(set[int]().union(*pending.values())))
         self.broadcast_bytes += self._bytes_of(indices)
-        return [Send(None, indices)]
+        return Send(None, indices)
 
     def _unicast(self, receiver: str, indices: Sequence[int]) -> Send:
         self.unicast_bytes += self._bytes_of(indices)
@@ -336,3 +398,8 @@ class Outgoing:
     def _bytes_of(self, indices: Sequence[int]) -> int:
         spans = (chunk_span(self.manifest, index) for index in indices)
         return sum(span.stop - span.start for span in spans)
+
+
+def segment_chunks(manifest: Manifest, segment: int = SEGMENT_BYTES) -> int:
+    """How many chunks a segment of ``segment`` bytes has."""
+    return max(1, segment // manifest.chunk_size)

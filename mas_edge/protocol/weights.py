@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.errors import WeightsError
 
 Vector = NDArray[np.float32]
@@ -101,6 +102,12 @@ def pack(layout: Layout, vector: Vector) -> bytes:
     if vector.dtype != np.float32 or vector.shape != (layout.size,):
         message = f"expected a float32 vector of {layout.size} numbers, got {vector.dtype} of shape {vector.shape}"
         raise WeightsError(message)
+    numbers = np.ascontiguousarray(vector, dtype="<f4").data.cast("B") if vector.size else b""
+    return b"".join((header_of(layout), numbers))
+
+
+def header_of(layout: Layout) -> bytes:
+    """Return what stands before the numbers in the safetensors bytes of a layout."""
     header, offset = {}, 0
     for entry in layout.entries:
         header[entry.name] = {
@@ -109,14 +116,10 @@ def pack(layout: Layout, vector: Vector) -> bytes:
         offset += 4 * entry.size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > MAX_HEADER_BYTES:
-        message = f"the names of {len(layout.entries)} tensors take {len(text)} bytes, at most {MAX_HEADER_BYTES} fit"
-        raise WeightsError(message)
-    numbers = np.ascontiguousarray(vector, dtype="<f4").data.cast("B") if vector.size else b""
-    return b"".join((struct.pack("<Q", len(text)), text, numbers))
+    return struct.pack("<Q", len(text)) + text
 
 
-def unpack(data: bytes | memoryview) -> dict[str, NDArray[np.float32]]:
+def unpack(data: Buffer) -> dict[str, NDArray[np.float32]]:
     """Return the named float32 tensors of safetensors bytes, as views into ``data``.
 
     Raises:
@@ -199,7 +202,7 @@ def gather(layout: Layout, tensors: Mapping[str, NDArray[np.float32]]) -> Vector
     return vector
 
 
-def flatten(layout: Layout, data: bytes | memoryview) -> Vector:
+def flatten(layout: Layout, data: Buffer) -> Vector:
     """Return the flat vector of ``layout`` out of safetensors bytes: a view where they hold just its tensors in order.
 
     Raises:

@@ -350,3 +350,12 @@ def test_a_part_that_was_pruned_while_it_arrives_is_said_in_words(store: Artifac
     store.keep(set())
     with pytest.raises(DeviceError, match="cannot write to"):
         write(part, COUNT - 1)
+
+
+@given(st.lists(st.binary(max_size=3000), max_size=6))
+def test_pieces_are_put_as_what_they_are_together(pieces: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        store = ArtifactStore(Path(directory))
+        assert store.put_pieces(pieces, 1024) == describe(b"".join(pieces), 1024)
+        assert store.read(digest_of(b"".join(pieces))) == b"".join(pieces)
+        assert len(names(store)) == 1

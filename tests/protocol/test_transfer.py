@@ -27,11 +27,13 @@ from mas_edge.protocol.transfer import (
     CORRUPT_PAUSE,
     MAX_TIMEOUT,
     MIN_TIMEOUT,
+    SEGMENT_BYTES,
     START_CHUNKS,
     Incoming,
     Outgoing,
     Send,
     Timeout,
+    segment_chunks,
 )
 
 Ranges = list[tuple[int, int]]
@@ -293,6 +295,58 @@ def test_a_stalled_transfer_says_so_in_words() -> None:
         incoming.require_progress(191.0, 60.0)
 
 
+LARGE = describe(bytes(5 * SEGMENT_BYTES), MAX_CHUNK)
+PER_SEGMENT = segment_chunks(LARGE)
+
+
+def large_chunk(index: int) -> Chunk:
+    return decode_chunk(encode_chunk(LARGE, index, bytes(MAX_CHUNK)))
+
+
+def test_a_listener_asks_for_one_segment_after_another_as_chunks_come() -> None:
+    incoming = Incoming(LARGE, broadcast=True)
+    assert incoming.poll(0.0) == [(0, PER_SEGMENT)]
+    asked, came, most = PER_SEGMENT, 0, 0
+    while not incoming.complete:
+        most = max(most, asked - came)
+        incoming.on_chunk(large_chunk(came), 0.01 * came)
+        came += 1
+        for start, stop in incoming.poll(0.01 * came) or []:
+            assert start == asked
+            assert incoming.asks_broadcast
+            asked = stop
+    assert asked == 5 * PER_SEGMENT
+    assert most <= 1.5 * PER_SEGMENT
+
+
+def test_a_listener_that_holds_the_beginning_asks_for_the_segment_that_it_lacks() -> None:
+    held = Bitmap(5 * PER_SEGMENT)
+    for index in range(3 * PER_SEGMENT + 1):
+        held.add(index)
+    incoming = Incoming(LARGE, held, broadcast=True)
+    assert incoming.poll(0.0) == [(3 * PER_SEGMENT + 1, 4 * PER_SEGMENT)]
+
+
+def test_a_segment_is_broadcast_when_all_have_come_so_far_and_no_sooner() -> None:
+    outgoing = Outgoing(LARGE, audience=frozenset({"a", "b"}))
+    second = [(PER_SEGMENT, 2 * PER_SEGMENT)]
+    assert outgoing.on_want("a", [(0, PER_SEGMENT)], True, 0.0) == []
+    assert [send.receiver for send in outgoing.on_want("b", [(0, PER_SEGMENT)], True, 0.1)] == [None]
+    assert outgoing.on_want("a", second, True, 0.2) == []
+    assert outgoing.next_poll == pytest.approx(0.2 + 0.25)
+    [send] = outgoing.on_want("b", second, True, 0.3)
+    assert (send.receiver, len(send.indices)) == (None, PER_SEGMENT)
+
+
+def test_who_is_further_on_or_pulls_is_not_waited_for() -> None:
+    outgoing = Outgoing(LARGE, audience=frozenset({"a", "b", "c", "d"}))
+    outgoing.on_want("a", [(4 * PER_SEGMENT, 5 * PER_SEGMENT)], True, 0.0)  # went on after a restart
+    outgoing.on_want("b", [(7, 8)], False, 0.0)
+    outgoing.on_want("c", [(0, PER_SEGMENT)], True, 0.0)
+    [send] = outgoing.on_want("d", [(0, PER_SEGMENT)], True, 0.0)
+    assert (send.receiver, send.indices) == (None, tuple(range(PER_SEGMENT)))
+
+
 # --- the sender
 
 ALL: Ranges = [(0, COUNT)]
@@ -523,20 +577,29 @@ held_sets = st.sets(st.integers(0, COUNT - 1)).map(lambda indices: bitmap_of(*in
 
 
 @settings(max_examples=60, deadline=None)
-@given(faults, st.lists(held_sets, min_size=1, max_size=3), st.booleans(), st.integers(0, 10**6))
+@given(
+    faults,
+    st.lists(held_sets, min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from([3, 8, 100]),
+    st.integers(0, 10**6),
+)
 def test_any_order_loss_duplication_truncation_and_corruption_ends_with_equal_bytes(
-    fate: Faults, held: list[Bitmap], broadcast: bool, seed: int
+    fate: Faults, held: list[Bitmap], broadcast: bool, per_segment: int, seed: int
 ) -> None:
+    segment = per_segment * KIB
     receivers = {}
     for number, bitmap in enumerate(held):
-        receiver = Receiver(Incoming(MANIFEST, bitmap, broadcast=broadcast, window=6 * KIB))
+        receiver = Receiver(Incoming(MANIFEST, bitmap, broadcast=broadcast, window=6 * KIB, segment=segment))
         for index in set(range(COUNT)) - set(bitmap.missing()):
             receiver.stored[chunk_span(MANIFEST, index)] = DATA[chunk_span(MANIFEST, index)]
         receivers[f"d{number}"] = receiver
-    network = Network(receivers, Outgoing(MANIFEST, audience=frozenset(receivers)), fate, seed)
+    outgoing = Outgoing(MANIFEST, audience=frozenset(receivers), segment=segment)
+    network = Network(receivers, outgoing, fate, seed)
     network.run(until=3600.0)
     assert [bytes(receiver.stored) == DATA for receiver in receivers.values()] == [True] * len(receivers)
-    assert network.broadcasts <= 1
+    assert network.broadcasts <= -(-COUNT // per_segment)
+    assert outgoing.broadcast_bytes <= len(DATA)
 
 
 @settings(max_examples=15, deadline=None)
