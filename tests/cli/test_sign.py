@@ -1,0 +1,121 @@
+"""``mas-edge sign`` and ``mas-edge-device run --trust``, as people type them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import device_runtime.cli
+import mas_edge.cli
+from device_runtime.trust import anchor
+from mas_edge.protocol.errors import DeviceError
+
+
+def sign(*words: object) -> int:
+    return mas_edge.cli.main(["sign", *map(str, words)])
+
+
+@pytest.fixture
+def signing(tmp_path: Path) -> Path:
+    assert sign("init", tmp_path / "signing", "--offline", tmp_path / "keys") == 0
+    return tmp_path / "signing"
+
+
+def test_the_way_from_init_to_a_new_keyholder(
+    signing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys"
+    assert sign("rotate", signing, "--offline", keys / "keyholder-1.pem") == 0
+    assert "1 more signature needed, of keyholder-2, keyholder-3" in capsys.readouterr().out
+    assert sign("status", signing, "--quiet") == 0
+    assert capsys.readouterr().out.startswith("waits: 1 more signature")
+    assert sign("approve", signing, "--offline", keys / "keyholder-3.pem") == 0
+    assert "published: root version 2" in capsys.readouterr().out
+    assert sign("replace", signing, "keyholder-2", tmp_path / "anna", "--offline", keys) == 0
+    assert sign("renew", signing, "--offline", keys / "keyholder-1.pem", "--offline", tmp_path / "anna.pem") == 0
+    capsys.readouterr()
+    assert sign("status", signing) == 0
+    shown = capsys.readouterr().out
+    assert "2 of anna, keyholder-1, keyholder-3" in shown
+    assert "root        version 4" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["status", "nowhere"], "no signing repository"),
+        (["init", "{signing}"], "already"),
+        (["init", "other", "--threshold", "4"], "cannot sign"),
+        (["approve", "{signing}"], "nothing waits"),
+        (["renew", "{signing}", "--offline", "nowhere"], "cannot be used"),
+        (["renew", "{signing}", "--offline", "{signing}"], "no signing key"),
+        (["replace", "{signing}", "bob", "new"], "no keyholder 'bob'"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    signing: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], error: str
+) -> None:
+    monkeypatch.chdir(signing.parent)
+    assert sign(*(word.format(signing=signing) for word in words)) == 6
+    (line,) = capsys.readouterr().err.splitlines()
+    assert error in line
+
+
+def test_a_key_that_is_no_signing_key_is_refused(signing: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stray = signing / "stray.pem"
+    stray.write_bytes(b"-----BEGIN PRIVATE KEY-----\n")
+    assert sign("renew", signing, "--offline", stray) == 6
+    assert "cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["metadata/1.root.json", "", "metadata"])
+def test_a_root_is_found_where_people_point(signing: Path, tmp_path: Path, place: str) -> None:
+    anchor.install(tmp_path / "state", anchor.read_root(signing / place))
+    assert anchor.has_trust(tmp_path / "state")
+    anchor.install(tmp_path / "state", anchor.read_root(signing))  # the same again
+
+
+def test_another_root_does_not_take_the_place_of_the_first(signing: Path, tmp_path: Path) -> None:
+    anchor.install(tmp_path / "state", anchor.read_root(signing))
+    assert sign("init", tmp_path / "other", "--keyholders", 1, "--threshold", 1) == 0
+    with pytest.raises(DeviceError, match="trusts another root already"):
+        anchor.install(tmp_path / "state", anchor.read_root(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"x" * 100_000, b'{"signed": {}, "signatures": []}'])
+def test_what_is_no_root_is_not_trusted(signing: Path, tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "root.json").write_bytes(damage)
+    with pytest.raises(DeviceError, match="root"):
+        anchor.install(tmp_path / "state", anchor.read_root(tmp_path / "root.json"))
+    assert not anchor.has_trust(tmp_path / "state")
+
+
+def test_a_root_with_a_changed_byte_is_not_trusted(signing: Path, tmp_path: Path) -> None:
+    root = anchor.read_root(signing).replace(b'"threshold":2', b'"threshold":1', 1)
+    with pytest.raises(DeviceError, match="no root to trust"):
+        anchor.install(tmp_path / "state", root)
+
+
+def test_a_trust_directory_without_a_root_opens_nothing(tmp_path: Path) -> None:
+    (tmp_path / "trust").mkdir()
+    with pytest.raises(DeviceError, match="--trust"):
+        anchor.open_verifier(tmp_path, "home", "pi-1")
+
+
+def test_the_device_says_at_once_that_there_is_no_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "--name", "pi", "--broker", "mqtt://localhost", "--data", str(tmp_path), "--state", str(tmp_path)]
+    assert device_runtime.cli.main([*words, "--trust", str(tmp_path / "nothing")]) == 7
+    assert "no root to trust" in capsys.readouterr().err
+
+
+def test_serve_says_at_once_that_there_is_no_repository(signing: Path, tmp_path: Path) -> None:
+    from mas_edge.orchestrator.sealing import open_publisher
+    from mas_edge.protocol.errors import ServerError
+
+    shutil.rmtree(signing / "online")
+    with pytest.raises(ServerError, match="mas-edge sign rotate"):
+        open_publisher(signing)
+    with pytest.raises(ServerError, match="mas-edge sign init"):
+        open_publisher(tmp_path / "nowhere")
