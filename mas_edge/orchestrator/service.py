@@ -136,6 +136,8 @@ class Orchestrator:
         self._take_events(max(0.0, until - now))
         now = time.monotonic()
         self._reception.poll(now)
+        if self._reception.asks_everybody(now):
+            self._post.tell_all(Rebirth(**self._post.sender()))
         phase = self.state.phase
         self._desk.fill(self._reception.registry, now)
         self._desk.poll(now)
