@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from device_runtime.edge.artifacts import ArtifactStore
@@ -28,6 +28,7 @@ class LateDesk:
         self._store = store
         self._artifacts = artifacts
         self._waiting: set[str] = set()  # artifacts that updates which count nowhere yet will need
+        self._offered: dict[tuple[str, str], str] = {}  # by round and device, the update that is on its way
 
     def restore(self, records: Sequence[RoundRecord], state: JobState, now: float) -> None:
         """Take up the late work of an earlier life; whoever lost it is waited for as long as it would be wanted."""
@@ -52,9 +53,11 @@ class LateDesk:
             return []
         return sorted(name for name, stage in active.machine.stages().items() if stage == "working")
 
-    def close(self, record: RoundRecord, now: float) -> None:
-        """A round closed; its stragglers go on."""
+    def close(self, record: RoundRecord, updates: Mapping[str, str], now: float) -> None:
+        """A round closed; its stragglers go on. ``updates``: by device, what was offered, and may be on its way."""
         self.works.add(self._work(record, device, now) for device in record.stragglers)
+        for device in record.stragglers:
+            self.offered(record.round_id, device, updates.get(device, ""))
 
     def outdated(self, state: JobState, phase: Phase, now: float) -> list[LateWork]:
         """Take out what nobody wants any more: too late, or of a network that trains no longer."""
@@ -81,9 +84,14 @@ class LateDesk:
             for offer in self._store.waiting():
                 self._waiting |= {self._base_of(offer).base, *([offer.manifest.artifact] if offer.manifest else [])}
 
+    def offered(self, round_id: str, device: str, artifact: str) -> None:
+        """A late update is on its way: what has come of it stays on the disk."""
+        self._offered[round_id, device] = artifact
+
     def needed(self) -> set[str]:
         """The artifacts that must stay."""
-        return self._waiting | self.works.bases()
+        self._offered = {key: artifact for key, artifact in self._offered.items() if self.works.find(*key)}
+        return self._waiting | self.works.bases() | set(self._offered.values())
 
     def _base_of(self, offer: Offer) -> RoundRecord:
         record = self._store.record(offer.round_id)
@@ -120,7 +128,8 @@ class LateRound:
         return self.open.traffic if self.open else Traffic()
 
     def on_offered(self, device: str, artifact: str) -> None:
-        """The update is on its way: nothing has to be remembered."""
+        """The update is on its way."""
+        self.desk.offered(self.work.round_id, device, artifact)
 
     def fold(self, offer: Offer, update: Buffer | None) -> None:
         """Check the update, and fold it if there is something to fold it into. Raises as ``LateDesk.fold``."""

@@ -332,7 +332,7 @@ class RoundsDesk:
             self._cancel(device, work.round_id, f"closed: {outcome}")
         self._store.close_round(record, state)
         del self.active[work.round_id]
-        self._late.close(record, now)
+        self._late.close(record, active.updates, now)
         self._late.refresh()
         self._lingering.add(work.round_id)
         self._times.note(record.kind, record.group, record.report_seconds.values())

@@ -175,6 +175,10 @@ class SmallDesk:
         manifest = self.artifacts.put(pack(LAYOUT, numbers() if update is None else update))
         self._say(offer(device, round_id, manifest=manifest))
 
+    def offer(self, device: str, round_id: str, manifest: Manifest) -> None:
+        """A device offers an update that is still to be fetched."""
+        self._say(offer(device, round_id, manifest=manifest))
+
     def _say(self, message: AnyMessage) -> None:
         self._hear(self._topics.response(message.sender), message)
 

@@ -10,9 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from mas_edge.orchestrator import view
+from mas_edge.protocol.artifact import describe
 from mas_edge.protocol.messages import Plan
+from mas_edge.protocol.weights import pack
 from tests.orchestrator.small_desk import SmallDesk, a_job
-from tests.orchestrator.small_run import numbers
+from tests.orchestrator.small_run import LAYOUT, numbers
 
 FLEET = [f"pi-{n}" for n in range(6)]
 JOB = a_job(
@@ -206,6 +208,28 @@ def test_what_a_late_update_began_from_stays_on_the_disk_as_long_as_it_may_come(
         desk.turn()
         close(desk, f"merged-{index:04d}")
     assert not desk.artifacts.has(base)
+
+
+@pytest.mark.parametrize("offered", ["before its round closes", "after"])
+def test_an_update_that_is_on_its_way_when_old_artifacts_are_cleared_away_goes_on(
+    offered: str, desk: SmallDesk
+) -> None:
+    first, second, late = sorted(desk.told())
+    manifest = describe(pack(LAYOUT, trained(9)))
+    part = desk.artifacts.path(manifest.artifact).with_suffix(".map")
+    desk.ack(late)
+    if offered == "before its round closes":
+        desk.offer(late, "merged-0000", manifest)
+    desk.report(first)
+    desk.report(second)
+    desk.turn()
+    if offered == "after":
+        desk.offer(late, "merged-0000", manifest)
+    desk.desk.move(desk.desk.state)
+    assert part.exists()
+    desk.refuse(late)
+    desk.desk.move(desk.desk.state)
+    assert not part.exists(), "nobody will send the rest"
 
 
 def test_where_late_updates_are_refused_everybody_is_told_to_stop(tmp_path: Path) -> None:
