@@ -6,14 +6,15 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Environments beside the first one: the LiteRT converter (2 GB, never on a device), the last runtime of TensorFlow Lite
-# (NumPy 1 only), and a newer Python for ExecuTorch without PyTorch, if this machine has one.
+# (NumPy 1 only), a broker that speaks MQTT 3.1.1 only, and a newer Python for ExecuTorch without PyTorch, if this machine has one.
 LITERT     := .venv-litert
 TFLITE     := .venv-tflite
 NEWER      := .venv-312
+AMQTT      := .venv-amqtt
 LITERT_TESTS := tests/export/litert tests/export/micro tests/device_runtime/test_litert_engine.py
 NEW_PYTHON ?= $(shell tools/newer_python.sh)
 
-.PHONY: demo test test-litert test-aarch64 test-starved environments check fix clean
+.PHONY: demo test test-litert test-aarch64 test-starved test-brokers test-kill environments check fix clean
 
 demo: $(STAMP)  ## run the whole MAS job on real data with ten device processes (under 3 minutes)
 	$(BIN)/mas-edge demo --out demo-out --json demo-out/result.json $(DEMO_ARGS)
@@ -30,7 +31,14 @@ test-aarch64: $(STAMP)  ## the device runtime on emulated 64-bit ARM, up to a wh
 test-starved: $(STAMP)  ## a device under a real limit on its address space: fails, says so, goes on with less
 	MAS_EDGE_STARVE=1 $(BIN)/python -m pytest tests/e2e/test_memory.py $(PYTEST_ARGS)
 
-environments: $(LITERT)/.installed $(TFLITE)/.installed $(if $(NEW_PYTHON),$(NEWER)/.installed)  ## every environment that tests use
+test-brokers: $(STAMP) $(AMQTT)/.installed  ## the acceptance suite on mosquitto, the embedded broker and amqtt, every packet limit
+	MAS_EDGE_BROKERS=mosquitto,embedded,amqtt $(BIN)/python -m pytest tests/device_runtime/test_mqtt.py tests/e2e/test_whole_job.py \
+	  tests/e2e/test_faults.py tests/e2e/test_refusals.py tests/e2e/test_deployment.py tests/e2e/test_packet_limits.py $(PYTEST_ARGS)
+
+test-kill: $(STAMP)  ## 200 jobs whose processes are killed at random moments, and 5000 simulated schedules
+	MAS_EDGE_KILL_RUNS=200 MAS_EDGE_SCHEDULES=5000 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+
+environments: $(LITERT)/.installed $(TFLITE)/.installed $(AMQTT)/.installed $(if $(NEW_PYTHON),$(NEWER)/.installed)  ## every environment that tests use
 
 check: $(STAMP)  ## style, types, arrows between rooms, dead code
 	$(BIN)/ruff check .
@@ -59,10 +67,15 @@ $(TFLITE)/.installed: pyproject.toml
 	$(TFLITE)/bin/python -m pip install --quiet tflite-runtime==2.14.0 'numpy<2' --editable .
 	touch $@
 
+$(AMQTT)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(AMQTT)
+	$(AMQTT)/bin/python -m pip install --quiet amqtt==0.12.1
+	touch $@
+
 $(NEWER)/.installed: pyproject.toml
 	$(NEW_PYTHON) -m venv $(NEWER)
 	$(NEWER)/bin/python -m pip install --quiet --editable '.[executorch]'
 	touch $@
 
 clean:  ## remove everything that was made here
-	rm -rf $(VENV) $(LITERT) $(TFLITE) $(NEWER) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LITERT) $(TFLITE) $(NEWER) $(AMQTT) demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
