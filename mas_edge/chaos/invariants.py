@@ -66,9 +66,10 @@ def check_run(fleet: MortalFleet, witness: Witness, *, retrain: bool = True) -> 
 
 
 def _accepted(state: Path, records: Iterable[RoundRecord]) -> dict[str, list[Offer]]:
+    """What counts, by the round that it counts in ("": in none yet, of jobs that fold late updates)."""
     store = Store(state)
     try:
-        return {record.round_id: store.accepted(record.round_id) for record in records}
+        return {"": store.waiting(), **{record.round_id: store.accepted(record.round_id) for record in records}}
     finally:
         store.close()
 
@@ -76,9 +77,10 @@ def _accepted(state: Path, records: Iterable[RoundRecord]) -> dict[str, list[Off
 def _count_once(records: Iterable[RoundRecord], offers: Mapping[str, list[Offer]], verdict: Verdict) -> None:
     seen: set[str] = set()
     for record in records:
-        stored = sorted(offer.sender for offer in offers[record.round_id])
-        verdict.updates += len(stored)
-        if record.round_id in seen or stored != sorted(record.reports):
+        verdict.updates += len(offers[record.round_id])
+        stored = sorted(offer.sender for offer in offers[record.round_id] if offer.round_id == record.round_id)
+        late = any(offer.round_id != record.round_id for offer in offers[record.round_id])
+        if record.round_id in seen or (stored != sorted(record.reports) and not late):
             verdict.problems.append(
                 f"{record.round_id}: the store holds reports of {stored}, its record of {sorted(record.reports)}"
             )
@@ -88,7 +90,7 @@ def _count_once(records: Iterable[RoundRecord], offers: Mapping[str, list[Offer]
 
 
 def _nothing_lost(witness: Witness, offers: Mapping[str, list[Offer]], verdict: Verdict) -> None:
-    held = {(round_id, offer.sender) for round_id, accepted in offers.items() for offer in accepted}
+    held = {(offer.round_id, offer.sender) for accepted in offers.values() for offer in accepted}
     for round_id, device in sorted(witness.accepted - held):
         verdict.problems.append(f"{round_id}: {device} was told that its report counts, and the store lacks it")
 
@@ -147,6 +149,8 @@ class _Round:
 
     def check(self, verdict: Verdict, *, retrain: bool) -> None:
         """Fold the accepted updates again and, if asked, train each again."""
+        if any(offer.round_id != self._record.round_id for offer in self._offers):
+            return  # late updates count by their staleness, from the weights of another round
         try:
             self._refold(verdict)
             if retrain:

@@ -17,6 +17,7 @@ from mas_edge.chaos.nursery import Nursery
 from mas_edge.chaos.witness import Witness
 from mas_edge.orchestrator.broker import ManagedBroker
 
+TWICE = "INSERT INTO updates SELECT round_id, 'zoe', offer, accepted, counts_in FROM updates LIMIT 1"
 Finished = tuple[MortalFleet, Witness]
 
 
@@ -38,11 +39,11 @@ def finished(
 
 
 def lose_an_accepted_update(fleet: MortalFleet, ground: Ground) -> None:
-    execute(fleet, "DELETE FROM updates WHERE round_id = 'merged-0001' AND device = 'bob'")
+    execute(fleet, "DELETE FROM updates WHERE rowid = (SELECT MIN(rowid) FROM updates)")
 
 
 def count_an_update_for_two_devices(fleet: MortalFleet, ground: Ground) -> None:
-    execute(fleet, "INSERT INTO updates SELECT round_id, 'zoe', offer, accepted FROM updates LIMIT 1")
+    execute(fleet, TWICE)
 
 
 def replace_the_weights_of_a_round(fleet: MortalFleet, ground: Ground) -> None:
@@ -54,8 +55,8 @@ def replace_the_weights_of_a_round(fleet: MortalFleet, ground: Ground) -> None:
 
 
 def train_on_other_data(fleet: MortalFleet, ground: Ground) -> None:
-    folder = ground.folders["ada"]
-    np.save(folder / "x.npy", np.load(folder / "x.npy") + np.float32(0.5))
+    for folder in ground.folders.values():
+        np.save(folder / "x.npy", np.load(folder / "x.npy") + np.float32(0.5))
 
 
 def stop_before_the_end(fleet: MortalFleet, ground: Ground) -> None:
@@ -63,10 +64,10 @@ def stop_before_the_end(fleet: MortalFleet, ground: Ground) -> None:
 
 
 CASES: dict[str, tuple[Callable[[MortalFleet, Ground], None], str]] = {
-    "an accepted update is lost": (lose_an_accepted_update, "bob was told that its report counts"),
+    "an accepted update is lost": (lose_an_accepted_update, "was told that its report counts"),
     "an update counts twice": (count_an_update_for_two_devices, "the store holds reports of"),
     "a mean is not that of its updates": (replace_the_weights_of_a_round, "not the mean of its accepted updates"),
-    "a device trained differently": (train_on_other_data, "ada sent other weights"),
+    "a device trained differently": (train_on_other_data, "sent other weights"),
     "the job is not done": (stop_before_the_end, "the job is not done: deploy"),
 }
 
