@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -194,9 +195,10 @@ class Fleet:
 
     # ------------------------------------------------------------------ orchestrators
 
-    def orchestrate(self) -> Actor:
+    def orchestrate(self, signing: Path | None = None) -> Actor:
         """Run the orchestrator as a thread; the actor's result is whether the job is done."""
-        return self._act(lambda stop: Orchestrator(self.job, self.state, self.url).run(stop), "orchestrator")
+        run = partial(Orchestrator, self.job, self.state, self.url, signing=signing)
+        return self._act(lambda stop: run().run(stop), "orchestrator")
 
     def serve(self, *more: str) -> subprocess.Popen[bytes]:
         """Run ``mas-edge serve`` as a process; its log is ``serve.log``."""
