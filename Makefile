@@ -36,7 +36,7 @@ test-brokers: $(STAMP) $(AMQTT)/.installed  ## the acceptance suite on mosquitto
 	  tests/e2e/test_faults.py tests/e2e/test_refusals.py tests/e2e/test_deployment.py tests/e2e/test_packet_limits.py $(PYTEST_ARGS)
 
 test-kill: $(STAMP)  ## 200 jobs whose processes are killed at random moments, and 5000 simulated schedules
-	MAS_EDGE_KILL_RUNS=200 MAS_EDGE_SCHEDULES=5000 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+	MAS_EDGE_KILL_RUNS=200 MAS_EDGE_SCHEDULES=5000 MAS_EDGE_REQUIRE_MOSQUITTO=1 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 environments: $(LITERT)/.installed $(TFLITE)/.installed $(AMQTT)/.installed $(if $(NEW_PYTHON),$(NEWER)/.installed)  ## every environment that tests use
 

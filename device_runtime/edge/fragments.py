@@ -152,7 +152,7 @@ class Assembly:
         self._partial: OrderedDict[tuple[str, int], _Partial] = OrderedDict()
         self._of_topic: dict[str, list[int]] = {}
 
-    def take(self, topic: str, payload: bytes | memoryview) -> bytes | memoryview | None:
+    def take(self, topic: str, payload: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview | None:
         """Return the message that ``payload`` is or completes; None while fragments are missing.
 
         Raises:

@@ -431,7 +431,7 @@ class Link:
         if payload is not None:
             self._emit(Frame(message.topic, memoryview(payload)))
 
-    def _assembled(self, topic: str, payload: bytes | memoryview) -> bytes | memoryview | None:
+    def _assembled(self, topic: str, payload: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview | None:
         try:
             return self._assembly.take(topic, payload)
         except MessageError as error:

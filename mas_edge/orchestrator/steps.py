@@ -55,9 +55,7 @@ class Steps:
 
     def _prepare(self, state: JobState) -> JobState:
         rounds, tasks = methods.merged_rounds(self._job), tuple(task.name for task in self._job.tasks)
-        plan = (
-            None if rounds is None else GroupPlan(MERGED, tasks, "scratch", 0, rounds, self._job.federation.rounds)
-        )
+        plan = None if rounds is None else GroupPlan(MERGED, tasks, "scratch", 0, rounds, self._job.federation.rounds)
         probes = [self._made(each, state) for each in methods.probes(self._job)]
         return flow.prepared(state, None if plan is None else self._made(plan, state), probes)
 

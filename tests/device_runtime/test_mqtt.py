@@ -16,7 +16,7 @@ import pytest
 
 from device_runtime.edge import mqtt
 from device_runtime.edge.address import Address, parse_url
-from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Link, Will
+from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Link, Will
 from mas_edge.orchestrator.broker import EmbeddedBroker, ManagedBroker
 from mas_edge.orchestrator.broker.supervisor import free_port
 from mas_edge.protocol.errors import BrokerError
@@ -230,7 +230,7 @@ def test_an_error_in_the_event_callback_does_not_end_the_link(
 ) -> None:
     inbox = Inbox()
 
-    def on_event(event: Connected | Disconnected | Arrived) -> None:
+    def on_event(event: Event) -> None:
         inbox.put(event)
         if isinstance(event, Arrived) and event.payload == b"poison":
             raise RuntimeError("cannot digest this")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mas_edge.orchestrator.result import result_of
-from tests.brokers import PlainMosquitto
+from tests.brokers import PlainMosquitto, Running
 from tests.e2e.fleet import Fleet, job_text
 from tests.e2e.tap import Tap
 
@@ -20,7 +20,7 @@ LIMITS = ALL if os.environ.get("MAS_EDGE_BROKERS") else ALL[:1]
 WIDTH = 96
 
 
-def carry_out_a_job(broker: PlainMosquitto, options: str, directory: Path) -> str:
+def carry_out_a_job(broker: Running, options: str, directory: Path) -> str:
     """Carry a job out whose artifacts are several packets large; returns the broker's log."""
     text = job_text(min_devices=2, rounds=1, merge_rounds=1).replace("width = 8", f"width = {WIDTH}")
     with Fleet(broker.url + options, directory, text) as fleet, Tap(broker.url, fleet.job.fleet) as tap:

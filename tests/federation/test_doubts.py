@@ -10,7 +10,7 @@ from mas_edge.federation.doubts import AGAIN_MAX_S, AGAIN_S, ALL_MAX_S, ALL_S, D
 def test_who_is_said_to_be_gone_is_asked_at_once_and_then_ever_more_rarely() -> None:
     doubts = Doubts()
     doubts.lost("pi-1", 100.0)
-    asked = []
+    asked: list[float] = []
     while len(asked) < 12:
         now = doubts.next_poll
         assert doubts.poll(now - 1e-3) == []
