@@ -12,11 +12,13 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.errands import Download, Errand, Pending, named
 from device_runtime.pending import Finished, PendingOffers
 from device_runtime.trust.seals import SIGNED_ONLY, Seals
 from mas_edge.protocol import program as program_format
@@ -24,7 +26,6 @@ from mas_edge.protocol.artifact import Buffer, check_digest, check_manifest, dec
 from mas_edge.protocol.errors import DeviceError, EdgeError, TransferError, WeightsError
 from mas_edge.protocol.messages import (
     Ack,
-    AnyMessage,
     Birth,
     Cancel,
     Commit,
@@ -55,77 +56,6 @@ MIN_CHECKIN_S = 10.0
 MAX_ERRANDS = 64
 
 
-@dataclass(frozen=True)
-class Tell:
-    """Publish a message; ``after_chunks``: on the bulk connection, so that it follows the chunks sent before."""
-
-    message: AnyMessage
-    after_chunks: bool = False
-
-
-@dataclass(frozen=True)
-class Listen:
-    """Subscribe to (or leave) the broadcast topic of an artifact."""
-
-    artifact: str
-    on: bool
-
-
-@dataclass(frozen=True)
-class SendChunks:
-    """Send these chunks of an artifact in the store."""
-
-    manifest: Manifest
-    indices: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Start:
-    """Carry out this plan in the background and call ``on_finished`` or ``on_failed`` with its number.
-
-    The number names this one piece of work: rounds of two runs, or of a run taken up again, may have the same name.
-    """
-
-    number: int
-    plan: Plan
-
-
-@dataclass(frozen=True)
-class Interrupt:
-    """Stop the work of this number: nobody waits for it any more."""
-
-    number: int
-
-
-Effect = Tell | Listen | SendChunks | Start | Interrupt
-
-
-@dataclass
-class _Errand:
-    number: int
-    plan: Plan
-    deadline: float
-    began: float
-    fetched: float = 0.0  # seconds from the plan until everything was there
-    stage: Literal["fetch", "ready", "work"] = "fetch"
-    received_bytes: int = 0
-
-
-@dataclass
-class _Download:
-    manifest: Manifest
-    part: PartFile
-    incoming: Incoming
-
-
-@dataclass
-class _Pending:
-    finished: Finished
-    outgoing: Outgoing | None
-    next_send: float = 0.0
-    repeat: float = OFFER_REPEAT_S
-
-
 @dataclass
 class Agent:
     """One device. ``birth`` makes the birth message: it is called with (boot_id, seq) each time one is due.
@@ -143,9 +73,9 @@ class Agent:
     seals: Seals = field(default_factory=Seals)
     _seq: int = 0
     _number: int = 0
-    _errands: dict[str, _Errand] = field(default_factory=dict)
-    _downloads: dict[str, _Download] = field(default_factory=dict)
-    _pending: dict[str, _Pending] = field(default_factory=dict)
+    _errands: dict[str, Errand] = field(default_factory=dict)
+    _downloads: dict[str, Download] = field(default_factory=dict)
+    _pending: dict[str, Pending] = field(default_factory=dict)
     _checkin_s: float = 0.0
     _next_checkin: float = math.inf
     _accepted: deque[tuple[str, str, str]] = field(default_factory=lambda: deque(maxlen=MAX_ERRANDS))
@@ -259,7 +189,7 @@ class Agent:
         used = {p.finished.manifest.artifact for p in self._pending.values() if p.finished.manifest}
         used |= {artifact for artifact in self._downloads if self.seals.waits_for(artifact)}
         for errand in self._errands.values():
-            used |= {manifest.artifact for manifest in _named(errand.plan)}
+            used |= {manifest.artifact for manifest in named(errand.plan)}
             if errand.plan.weights:
                 used.add(errand.plan.weights.derive_from)
         return used
@@ -276,8 +206,8 @@ class Agent:
                     return [*effects, *self._release()]
             plan = self.seals.open(signed, self.store)
         except EdgeError as error:
-            named = round_name(bytes(signed.plan))
-            return effects + (self._refuse_strange(named.job, named.round_id, str(error)) if named else [])
+            said = round_name(bytes(signed.plan))
+            return effects + (self._refuse_strange(said.job, said.round_id, str(error)) if said else [])
         return effects + (self._on_plan(plan, now) if plan else [])
 
     def _refuse_strange(self, job: str, round_id: str, reason: str) -> list[Effect]:
@@ -299,7 +229,7 @@ class Agent:
             return [self._refuse(plan, str(error))]
         effects = self._leave_other_jobs(plan.job)
         self._number += 1
-        self._errands[plan.round_id] = _Errand(self._number, plan, now + plan.deadline_s, now)
+        self._errands[plan.round_id] = Errand(self._number, plan, now + plan.deadline_s, now)
         return [*effects, self._ack(plan), *self._fetch(self._errands[plan.round_id], now)]
 
     def _check(self, plan: Plan) -> None:
@@ -308,7 +238,7 @@ class Agent:
         if sum(errand.plan.job == plan.job for errand in self._errands.values()) >= MAX_ERRANDS:
             message = f"this device already holds {MAX_ERRANDS} plans"
             raise DeviceError(message)
-        for manifest in _named(plan):
+        for manifest in named(plan):
             check_manifest(manifest, MAX_ARTIFACT_BYTES)
         if plan.weights and plan.weights.derive_from:
             check_digest(plan.weights.derive_from)
@@ -327,7 +257,7 @@ class Agent:
             self._forget(finished.job, finished.round_id)
         return effects
 
-    def _fetch(self, errand: _Errand, now: float) -> list[Effect]:
+    def _fetch(self, errand: Errand, now: float) -> list[Effect]:
         """Begin to fetch what the plan needs and the store lacks; when nothing is lacking the errand is ready."""
         effects: list[Effect] = []
         waiting = False
@@ -352,7 +282,7 @@ class Agent:
         if incoming.complete:
             part.finish(durable=False)
             return []
-        self._downloads[manifest.artifact] = download = _Download(manifest, part, incoming)
+        self._downloads[manifest.artifact] = download = Download(manifest, part, incoming)
         return [Listen(manifest.artifact, True), *self._ask(download, now)]
 
     def _needed(self, plan: Plan) -> Iterator[Manifest]:
@@ -381,11 +311,11 @@ class Agent:
         self.store.put(derived)
         return True
 
-    def _errands_waiting_for(self, artifact: str) -> list[_Errand]:
+    def _errands_waiting_for(self, artifact: str) -> list[Errand]:
         waiting = [e for e in self._errands.values() if e.stage == "fetch"]
-        return [e for e in waiting if artifact in {manifest.artifact for manifest in _named(e.plan)}]
+        return [e for e in waiting if artifact in {manifest.artifact for manifest in named(e.plan)}]
 
-    def _complete(self, download: _Download, now: float) -> list[Effect]:
+    def _complete(self, download: Download, now: float) -> list[Effect]:
         if not download.incoming.complete:
             return []
         artifact = download.manifest.artifact
@@ -401,7 +331,7 @@ class Agent:
             effects += self._fetch(errand, now)
         return effects
 
-    def _abort(self, download: _Download, reason: str) -> list[Effect]:
+    def _abort(self, download: Download, reason: str) -> list[Effect]:
         """An artifact cannot be received: its errands are given up."""
         artifact = download.manifest.artifact
         waiting = self._errands_waiting_for(artifact)
@@ -410,7 +340,7 @@ class Agent:
         effects: list[Effect] = [Listen(artifact, False)]
         return effects + [effect for errand in waiting for effect in self._give_up(errand, reason)]
 
-    def _ask(self, download: _Download, now: float) -> list[Effect]:
+    def _ask(self, download: Download, now: float) -> list[Effect]:
         if download.manifest.artifact not in self._downloads:
             return []
         ranges = download.incoming.poll(now)
@@ -429,7 +359,7 @@ class Agent:
                 return [Start(errand.number, errand.plan)]
         return []
 
-    def _take(self, number: int) -> _Errand | None:
+    def _take(self, number: int) -> Errand | None:
         """End the errand of this number; None if it was dropped meanwhile."""
         errand = next((errand for errand in self._errands.values() if errand.number == number), None)
         return self._errands.pop(errand.plan.round_id) if errand else None
@@ -438,7 +368,7 @@ class Agent:
         errand = self._errands.get(cancel.round_id)
         return self._drop(cancel.round_id) if errand and errand.plan.job == cancel.job else []
 
-    def _give_up(self, errand: _Errand, reason: str) -> list[Effect]:
+    def _give_up(self, errand: Errand, reason: str) -> list[Effect]:
         return [*self._drop(errand.plan.round_id), self._refuse(errand.plan, reason)]
 
     def _drop(self, round_id: str) -> list[Effect]:
@@ -461,9 +391,9 @@ class Agent:
 
     def _remember(self, finished: Finished) -> None:
         outgoing = Outgoing(finished.manifest) if finished.manifest else None
-        self._pending[finished.round_id] = _Pending(finished, outgoing)
+        self._pending[finished.round_id] = Pending(finished, outgoing, repeat=OFFER_REPEAT_S)
 
-    def _offer(self, pending: _Pending, now: float) -> list[Effect]:
+    def _offer(self, pending: Pending, now: float) -> list[Effect]:
         pending.next_send = now + pending.repeat
         pending.repeat = min(2 * pending.repeat, OFFER_REPEAT_MAX_S)
         return [Tell(Offer(**self._sender(), **asdict(pending.finished)))]
@@ -511,13 +441,3 @@ class Agent:
     def _sender(self) -> dict[str, Any]:
         boot_id, seq = self._stamp()
         return {"sender": self.name, "boot_id": boot_id, "seq": seq}
-
-
-def _named(plan: Plan) -> list[Manifest]:
-    """Every artifact a plan names."""
-    manifests = [plan.program]
-    if plan.weights:
-        manifests.append(plan.weights.manifest)
-    if plan.health:
-        manifests.append(plan.health.golden)
-    return manifests
