@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TextIO
 
 from device_runtime import session
-from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.agent import Agent
 from device_runtime.data import DataFolder
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.fragments import room
 from device_runtime.edge.lock import lock_directory
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame, Link, Will
+from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
 from device_runtime.engines import base_name
 from device_runtime.host import Host
 from device_runtime.inference import runnable

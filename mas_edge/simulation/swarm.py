@@ -20,13 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
-from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.agent import Agent
 from device_runtime.edge.address import parse_url, why_unreachable
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.backoff import Backoff
 from device_runtime.edge.bulk_client import BulkClient, Code, Message, Told
 from device_runtime.edge.fragments import Assembly, PacketLimit
 from device_runtime.edge.tls import context_for
+from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
 from device_runtime.pending import PendingOffers
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import BrokerError, EdgeError

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import numpy as np
 from msgspec.structs import replace
 
-from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.agent import Agent
 from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
 from device_runtime.pending import PendingOffers
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.artifact import decode_chunk, describe, encode_chunk, from_ranges

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from device_runtime.agent import OFFER_REPEAT_MAX_S, OFFER_REPEAT_S, Effect, Listen, SendChunks, Start, Tell
+from device_runtime.agent import OFFER_REPEAT_MAX_S, OFFER_REPEAT_S
+from device_runtime.effects import Effect, Listen, SendChunks, Start, Tell
 from mas_edge.protocol.artifact import chunk_count
 from mas_edge.protocol.messages import Ack, Birth, Cancel, Commit, Offer, Rebirth, Receipt, Refusal, Want, Weights
 from tests.device_runtime.one_device import (

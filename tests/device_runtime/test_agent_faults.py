@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from device_runtime.agent import MAX_ARTIFACT_BYTES, MAX_ERRANDS, Start
+from device_runtime.agent import MAX_ARTIFACT_BYTES, MAX_ERRANDS
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.effects import Start
 from device_runtime.pending import PendingOffers
 from mas_edge.protocol.errors import DeviceError, TransferError
 from mas_edge.protocol.messages import Ack, HealthCheck, Manifest, Offer, Plan, Refusal, Want, Weights

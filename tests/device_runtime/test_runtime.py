@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import pytest
 
-from device_runtime.agent import Effect, Tell
 from device_runtime.data import open_data
+from device_runtime.effects import Effect, Tell
 from device_runtime.policy.file import Policy
 from device_runtime.policy.rules import Rules
 from device_runtime.policy.watch import Watch

@@ -7,7 +7,7 @@ what is in memory is then dropped, and a new object is made on the same director
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from msgspec.structs import replace
 
-from device_runtime.agent import Agent, Effect, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.agent import Agent
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
 from device_runtime.pending import Finished, PendingOffers
 from mas_edge.federation import flow
 from mas_edge.federation.flow import GroupState, JobState, Local, RoundWork
@@ -26,6 +27,7 @@ from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
+from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.errors import EdgeError, ProtocolError
 from mas_edge.protocol.messages import (
     AnyMessage,
@@ -108,6 +110,14 @@ class FragileArtifacts(ArtifactStore):
         self._made(data)
         self._die("before an artifact is put")
         manifest = super().put(data, CHUNK if chunk_size is None else chunk_size)
+        self._die("after an artifact is put")
+        return manifest
+
+    def put_pieces(self, pieces: Iterable[Buffer], chunk_size: int | None = None) -> Manifest:
+        data = b"".join(pieces)
+        self._made(data)
+        self._die("before an artifact is put")
+        manifest = super().put_pieces([data], CHUNK if chunk_size is None else chunk_size)
         self._die("after an artifact is put")
         return manifest
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from device_runtime.agent import Tell
+from device_runtime.effects import Tell
 from mas_edge.protocol.artifact import encode_chunk
 from mas_edge.protocol.errors import EdgeError, ProtocolError
 from mas_edge.protocol.messages import Ack, Offer, Refusal, Want, Weights, decode_from_orchestrator, encode
