@@ -123,13 +123,13 @@ def test_status_of_a_directory_without_a_run_says_so(tmp_path: Path) -> None:
     assert str(tmp_path) in error_of(ended)
 
 
-@pytest.mark.parametrize("broker", ["the same", "managed", "embedded"])
+@pytest.mark.parametrize("which", ["the same", "managed", "embedded"])
 def test_a_second_serve_on_the_same_state_is_refused(
-    serving: Serving, broker: str, request: pytest.FixtureRequest
+    serving: Serving, which: str, request: pytest.FixtureRequest
 ) -> None:
-    if broker == "managed":
+    if which == "managed":
         request.getfixturevalue("mosquitto_is_here")
-    url = serving.fleet.url if broker == "the same" else broker
+    url = serving.fleet.url if which == "the same" else which
     ended = command("mas_edge", "serve", serving.fleet.job_file, "--state", serving.fleet.state, "--broker", url)
     assert ended.returncode == 6
     assert "another orchestrator works in" in ended.stderr.splitlines()[-1]
@@ -172,13 +172,13 @@ def test_serve_says_that_the_broker_is_not_there_and_ctrl_c_does_not_wait_for_it
         assert "Traceback" not in fleet.log("serve.log") + fleet.log("two.log")
 
 
-@pytest.mark.parametrize("broker", [pytest.param("managed", marks=pytest.mark.mosquitto), "embedded"])
+@pytest.mark.parametrize("which", [pytest.param("managed", marks=pytest.mark.mosquitto), "embedded"])
 def test_ctrl_c_ends_the_broker_that_serve_started_too(
-    tmp_path: Path, broker: str, request: pytest.FixtureRequest
+    tmp_path: Path, which: str, request: pytest.FixtureRequest
 ) -> None:
-    if broker == "managed":
+    if which == "managed":
         request.getfixturevalue("mosquitto_is_here")
-    with Fleet(broker, tmp_path, job_text()) as fleet:
+    with Fleet(which, tmp_path, job_text()) as fleet:
         process = fleet.serve()
         until(lambda: "waiting for devices: 0 of 3 are there" in fleet.log("serve.log"), "the orchestrator's readiness")
         ports = re.findall(r"connected to mqtt://127\.0\.0\.1:(\d+)", fleet.log("serve.log"))
