@@ -7,6 +7,7 @@ disk is touched only through the artifact store and the pending offers, both of 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections import deque
@@ -52,6 +53,9 @@ MAX_ARTIFACT_BYTES = 1024**3
 OFFER_REPEAT_S, OFFER_REPEAT_MAX_S = 2.0, 30.0
 # However often an orchestrator asks for it: to wake a radio costs more than a plan that comes a little later.
 MIN_CHECKIN_S = 10.0
+# An update that the orchestrator has not taken by then is made safe from a power cut. Most are taken sooner, and need
+# no sync: on an SD card one takes as long as the upload.
+SYNC_AFTER_S = 1.0
 # Plans that wait to be carried out. An orchestrator sends one a round and group; more is a mistake or an attack.
 MAX_ERRANDS = 64
 
@@ -82,7 +86,10 @@ class Agent:
 
     def __post_init__(self) -> None:
         for finished in self.offers.load():
-            self._remember(finished)
+            if finished.manifest is None or self.store.has(finished.manifest.artifact):
+                self._remember(finished)
+            else:  # the power went before its update was safe: the plan comes again, and is carried out again
+                self.offers.remove(finished.round_id)
 
     # ------------------------------------------------------------------ events
 
@@ -148,13 +155,17 @@ class Agent:
         plan, seconds = errand.plan, {**report.seconds, "fetch": errand.fetched}
         report = replace(report, received_bytes=errand.received_bytes, seconds=seconds)
         try:
-            manifest = self.store.put(update, self.chunk_size(len(update))) if update is not None else None
+            manifest = self._keep(update) if update is not None else None
             finished = Finished(job=plan.job, round_id=plan.round_id, report=report, manifest=manifest)
             self.offers.add(finished)
         except EdgeError as error:
             return [self._refuse(plan, str(error)), *self._next_work()]
         self._remember(finished)
+        self._pending[plan.round_id].sync_at = now + SYNC_AFTER_S
         return [*self._offer(self._pending[plan.round_id], now), *self._next_work()]
+
+    def _keep(self, update: bytes) -> Manifest:
+        return self.store.put(update, self.chunk_size(len(update)), durable=False)
 
     def on_failed(self, number: int, reason: str) -> list[Effect]:
         """The background work cannot be done: say why, and go on with the next."""
@@ -169,6 +180,8 @@ class Agent:
         for pending in self._pending.values():
             if now >= pending.next_send:
                 effects += self._offer(pending, now)
+            if now >= pending.sync_at:
+                self._sync(pending)
         for download in list(self._downloads.values()):
             effects += self._ask(download, now)
         if now >= self._next_checkin:
@@ -180,7 +193,7 @@ class Agent:
     def next_poll(self) -> float:
         """When ``poll`` may have something, if no event comes before."""
         times = [e.deadline for e in self._errands.values()]
-        times += [p.next_send for p in self._pending.values()]
+        times += [min(p.next_send, p.sync_at) for p in self._pending.values()]
         times += [d.incoming.next_poll for d in self._downloads.values()]
         return min([*times, self._next_checkin])
 
@@ -392,6 +405,14 @@ class Agent:
     def _remember(self, finished: Finished) -> None:
         outgoing = Outgoing(finished.manifest) if finished.manifest else None
         self._pending[finished.round_id] = Pending(finished, outgoing, repeat=OFFER_REPEAT_S)
+
+    def _sync(self, pending: Pending) -> None:
+        """Make a finished round safe from a power cut; a disk that cannot has said so where it was written."""
+        pending.sync_at = math.inf
+        with contextlib.suppress(EdgeError):
+            if pending.finished.manifest:
+                self.store.sync(pending.finished.manifest.artifact)
+            self.offers.sync(pending.finished.round_id)
 
     def _offer(self, pending: Pending, now: float) -> list[Effect]:
         pending.next_send = now + pending.repeat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +42,7 @@ class Pending:
     outgoing: Outgoing | None
     repeat: float  # seconds until it is offered once more
     next_send: float = 0.0
+    sync_at: float = math.inf  # when it is to be safe from a power cut; infinity: it is
 
 
 def named(plan: Plan) -> list[Manifest]:

@@ -45,7 +45,7 @@ class PendingOffers:
         return found
 
     def add(self, finished: Finished) -> None:
-        """Remember ``finished`` across a restart.
+        """Remember ``finished`` across a restart of the process; across a power loss after ``sync``.
 
         Raises:
             DeviceError: the disk is full or not writable.
@@ -53,13 +53,28 @@ class PendingOffers:
         path = self._path(finished.round_id)
         temporary = path.with_name(f"{path.name}.tmp")
         try:
-            with temporary.open("wb") as file:
-                file.write(msgspec.json.encode(finished))
-                file.flush()
-                os.fsync(file.fileno())
+            temporary.write_bytes(msgspec.json.encode(finished))
             temporary.replace(path)
         except OSError as error:
             message = f"cannot write down the finished round in {path}: {error.strerror}; free the disk"
+            raise DeviceError(message) from None
+
+    def sync(self, round_id: str) -> None:
+        """Return when a power loss could no longer take what is remembered of a round.
+
+        Raises:
+            DeviceError: it is not here, or the disk reports a fault.
+        """
+        path = self._path(round_id)
+        try:
+            for each in (path, path.parent):
+                handle = os.open(each, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+        except OSError as error:
+            message = f"cannot write down the finished round in {path}: {error.strerror}; check the disk"
             raise DeviceError(message) from None
 
     def remove(self, round_id: str) -> None:

@@ -168,8 +168,10 @@ class ArtifactStore:
             raise self._remove_damaged(path) from None
         return frame
 
-    def put(self, data: bytes, chunk_size: int | None = None) -> Manifest:
+    def put(self, data: bytes, chunk_size: int | None = None, *, durable: bool = True) -> Manifest:
         """Store ``data`` so that after a power loss it is there as a whole or not at all; return its manifest.
+
+        With ``durable`` it is there as a whole already when this returns; else after ``sync``.
 
         Raises:
             DeviceError: the disk is full or not writable.
@@ -182,11 +184,22 @@ class ArtifactStore:
             try:
                 with temporary.open("wb") as file:
                     file.write(data)
-                _publish(temporary, path)
+                _publish(temporary, path, durable=durable)
                 self._trust(path)
             finally:
                 temporary.unlink(missing_ok=True)
         return manifest
+
+    def sync(self, digest: str) -> None:
+        """Return when a power loss could no longer take this artifact.
+
+        Raises:
+            DeviceError: it is not here, or the disk reports a fault.
+        """
+        path = self._require(digest)
+        with _disk("store the artifact", path):
+            _sync(path)
+            _sync(path.parent)
 
     def put_pieces(self, pieces: Iterable[Buffer], chunk_size: int | None = None) -> Manifest:
         """As ``put``, of what the pieces are one after the other; only one of them is in memory at a time.
@@ -332,10 +345,7 @@ class PartFile:
                 self.remove()
                 message = f"artifact {self._target.name[:12]} arrived as {digest[:12]}: its manifest contradicts itself"
                 raise TransferError(message)
-            if durable:
-                _publish(self._part, self._target)
-            else:
-                self._part.replace(self._target)
+            _publish(self._part, self._target, durable=durable)
             self._map.unlink(missing_ok=True)
             self._on_whole(self._target)
         return self._target
@@ -433,14 +443,15 @@ def _mark(path: Path) -> _Mark:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _publish(written: Path, target: Path) -> None:
+def _publish(written: Path, target: Path, *, durable: bool = True) -> None:
     """Rename a file, then sync it and the directory: in this order the second sync finds nothing left to write.
 
     After a power cut the name may stand for half a file; whoever asks for it next finds that out (``has``).
     """
     written.replace(target)
-    _sync(target)
-    _sync(target.parent)
+    if durable:
+        _sync(target)
+        _sync(target.parent)
 
 
 def _sync(path: Path) -> None:

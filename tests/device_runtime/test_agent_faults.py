@@ -267,3 +267,32 @@ def test_a_damaged_piece_is_refused_and_asked_for_again(device: OneDevice) -> No
         device.agent.on_chunk(frame + bytes(1024), device.now)
     device.wait(30.0)
     assert device.started() == ["merged-0000"]
+
+
+def test_a_finished_round_whose_update_a_power_cut_took_is_not_offered_but_trained_again(device: OneDevice) -> None:
+    device.connect()
+    device.losing["offer"] = 10**6
+    device.receive(plan())
+    [offer] = {offer.manifest for offer in device.told(Offer)}
+    assert offer is not None
+    device.agent.store.path(offer.artifact).write_bytes(b"")  # its name is there, its bytes were not written yet
+    device.effects.clear()
+    device.restart()
+    device.connect()
+    assert device.told(Offer) == []
+    device.receive(plan())
+    assert device.started() == ["merged-0000"]
+
+
+def test_an_update_that_is_not_taken_soon_is_made_safe_from_a_power_cut(
+    device: OneDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.connect()
+    synced: list[str] = []
+    monkeypatch.setattr(device.agent.store, "sync", synced.append)
+    device.receive(plan("merged-0000"))
+    assert synced == [], "it was taken at once"
+    device.losing["offer"] = 10**6
+    device.receive(plan("merged-0001"))
+    device.wait(5.0)
+    assert synced == [device.told(Offer)[-1].manifest.artifact]
