@@ -33,6 +33,7 @@ FOUND_LIMIT = (
     "limit, put it into the URL: ?max_packet=BYTES"
 )
 # mosquitto 2.0.11 and rumqttd close the old connection without a word (measured), and MQTT 3.1.1 has no word for it.
+HUNG_UP = "{address} hung up before it answered; is it an MQTT broker, and is it mqtt:// or mqtts://?"
 HANGS_UP_AGAIN = (
     "{address} hangs up soon after every connect: probably another client has connected with the name {name!r}; give "
     "every device a name of its own; else a message of ours is not permitted or too large"

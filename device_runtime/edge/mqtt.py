@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import selectors
-import socket
 import threading
 import time
 from collections import deque
@@ -17,8 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -27,6 +25,7 @@ from device_runtime.edge.address import (
     ENDED_BY_BROKER,
     FOUND_LIMIT,
     HANGS_UP_AGAIN,
+    HUNG_UP,
     REFUSED_FOR_GOOD,
     TAKEN_OVER,
     TOO_LARGE,
@@ -37,7 +36,11 @@ from device_runtime.edge.backoff import Backoff
 from device_runtime.edge.bulk_client import BulkClient, Message, Sending
 from device_runtime.edge.events import Arrived, Connected, Disconnected, Event, Frame, Will
 from device_runtime.edge.fragments import ASSEMBLY_BYTES, Assembly, PacketLimit
+from device_runtime.edge.library_client import new_client
+from device_runtime.edge.outstanding import BulkQueue, Unacknowledged, wait_for
 from device_runtime.edge.tls import context_for, problem_of, show
+from device_runtime.edge.topic_rules import check_filter, check_topic
+from device_runtime.edge.wakeup import Wakeup
 from mas_edge.protocol.errors import BrokerError, MessageError
 
 __all__ = ["Arrived", "Connected", "Disconnected", "Event", "Frame", "Link", "Will"]
@@ -51,6 +54,7 @@ CONNACK_S = 10.0  # how long a broker may take to answer: it may have a thousand
 # ... while we do not know its version yet: amqtt 0.12 neither answers a CONNECT of MQTT 5 nor hangs up (measured).
 FIRST_CONNACK_S = 3.0
 FLUSH_S = 3.0  # how long stop() waits for the last acknowledgements, and then for the goodbye
+_REFUSES = "%s: the broker refuses a %s (%s); correct its access rules"
 _POLL_S = 1.0  # how often the thread looks at the keep-alive; data wakes it at once
 
 _FIVE, _THREE = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
@@ -101,10 +105,9 @@ class Link:
         self._lock = threading.RLock()
         self._subscriptions: dict[str, int] = {}
         self._waiting: deque[tuple[str, bytes, int, bool, int]] = deque()  # until a protocol version has worked
-        self._unacknowledged: deque[paho.MQTTMessageInfo | Sending] = deque()
+        self._unacknowledged = Unacknowledged()
         self._bulk_lock = threading.Lock()
-        self._bulk: deque[tuple[paho.MQTTMessageInfo | Sending, int]] = deque()
-        self._bulk_connection = 0  # the one that ``_bulk`` is of
+        self._bulk = BulkQueue(MAX_QUEUED_BYTES)
         self._connections = 0
         self._state = threading.Condition()  # wakes who waits for the connection or for the end
         self._connected = False
@@ -127,7 +130,7 @@ class Link:
         self._tls = context_for(self.address) if self.address.tls else None
         self._client = self._new_client()
         self._thread: threading.Thread | None = None
-        self._wake_in: socket.socket | None = None
+        self._bell: Wakeup | None = None
 
     @property
     def connected(self) -> bool:
@@ -141,10 +144,8 @@ class Link:
 
     def start(self) -> None:
         """Begin to connect, and return at once. A link can be started once."""
-        wake_out, self._wake_in = socket.socketpair()
-        wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
-        self._thread = threading.Thread(target=self._run, args=(wake_out,), name=f"mqtt {self.name}", daemon=True)
+        self._bell = bell = Wakeup()
+        self._thread = threading.Thread(target=self._run, args=(bell,), name=f"mqtt {self.name}", daemon=True)
         self._thread.start()
 
     def wait_connected(self, timeout_s: float) -> None:
@@ -167,7 +168,7 @@ class Link:
         Raises:
             BrokerError: the topic is not a valid filter.
         """
-        _check_filter(topic)
+        check_filter(topic)
         with self._lock:
             self._subscriptions[topic] = qos
             if self._connected:
@@ -188,7 +189,7 @@ class Link:
         Raises:
             BrokerError: an invalid topic, more bytes than can be sent, or MAX_QUEUED_MESSAGES wait already.
         """
-        _check_topic(topic)
+        check_topic(topic)
         if qos and self._is_bulk:
             message = f"a bulk link has no receipts: publish to {topic} with QoS 0, or on another link"
             raise BrokerError(message)
@@ -210,15 +211,14 @@ class Link:
                 "send_bulk was called from on_event, on the thread that does the sending; call it from another one"
             )
             raise BrokerError(message)
-        _check_topic(topic)
+        check_topic(topic)
         with self._bulk_lock:
             for piece in self._limit.split(topic, payload, max_packet):
                 self._wait_for_room(len(piece))
                 with self._lock:
                     if not self._connected or self._stopping:
                         return
-                    self._forget_lost()
-                    self._bulk.append((self._hand_over(topic, piece, 0, False), len(piece)))
+                    self._bulk.add(self._connections, self._hand_over(topic, piece, 0, False), len(piece))
 
     def stop(self) -> None:
         """Say goodbye: queued messages first (for up to FLUSH_S seconds), then a clean disconnect: no last will."""
@@ -249,9 +249,7 @@ class Link:
         if qos or taken:
             self.sent_bytes += len(topic) + len(payload)
         if qos and taken:
-            self._unacknowledged.append(info)
-            while self._unacknowledged and _is_done(self._unacknowledged[0]):
-                self._unacknowledged.popleft()
+            self._unacknowledged.add(info)
         return info
 
     def _check_room(self, there_is: bool) -> None:
@@ -265,53 +263,39 @@ class Link:
     def _wait_for_room(self, size: int) -> None:
         """Wait until ``size`` more bytes fit below MAX_QUEUED_BYTES, or the connection is gone."""
         while self._connected and not self._stopping:
-            self._forget_lost()
-            if not self._bulk or sum(queued for _, queued in self._bulk) + size <= MAX_QUEUED_BYTES:
+            if self._bulk.has_room(self._connections, size, wait_s=0.2):
                 return
-            if _is_done(self._bulk[0][0], wait_s=0.2):
-                self._bulk.popleft()
-
-    def _forget_lost(self) -> None:
-        if self._bulk_connection != self._connections:
-            self._bulk.clear()  # what an earlier connection did not write is lost
-            self._bulk_connection = self._connections
 
     def _flush(self) -> None:
-        deadline = time.monotonic() + FLUSH_S
         with self._lock:
-            infos = list(self._unacknowledged)
-        for info in infos:
-            if self._connected:
-                _is_done(info, wait_s=deadline - time.monotonic())
+            packets = self._unacknowledged.all()
+        if self._connected:
+            wait_for(packets, until=time.monotonic() + FLUSH_S)
 
-    def _wake(self) -> None:
-        if self._wake_in is not None:
-            try:
-                self._wake_in.send(b"\0")
-            except OSError:
-                return  # full: the thread is awake already; closed: it has ended
+    def _wake(self, *_: object) -> None:
+        if self._bell is not None:
+            self._bell.ring()
 
     # --- the network thread ------------------------------------------------------------------------------------------
 
-    def _run(self, wake_out: socket.socket) -> None:
+    def _run(self, bell: Wakeup) -> None:
         while not self._stopping:
-            self._attempt(wake_out)
+            self._attempt(bell)
             self._end_of_connection()
             if self._try_other_version:
                 self._switch_version()
-            self._pause()
-        wake_out.close()
-        if self._wake_in is not None:
-            self._wake_in.close()
+            with self._state:
+                self._state.wait_for(lambda: self._stopping, self._backoff.next_delay_s())
+        bell.close()
 
-    def _attempt(self, wake_out: socket.socket) -> None:
+    def _attempt(self, bell: Wakeup) -> None:
         """One connection from its beginning to its end; ``_ended`` says afterwards why."""
         self._ended, self._answered, self._try_other_version, self._too_large = "", False, False, False
         try:
             if self._tls is not None:  # a certificate that was renewed counts from the next connection on
                 show(self._tls, self.address.cert, self.address.key)
             self._client.reconnect()
-            self._pump(wake_out)
+            self._pump(bell)
         except BrokerError as error:
             self._ended = str(error)
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be encoded
@@ -324,20 +308,20 @@ class Link:
         if sock is not None:
             sock.close()
 
-    def _pump(self, wake_out: socket.socket) -> None:
+    def _pump(self, bell: Wakeup) -> None:
         """Move bytes until the connection ends."""
         sock: Any = self._client.socket()
         self._give_up_at = time.monotonic() + self._connack_s()
         said_goodbye = False
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
-            selector.register(wake_out, selectors.EVENT_READ)
+            selector.register(bell, selectors.EVENT_READ)
             while self._is_open(sock) and time.monotonic() < self._give_up_at:
                 write = selectors.EVENT_WRITE if self._client.want_write() else 0
                 selector.modify(sock, selectors.EVENT_READ | write)
                 ready = {key.fileobj: events for key, events in selector.select(_POLL_S)}
-                if wake_out in ready:
-                    wake_out.recv(4096)
+                if bell in ready:
+                    bell.heard()
                 if ready.get(sock, 0) & selectors.EVENT_READ:
                     self._read(sock)
                 if self._client.want_write():
@@ -386,11 +370,6 @@ class Link:
             log.warning("%s: %s", self.name, self._reason)
             self._emit(Disconnected(self._reason))
 
-    def _pause(self) -> None:
-        delay_s = self._backoff.next_delay_s()
-        with self._state:
-            self._state.wait_for(lambda: self._stopping, delay_s)
-
     def _switch_version(self) -> None:
         self._version = _THREE if self._version == _FIVE else _FIVE
         self._settled = False
@@ -413,15 +392,20 @@ class Link:
     # --- what the client library calls, on the network thread --------------------------------------------------------
 
     def _new_client(self) -> paho.Client | BulkClient:
-        return self._new_bulk_client() if self._is_bulk else self._new_library_client()
-
-    def _new_bulk_client(self) -> BulkClient:
         name, five = self.name + self.address.suffix, self._version == _FIVE
-        client = BulkClient(self.address, name, self._keepalive_s, five=five, tls=self._tls)
-        client.on_socket_register_write = self._on_data_to_write
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_frame
+        client: paho.Client | BulkClient
+        if self._is_bulk:
+            client = bulk = BulkClient(self.address, name, self._keepalive_s, five=five, tls=self._tls)
+            bulk.on_message = self._on_frame
+        else:
+            client = library = new_client(
+                self.address, name, self._version, keepalive_s=self._keepalive_s, will=self._will, tls=self._tls,
+                session_expiry_s=self._session_expiry_s, most_queued=MAX_QUEUED_MESSAGES,
+            )  # fmt: skip
+            library.on_message, library.on_publish = self._on_message, self._on_publish
+        # That this is set also keeps the library from writing on the threads of our callers.
+        client.on_socket_register_write = self._wake
+        client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_subscribe = self._on_subscribe
         return client
 
@@ -437,43 +421,6 @@ class Link:
         except MessageError as error:
             log.warning("%s: %s", self.name, error)
             return None
-
-    def _new_library_client(self) -> paho.Client:
-        five = self._version == _FIVE
-        clean = self._session_expiry_s == 0
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            self.name + self.address.suffix,
-            # In 3.1.1 a session never expires, and one that is taken up again makes amqtt 0.12 deaf (measured).
-            clean_session=None if five else True,
-            protocol=self._version,
-            reconnect_on_failure=False,
-        )
-        client.max_queued_messages_set(MAX_QUEUED_MESSAGES)
-        client.on_socket_open = _no_delay
-        client.on_socket_register_write = self._on_data_to_write
-        client.on_connect = self._on_connect
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_subscribe = self._on_subscribe
-        client.on_publish = self._on_publish
-        if self.address.user is not None:
-            client.username_pw_set(self.address.user, self.address.password)
-        if self._tls is not None:
-            client.tls_set_context(self._tls)
-        if self._will is not None:
-            client.will_set(self._will.topic, self._will.payload, qos=1, retain=True)
-        session: dict[str, Any] = {}
-        if five:
-            properties = Properties(PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = self._session_expiry_s
-            session = {"clean_start": clean, "properties": properties}
-        client.connect_async(self.address.host, self.address.port, self._keepalive_s, **session)
-        return client
-
-    def _on_data_to_write(self, *_: object) -> None:
-        """Wake our thread. That this is set also keeps the library from writing on the threads of our callers."""
-        self._wake()
 
     def _on_connect(
         self, _client: object, _data: object, flags: paho.ConnectFlags, code: ReasonCode, properties: Properties | None
@@ -527,9 +474,7 @@ class Link:
             if code.value == TAKEN_OVER:
                 self._backoff.taken_over()
         elif not self._answered:
-            self._ended = (
-                f"{self.address} hung up before it answered; is it an MQTT broker, and is it mqtt:// or mqtts://?"
-            )
+            self._ended = HUNG_UP.format(address=self.address)
             # Some brokers hang up on a version they do not know.
             self._try_other_version = not self._settled
 
@@ -548,37 +493,8 @@ class Link:
         self, _client: object, _data: object, _mid: int, codes: list[ReasonCode], _properties: object
     ) -> None:
         if any(code.is_failure for code in codes):
-            log.error("%s: the broker refuses a subscription (%s); correct its access rules", self.name, codes[0])
+            log.error(_REFUSES, self.name, "subscription", codes[0])
 
     def _on_publish(self, _client: object, _data: object, _mid: int, code: ReasonCode, _properties: object) -> None:
         if code.is_failure:
-            log.error("%s: the broker refuses a message (%s); correct its access rules", self.name, code)
-
-
-def _no_delay(_client: object, _data: object, sock: Any) -> None:
-    """Without it a small packet waits up to 40 ms for the other side's delayed acknowledgement."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _is_done(info: paho.MQTTMessageInfo | Sending, wait_s: float = 0.0) -> bool:
-    """Whether a packet is written (QoS 0) or acknowledged (QoS 1), or lost with its connection."""
-    try:
-        if wait_s > 0:
-            info.wait_for_publish(wait_s)
-        return info.is_published()
-    except (RuntimeError, ValueError):
-        return True
-
-
-def _check_topic(topic: str) -> None:
-    if not topic or any(character in topic for character in "+#\0"):
-        message = f"cannot publish to the topic {topic!r}: expected a text without '+', '#' and NUL"
-        raise BrokerError(message)
-
-
-def _check_filter(topic: str) -> None:
-    levels = topic.split("/")
-    misplaced = any(len(level) > 1 and ("+" in level or "#" in level) for level in levels) or "#" in levels[:-1]
-    if misplaced or not topic or "\0" in topic:
-        message = f"cannot subscribe to {topic!r}: '+' stands for one whole level and '#' for all the last ones"
-        raise BrokerError(message)
+            log.error(_REFUSES, self.name, "message", code)

@@ -295,4 +295,6 @@ def test_an_update_that_is_not_taken_soon_is_made_safe_from_a_power_cut(
     device.losing["offer"] = 10**6
     device.receive(plan("merged-0001"))
     device.wait(5.0)
-    assert synced == [device.told(Offer)[-1].manifest.artifact]
+    manifest = device.told(Offer)[-1].manifest
+    assert manifest is not None
+    assert synced == [manifest.artifact]

@@ -83,6 +83,11 @@ def test_the_last_will_is_published_when_the_process_is_killed(broker: Running, 
     assert later.message(b"gone").retained
 
 
+def heard_on(topic: str, inbox: Inbox) -> list[Arrived]:
+    """amqtt 0.12 sends a client that connects what is retained on the topics of all others, too."""
+    return [arrived for arrived in inbox.of(Arrived) if arrived.topic == topic]
+
+
 def test_stop_sends_the_last_message_and_no_will(broker: Running, connect: Connect, topic: str) -> None:
     _, inbox = connect(broker.url, subscribe=topic)
     device, _ = connect(broker.url, will=Will(topic, b"gone"))
@@ -92,7 +97,7 @@ def test_stop_sends_the_last_message_and_no_will(broker: Running, connect: Conne
     witness, _ = connect(broker.url)
     witness.publish(topic, b"after it")
     inbox.message(b"after it")
-    assert all(arrived.payload != b"gone" for arrived in inbox.of(Arrived))
+    assert b"gone" not in [arrived.payload for arrived in heard_on(topic, inbox)]
 
 
 def test_control_messages_wait_for_a_device_that_is_away(broker: Running, connect: Connect, topic: str) -> None:
@@ -121,7 +126,7 @@ def test_over_mqtt_3_1_1_a_client_begins_anew(amqtt_broker: Running, connect: Co
     # With a session that is taken up, this broker would not hear the subscription.
     _, inbox = connect(amqtt_broker.url, name, subscribe=topic)
     assert [event.session_present for event in inbox.of(Connected)] == [False]
-    assert inbox.of(Arrived) == []
+    assert heard_on(topic, inbox) == []
 
 
 def test_a_link_comes_back_when_its_broker_is_killed(mortal_broker: Running, connect: Connect, topic: str) -> None:
@@ -471,11 +476,11 @@ def test_no_password_is_shown() -> None:
     assert "secret" not in f"{error.value} {address} {address!r}"
 
 
-def test_only_one_module_knows_the_client_library() -> None:
+def test_only_the_edge_of_the_network_knows_the_client_library() -> None:
     root = Path(__file__).parents[2]
     sources = [path for room in ("mas_edge", "device_runtime") for path in (root / room).rglob("*.py")]
     knowing = [path.relative_to(root).as_posix() for path in sources if "import paho" in path.read_text()]
-    assert knowing == ["device_runtime/edge/mqtt.py"]
+    assert sorted(knowing) == ["device_runtime/edge/library_client.py", "device_runtime/edge/mqtt.py"]
 
 
 def _kill(broker: Running) -> None:
