@@ -81,6 +81,7 @@ class Simulation:
         except DeviceError as error:  # this machine's disk: the artifact store is the devices' own
             raise ServerError(str(error)) from None
         finally:
+            self._reception.close()
             self._store.close()
         return self._desk.state
 
