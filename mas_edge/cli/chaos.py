@@ -6,6 +6,8 @@ import argparse
 import json
 import logging
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,24 @@ def run(args: argparse.Namespace) -> int:
     """Soak, then print what came of it."""
     from mas_edge.chaos.soak import soak, summary_of  # processes and a broker: not for other verbs
 
-    logging.disable(logging.ERROR)  # connections are lost on purpose
     seed = secrets.randbelow(2**31) if args.seed is None else args.seed
     devices = [name for name in args.devices.split(",") if name]
     told = _silent if args.json else _told
-    summary = summary_of(soak(args.job, args.data, args.out, args.minutes, seed, devices, told))
+    with _quiet():
+        summary = summary_of(soak(args.job, args.data, args.out, args.minutes, seed, devices, told))
     print(json.dumps(summary, indent=2) if args.json else page(summary, args))
     return 0 if summary["held"] else 1
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Connections are lost on purpose: nobody has to hear of each."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _told(line: str) -> None:
