@@ -20,6 +20,7 @@ from device_runtime.data import open_data
 from device_runtime.runtime import Runtime, Settings
 from mas_edge.job import Job, parse_job
 from mas_edge.orchestrator import view
+from mas_edge.orchestrator.limits import Limits
 from mas_edge.orchestrator.service import Orchestrator
 from mas_edge.orchestrator.store import open_database
 from mas_edge.orchestrator.view import Snapshot
@@ -195,9 +196,9 @@ class Fleet:
 
     # ------------------------------------------------------------------ orchestrators
 
-    def orchestrate(self, signing: Path | None = None) -> Actor:
+    def orchestrate(self, signing: Path | None = None, limits: Limits | None = None) -> Actor:
         """Run the orchestrator as a thread; the actor's result is whether the job is done."""
-        run = partial(Orchestrator, self.job, self.state, self.url, signing=signing)
+        run = partial(Orchestrator, self.job, self.state, self.url, limits, signing)
         return self._act(lambda stop: run().run(stop), "orchestrator")
 
     def serve(self, *more: str) -> subprocess.Popen[bytes]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from device_runtime.edge.artifacts import ArtifactStore
+from mas_edge.orchestrator.limits import Limits
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.artifact import describe
 from mas_edge.protocol.messages import Ack, Birth, Offer, Plan, Receipt, Report, SampleCount, Want, encode
@@ -68,7 +69,8 @@ def scene(running_broker: Running, tmp_path_factory: pytest.TempPathFactory) -> 
         ]
         for name in ("ada", "bob"):
             fleet.device(name)
-        orchestrator = fleet.orchestrate()
+        # Mallory tries everything in one round: he has to be listened to for so long.
+        orchestrator = fleet.orchestrate(limits=Limits(refused_reports=1000, lines_at_once=1000))
         for puppet in puppets:
             puppet.refuse(puppet.plan("evaluate-initial"), "no test samples today")
         for puppet in puppets:
