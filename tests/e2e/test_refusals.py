@@ -216,7 +216,13 @@ def test_a_device_that_was_not_selected_is_told_so(scene: Scene) -> None:
 
 
 def _problem(scene: Scene, device: Puppet) -> str:
-    return next(known.problem for known in scene.fleet.snapshot().devices if known.name == device.name)
+    """What is written down of a device; devices are written down together, twice a second."""
+
+    def problems() -> list[str]:
+        return [known.problem for known in scene.fleet.snapshot().devices if known.name == device.name]
+
+    until(lambda: bool(problems()), f"{device.name} is written down")
+    return problems()[0]
 
 
 # ---------------------------------------------------------------------- what names no round
