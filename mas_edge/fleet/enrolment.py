@@ -19,18 +19,18 @@ from mas_edge.fleet.authority import fingerprint, key_of_request, pem
 from mas_edge.fleet.folder import Fleet
 from mas_edge.fleet.registry import Certified, Invited, Member
 from mas_edge.protocol.enrolment import SECRET_BYTES, Invitation, Issued, JoinRequest
-from mas_edge.protocol.errors import EdgeError, ServerError
+from mas_edge.protocol.errors import DeviceError, ServerError
 from mas_edge.protocol.topics import check_name
 
 INVITATION_S = 24 * 3600.0  # a day to get to the device
 _NOT_KNOWN = "this token is not known here; ask for a new one (mas-edge fleet invite)"
 
 
-class RefusedError(EdgeError):
+class RefusedError(DeviceError):
     """The device may not; the text goes to it."""
 
 
-class WaitsError(EdgeError):
+class WaitsError(DeviceError):
     """The operator has to approve first; the text goes to the device."""
 
 
