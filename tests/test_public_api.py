@@ -36,7 +36,7 @@ def test_a_job_built_in_python_equals_the_one_from_the_file() -> None:
             rounds=20, merge_rounds=8, groups=2, devices_per_round=5, over_selection=1.0, local_epochs=1,
             batch_size=32, min_devices=10, min_reports=3,
         ),
-        optimizer=Optimizer(learning_rate=0.05, clip_norm=2.0), affinity=Affinity(period=6),
+        optimizer=Optimizer(learning_rate=0.05, clip_norm=2.0), affinity=Affinity(kind="features", period=6),
         tasks=[
             Task(name="exercise", kind="class", classes=7), Task(name="side", kind="class", classes=2),
             Task(name="forecast", kind="value", shape=[3, 16]), Task(name="gravity", kind="direction", shape=[3]),
