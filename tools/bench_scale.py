@@ -24,7 +24,7 @@ import rounds_kit as kit
 import rounds_meter as meter
 from msgspec.structs import replace
 
-from mas_edge.federation.flow import GroupState, JobState
+from mas_edge.federation.flow import JobState
 from mas_edge.job import Job
 from mas_edge.orchestrator.broker.managed import ManagedBroker
 from mas_edge.orchestrator.service import Orchestrator
@@ -53,14 +53,8 @@ def serve(state: Path, broker: str, devices: int, selected: int, floats: int, ro
 
 
 def _watch(orchestrator: Orchestrator, stop: threading.Event, rounds: int) -> None:
-    def closed() -> int:
-        group: GroupState = orchestrator.state.groups[0]
-        return group.next_round
-
     for goal, word in ((kit.WARM_UP, "warm"), (kit.WARM_UP + rounds, "done")):
-        while closed() < goal and not stop.wait(0.02):
-            pass
-        print(word, flush=True)
+        kit.announce(orchestrator, stop, goal, word)
     sys.stdin.readline()  # the memory and the time of this process are read before it goes
     stop.set()
 
@@ -90,14 +84,14 @@ def measure(devices: int, selected: int, floats: int, rounds: int) -> dict[str, 
         ]
         pids = {"orchestrator": server.pid, "broker": broker.pid or 0}
         pids |= {f"swarm{number}": child.pid for number, child in enumerate(swarms)}
-        kit.expect(server, "warm", folder)
+        warm = kit.expect(server, "warm", folder)
         ready = time.monotonic() - began
         before = {name: meter.taken(pid) for name, pid in pids.items()}
         with meter.Peaks(pids) as peaks:
-            kit.expect(server, "done", folder)
+            done = kit.expect(server, "done", folder)
         after = {name: meter.taken(pid) for name, pid in pids.items()}
-        cpu = {name: (after[name].cpu_s - before[name].cpu_s) / rounds for name in pids}
-        seconds = kit.round_times(folder / "state")[kit.WARM_UP :]
+        cpu = {name: (after[name].cpu_s - before[name].cpu_s) / (done - warm) for name in pids}
+        seconds = kit.round_times(folder / "state")[kit.WARM_UP : kit.WARM_UP + rounds]
     return {
         "devices": devices, "selected": min(devices, selected), "ready_s": ready,
         "round_s": statistics.median(seconds), "rounds_s": seconds,

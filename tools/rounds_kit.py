@@ -88,14 +88,19 @@ def serve(
 
     def watch() -> None:
         for goal, word in ((warm_up, "warm"), (warm_up + rounds, "done")):
-            while orchestrator.state.groups[0].next_round < goal and not stop.wait(0.02):
-                pass
-            print(word, flush=True)
+            announce(orchestrator, stop, goal, word)
         sys.stdin.readline()  # the memory and the time of this process are read before it goes
         stop.set()
 
     threading.Thread(target=watch, daemon=True).start()
     orchestrator.run(stop)
+
+
+def announce(orchestrator: Orchestrator, stop: threading.Event, goal: int, word: str) -> None:
+    """Print ``word`` and how many rounds have closed, once ``goal`` have: short rounds run on between two looks."""
+    while (closed := orchestrator.state.groups[0].next_round) < goal and not stop.wait(0.02):
+        pass
+    print(word, closed, flush=True)
 
 
 def prepare_group(state: Path, floats: int, part: str = ENCODER) -> GroupState:
@@ -124,13 +129,14 @@ def measure(folder: Path, floats: int, devices: int, rounds: int) -> Measured:
         for name in names:
             child = stack.enter_context(process(folder, DEVICE, str(folder / name), broker.url, name))
             pids[name] = child.pid
-        expect(server, "warm", folder)
+        first = expect(server, "warm", folder)
         before = {name: meter.taken(pid) for name, pid in pids.items()}
-        expect(server, "done", folder)
+        last = expect(server, "done", folder)
         after = {name: meter.taken(pid) for name, pid in pids.items()}
-    cpu = {name: (after[name].cpu_s - before[name].cpu_s) / rounds for name in pids}
+    cpu = {name: (after[name].cpu_s - before[name].cpu_s) / (last - first) for name in pids}
     memory = {name: after[name].peak_mb for name in pids}
-    return Measured(round_times(state)[WARM_UP:], _by_role(memory, names, max), _by_role(cpu, names, statistics.mean))
+    seconds = round_times(state)[WARM_UP : WARM_UP + rounds]
+    return Measured(seconds, _by_role(memory, names, max), _by_role(cpu, names, statistics.mean))
 
 
 def _by_role(
@@ -169,12 +175,14 @@ def process(folder: Path, script: str, *arguments: str) -> Iterator[subprocess.P
             process.wait()
 
 
-def expect(process: subprocess.Popen[str], word: str, folder: Path) -> None:
-    """Wait for this line of the orchestrator's; end with its log if another comes."""
+def expect(process: subprocess.Popen[str], word: str, folder: Path) -> int:
+    """Wait for this line of ``announce``; return its number of rounds. Ends with the log if another line comes."""
     line = process.stdout.readline().strip() if process.stdout else ""
-    if line != word:
+    said, _, closed = line.partition(" ")
+    if said != word:
         logs = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("*.log")))
         sys.exit(f"the orchestrator said {line!r} instead of {word!r}:\n{logs}")
+    return int(closed)
 
 
 if __name__ == "__main__":
