@@ -258,7 +258,8 @@ class Agent:
         if plan.kind in ("train", "evaluate") and plan.weights is None:
             message = f"plan {plan.round_id} ({plan.kind}) names no weights"
             raise TransferError(message)
-        if (plan.kind == "train" and plan.training is None) or (plan.kind == "deploy" and plan.health is None):
+        lacks_health = plan.kind == "deploy" and plan.health is None and not plan.undo
+        if (plan.kind == "train" and plan.training is None) or lacks_health:
             message = f"plan {plan.round_id} ({plan.kind}) lacks its settings"
             raise TransferError(message)
 
@@ -299,11 +300,10 @@ class Agent:
         return [Listen(manifest.artifact, True), *self._ask(download, now)]
 
     def _needed(self, plan: Plan) -> Iterator[Manifest]:
-        yield plan.program
-        if plan.health:
-            yield plan.health.golden
-        if plan.weights and not self._can_derive(plan):
-            yield plan.weights.manifest
+        weights = plan.weights.manifest if plan.weights else None
+        yield from (manifest for manifest in named(plan) if manifest != weights)
+        if weights and not self._can_derive(plan):
+            yield weights
 
     def _can_derive(self, plan: Plan) -> bool:
         """Take the weights out of an artifact we hold, once the program's layout is there; nothing is fetched."""

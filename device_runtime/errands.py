@@ -46,10 +46,13 @@ class Pending:
 
 
 def named(plan: Plan) -> list[Manifest]:
-    """Every artifact a plan names."""
+    """Every artifact that carrying out a plan takes."""
+    if plan.undo:
+        return []  # what it names is what is to be left
     manifests = [plan.program]
     if plan.weights:
         manifests.append(plan.weights.manifest)
     if plan.health:
-        manifests.append(plan.health.golden)
+        manifests += [plan.health.golden]
+        manifests += [plan.health.all_in_one.model, plan.health.all_in_one.golden] if plan.health.all_in_one else []
     return manifests

@@ -78,6 +78,8 @@ class Birth(Message, frozen=True, kw_only=True, tag="birth"):
     max_packet: Count = 0  # bytes of the largest packet that its broker carries; 0 = no limit is known
     checks_in: bool = False  # it sends its birth again when it is told to: its silence means that it is away
     ineligible: str = ""  # why its owner's rules let it train and evaluate nothing now; empty: they do not forbid it
+    # By group, the sha256 of the deployed model in use; None: a runtime that does not say
+    models: Annotated[dict[Word, Word], Meta(max_length=MAX_TASKS)] | None = None
 
 
 class Status(Message, frozen=True, kw_only=True, tag="status"):
@@ -121,12 +123,25 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     derive_from: str = ""
 
 
+class AllInOne(msgspec.Struct, frozen=True, kw_only=True):
+    """The model of all tasks, which a device takes in place of a group's where the split is a loss to it."""
+
+    model: Manifest  # of the plan's format
+    golden: Manifest
+    tasks: list[str]
+    # By which the group's error on the device's own test samples may exceed this one's, relatively
+    max_regression: float
+
+
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deployed model must show before it counts: golden inputs and outputs, within a tolerance."""
+    """What a deployed model must show before it counts: golden inputs and outputs, within a tolerance, and bounds."""
 
     golden: Manifest
     tolerance: float
     max_latency_s: float
+    max_slowdown: float = 0.0  # its latency, to that of the model in use on the device; 0 = not looked at
+    max_memory_bytes: Count = 0  # what loading and running it may add to the process; 0 = no limit
+    all_in_one: AllInOne | None = None  # what to hold a group's model against
 
 
 class Plan(Message, frozen=True, kw_only=True, tag="plan"):
@@ -143,6 +158,7 @@ class Plan(Message, frozen=True, kw_only=True, tag="plan"):
     training: Training | None = None
     health: HealthCheck | None = None  # kind == "deploy": ``program`` is then the inference model
     format: str = "onnx"  # of the inference model: "onnx", "pte" or "tflite"; see ``mas_edge.protocol.models``
+    undo: bool = False  # kind == "deploy": leave this model for the last good one before it; nothing is fetched
 
 
 class SignedPlan(Message, frozen=True, kw_only=True, tag="signed_plan"):
@@ -213,6 +229,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool | None = None
     health_reason: str = ""
     latency_s: float = 0.0
+    model: Word = ""  # the sha256 of the deployed model in use afterwards; empty: none, or nothing was deployed
+    memory_bytes: Count = 0  # what loading and running the model that was tried has added to the process
+    regression: float | None = None  # of the group's model against the all-in-one model; None: they were not compared
     energy: Energy | None = None
 
 

@@ -26,6 +26,7 @@ from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.topics import check_name
 
 MODELS = "models"  # the delegated role of the orchestrator's key
+ALL_IN_ONE = "merged"  # the group of all tasks, whose model stands in for a group's
 MODELS_PATTERN = "models/*/*/*"  # in TUF a star stands for one step of a path
 ISSUED = "x-mas-edge-issued"  # in root and timestamp: when it was signed, seconds since 1970
 # Eight runs of a job with four groups are 40 KB, a rotated root 3 KB: more is no metadata of ours.
@@ -70,8 +71,13 @@ def targets_of(plan: Plan) -> dict[str, tuple[str, int]]:
         if plan.format not in ENGINE_OF:
             message = f"plan deploys a model of format {plan.format[:40]!r}; expected one of {', '.join(ENGINE_OF)}"
             raise MessageError(message)
-        golden = {f"{place}/golden": plan.health.golden} if plan.health else {}
-        manifests = {f"{place}/model.{plan.format}": plan.program, **golden}
+        manifests = {f"{place}/model.{plan.format}": plan.program}
+        if plan.health:
+            manifests[f"{place}/golden"] = plan.health.golden
+        if plan.health and plan.health.all_in_one:
+            whole = f"models/{plan.job}/{ALL_IN_ONE}"
+            manifests[f"{whole}/model.{plan.format}"] = plan.health.all_in_one.model
+            manifests[f"{whole}/golden"] = plan.health.all_in_one.golden
     else:
         # Named by content: a plan does not say for which engine and batch size its program is.
         manifests = {f"{place}/program.{plan.program.artifact[:16]}": plan.program}

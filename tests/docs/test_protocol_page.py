@@ -44,7 +44,7 @@ def json_type(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), get_args(hint)
     if hint in SIMPLE:
         return SIMPLE[hint]
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # the latter where a part of it is annotated
         return f"{json_type(next(a for a in arguments if a is not types.NoneType))} or null"
     if origin is dict:
         return f"object: {json_type(arguments[1])}"
