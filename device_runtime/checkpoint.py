@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from device_runtime.edge.files import temporary_of, write_whole
+from mas_edge.protocol.errors import DeviceError
 from mas_edge.protocol.messages import Plan
 
 log = logging.getLogger(__name__)
@@ -85,8 +86,8 @@ class Checkpoint:
         began = self._clock()
         try:
             self._write([_head(position), weights.data, momentum.data])
-        except OSError as error:
-            log.warning("the training cannot be saved (%s): a power cut would begin it anew", error.strerror)
+        except DeviceError as error:
+            log.warning("the training is not saved, a power cut would begin it anew: %s", error)
             self._next = float("inf")
             return
         cost = self._clock() - began
@@ -105,27 +106,17 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The training is done, or nobody waits for it any more."""
-        for path in (self._path, self._path.with_suffix(".tmp")):
+        for path in (self._path, temporary_of(self._path)):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 log.warning("%s cannot be removed: %s", path, error.strerror)
 
     def _write(self, parts: list[bytes | memoryview]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part)
-        temporary = self._path.with_suffix(".tmp")
-        try:
-            with temporary.open("wb") as file:
-                for part in (digest.digest(), *parts):
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(self._path, digest.digest(), *parts)
         self._prune()
 
     def _prune(self) -> None:

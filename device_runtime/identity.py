@@ -11,7 +11,6 @@ The key leaves neither this folder nor a log. Making keys needs the package ``cr
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
 import time
@@ -24,6 +23,7 @@ import msgspec
 from msgspec import Struct
 
 from device_runtime.edge import enrolment
+from device_runtime.edge.files import OWNER_ONLY, write_whole
 from mas_edge.protocol.enrolment import CLOCKS_DIFFER_S, Invitation, Issued, join_address
 from mas_edge.protocol.errors import DeviceError, EdgeError, MessageError
 
@@ -135,13 +135,13 @@ def join(state: Path, invitation: Invitation, wait: Callable[[str], None]) -> Id
             raise DeviceError(message)
     key = _kept_key(folder)
     ca = enrolment.fetch_ca(invitation.address, invitation.pin)
-    _write(folder / "ca.pem", ca)
+    write_whole(folder / "ca.pem", ca, mode=OWNER_ONLY)
     issued = enrolment.join(invitation, folder / "ca.pem", _keys().signing_request(key), wait)
     _put_certificate(folder / "device.pem", issued, key)
     record = Record(
         issued.name, issued.fleet, issued.host, issued.port, invitation.address, secrets.token_hex(_SUFFIX_BYTES)
     )
-    _write(folder / "identity.json", msgspec.json.encode(record))
+    write_whole(folder / "identity.json", msgspec.json.encode(record), mode=OWNER_ONLY)
     (folder / "joining.pem").unlink(missing_ok=True)
     return Identity(state)
 
@@ -165,7 +165,7 @@ def _kept_key(folder: Path) -> bytes:
         _keys().fingerprint(kept)
     except ValueError:  # none, or damaged
         kept = _keys().new_key()
-        _write(path, kept)
+        write_whole(path, kept, mode=OWNER_ONLY)
     return kept
 
 
@@ -187,19 +187,4 @@ def _put_certificate(path: Path, issued: Issued, key: bytes) -> None:
     if not _keys().is_certificate_of(issued.certificate.encode(), key):
         message = "the enrolment endpoint sent something else than a certificate of our key"
         raise MessageError(message)
-    _write(path, issued.certificate.encode() + key)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, for the owner alone."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.unlink(missing_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        message = f"cannot write {path}: {error.strerror}; check disk and permissions"
-        raise DeviceError(message) from None
+    write_whole(path, issued.certificate.encode(), key, mode=OWNER_ONLY)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime.edge.files import write_whole
 from device_runtime.host import Host, SensorError
+from mas_edge.protocol.errors import DeviceError
 
 # Kills in a row in the same program that count as kills for memory where the kernel does not tell.
 KILLS = 2
@@ -66,11 +68,8 @@ class LastWords:
         self._write()
 
     def _write(self) -> None:
-        partial = self._path.with_suffix(".part")
-        with contextlib.suppress(OSError):  # on a full disk nothing is learned, and nothing is lost
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(msgspec.json.encode(self._note))
-            partial.replace(self._path)
+        with contextlib.suppress(DeviceError):  # on a full disk nothing is learned, and nothing is lost
+            write_whole(self._path, msgspec.json.encode(self._note), durable=False)  # a power cut says nothing
 
     def _boot(self) -> str:
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
+from device_runtime.edge.files import disk, sync, write_whole
 from mas_edge.protocol.artifact import MAX_CHUNK, MAX_CHUNKS, check_manifest
 from mas_edge.protocol.errors import DeviceError, ProtocolError
 from mas_edge.protocol.messages import Manifest, Report
@@ -50,14 +50,7 @@ class PendingOffers:
         Raises:
             DeviceError: the disk is full or not writable.
         """
-        path = self._path(finished.round_id)
-        temporary = path.with_name(f"{path.name}.tmp")
-        try:
-            temporary.write_bytes(msgspec.json.encode(finished))
-            temporary.replace(path)
-        except OSError as error:
-            message = f"cannot write down the finished round in {path}: {error.strerror}; free the disk"
-            raise DeviceError(message) from None
+        write_whole(self._path(finished.round_id), msgspec.json.encode(finished), durable=False)
 
     def sync(self, round_id: str) -> None:
         """Return when a power loss could no longer take what is remembered of a round.
@@ -65,17 +58,7 @@ class PendingOffers:
         Raises:
             DeviceError: it is not here, or the disk reports a fault.
         """
-        path = self._path(round_id)
-        try:
-            for each in (path, path.parent):
-                handle = os.open(each, os.O_RDONLY)
-                try:
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
-        except OSError as error:
-            message = f"cannot write down the finished round in {path}: {error.strerror}; check the disk"
-            raise DeviceError(message) from None
+        sync(self._path(round_id))
 
     def remove(self, round_id: str) -> None:
         """Forget a round: the orchestrator has spoken its last word on it.
@@ -104,8 +87,5 @@ def _read(path: Path) -> Finished | None:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with disk("remove", path):
         path.unlink(missing_ok=True)
-    except OSError as error:
-        message = f"{path} cannot be removed: {error.strerror}; make the state directory writable"
-        raise DeviceError(message) from None

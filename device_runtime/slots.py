@@ -6,10 +6,10 @@ format changed, the old file goes right after. A power cut in between leaves bot
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
+from device_runtime.edge.files import sync
 from mas_edge.protocol.models import ENGINE_OF
 
 
@@ -35,10 +35,9 @@ class Slots:
     def activate(self, trial: Path) -> Path:
         """Put ``trial`` in the place of the model in use, durably; return its path."""
         active = self._directory / f"active{trial.suffix}"
-        with trial.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(trial)
         trial.replace(active)
-        self._sync()
+        sync(active)
         for old in self._places():
             if old != active:
                 old.unlink(missing_ok=True)
@@ -46,10 +45,3 @@ class Slots:
 
     def _places(self) -> list[Path]:
         return [self._directory / f"active.{suffix}" for suffix in ENGINE_OF]
-
-    def _sync(self) -> None:
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)

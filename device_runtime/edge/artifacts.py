@@ -12,7 +12,6 @@ can be fetched again needs none at all. What was hashed here is not hashed again
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import mmap
 import os
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from device_runtime.edge.files import disk, sync
 from mas_edge.protocol.artifact import (
     HEADER_BYTES,
     Bitmap,
@@ -43,26 +43,6 @@ READ_BYTES = 1024 * 1024  # how much of a file is in memory while it is hashed
 _MAP_MAGIC = b"MAP1"
 _CLOSED_IN_CHILDREN = os.O_CLOEXEC
 _Mark = tuple[int, int, int]
-_ADVICE = {
-    errno.ENOSPC: "the disk is full: free some space, or choose another state directory",
-    errno.EDQUOT: "the disk quota is used up: free some space, or choose another state directory",
-    errno.EFBIG: "the file would be over the size limit of this process or file system: raise the limit (ulimit -f)",
-    errno.EACCES: "no permission: give the user that runs this the right to write there",
-    errno.EPERM: "no permission: give the user that runs this the right to write there",
-    errno.EROFS: "the file system is read-only: mount it writable, or choose another state directory",
-    errno.EIO: "the storage reports a fault: check the card or disk",
-}
-
-
-@contextmanager
-def _disk(doing: str, path: Path) -> Iterator[None]:
-    """Turn an OSError into a DeviceError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: check that the path is usable")
-        message = f"cannot {doing} {path}: {advice}"
-        raise DeviceError(message) from None
 
 
 class ArtifactStore:
@@ -76,7 +56,7 @@ class ArtifactStore:
         self.directory = directory
         self._lock = threading.Lock()  # a put and a prune must not meet
         self._verified: dict[str, _Mark] = {}  # whole artifacts whose bytes this process knows to be right
-        with _disk("make the artifact directory", directory):
+        with disk("make the artifact directory", directory):
             directory.mkdir(parents=True, exist_ok=True)
 
     def path(self, digest: str) -> Path:
@@ -96,7 +76,7 @@ class ArtifactStore:
         path = self.path(digest)
         if not path.is_file():
             return False
-        with _disk("read the artifact", path):
+        with disk("read the artifact", path):
             if self._is_verified(path) or _hash_file(path) == digest:
                 self._trust(path)
                 return True
@@ -110,7 +90,7 @@ class ArtifactStore:
             DeviceError: it is not here, cannot be read, or is damaged; a damaged file is removed.
         """
         path = self._require(digest)
-        with _disk("read the artifact", path):
+        with disk("read the artifact", path):
             verified, data = self._is_verified(path), path.read_bytes()
         if not verified and digest_of(data) != digest:
             raise self._remove_damaged(path)
@@ -124,7 +104,7 @@ class ArtifactStore:
             DeviceError: it is not here, cannot be read, or is damaged; a damaged file is removed.
         """
         path = self._require(digest)
-        with _disk("read the artifact", path), path.open("rb") as file:
+        with disk("read the artifact", path), path.open("rb") as file:
             # an empty file cannot be mapped
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
             verified = self._is_verified(path)
@@ -141,7 +121,7 @@ class ArtifactStore:
             TransferError: it does not fit into chunks of this size.
         """
         path = self._require(digest)
-        with _disk("read the artifact", path), path.open("rb") as file:
+        with disk("read the artifact", path), path.open("rb") as file:
             manifest = describe_stream(lambda _, length: file.read(length), path.stat().st_size, chunk_size)
         if manifest.artifact != digest:
             raise self._remove_damaged(path)
@@ -159,7 +139,7 @@ class ArtifactStore:
         frame = bytearray(HEADER_BYTES + span.stop - span.start)
         frame[:HEADER_BYTES] = chunk_header(manifest, index)
         data = memoryview(frame)[HEADER_BYTES:]
-        with _disk("read the artifact", path):
+        with disk("read the artifact", path):
             verified, count = self._is_verified(path), _read_into(path, span.start, data)
         try:
             if not verified or count < len(data):
@@ -180,7 +160,7 @@ class ArtifactStore:
         manifest = describe(data, chunk_size)
         path = self.path(manifest.artifact)
         temporary = path.with_name(f"{path.name}.tmp")
-        with self._lock, _disk("store the artifact", path):
+        with self._lock, disk("store the artifact", path):
             try:
                 with temporary.open("wb") as file:
                     file.write(data)
@@ -197,9 +177,7 @@ class ArtifactStore:
             DeviceError: it is not here, or the disk reports a fault.
         """
         path = self._require(digest)
-        with _disk("store the artifact", path):
-            _sync(path)
-            _sync(path.parent)
+        sync(path)
 
     def put_pieces(self, pieces: Iterable[Buffer], chunk_size: int | None = None) -> Manifest:
         """As ``put``, of what the pieces are one after the other; only one of them is in memory at a time.
@@ -208,7 +186,7 @@ class ArtifactStore:
             DeviceError, TransferError: as ``put``.
         """
         temporary = self.directory / "pieces.tmp"
-        with self._lock, _disk("store the artifact", temporary):
+        with self._lock, disk("store the artifact", temporary):
             try:
                 with temporary.open("wb") as file:
                     file.writelines(pieces)
@@ -228,7 +206,7 @@ class ArtifactStore:
             DeviceError: a file cannot be removed.
         """
         kept = {f"{digest}{ending}" for digest in digests for ending in ("", ".part", ".map")}
-        with self._lock, _disk("prune", self.directory):
+        with self._lock, disk("prune", self.directory):
             for path in self.directory.iterdir():
                 if path.name not in kept and path.is_file():
                     path.unlink()
@@ -240,7 +218,7 @@ class ArtifactStore:
         Raises:
             DeviceError: a file cannot be removed.
         """
-        with self._lock, _disk("prune", self.directory):
+        with self._lock, disk("prune", self.directory):
             files = [(path.stat().st_mtime, path.stat().st_size, path) for path in self.directory.iterdir()]
             excess = sum(size for _, size, _ in files) - max_bytes
             for _, size, path in sorted(files):
@@ -260,7 +238,7 @@ class ArtifactStore:
     @property
     def total_bytes(self) -> int:
         """The bytes of all files here; a part counts in full, because that is what it will need."""
-        with self._lock, _disk("list", self.directory):
+        with self._lock, disk("list", self.directory):
             return sum(path.stat().st_size for path in self.directory.iterdir())
 
     def _trust(self, path: Path) -> None:
@@ -277,7 +255,7 @@ class ArtifactStore:
         return path
 
     def _remove_damaged(self, path: Path) -> DeviceError:
-        with _disk("remove the damaged artifact", path):
+        with disk("remove the damaged artifact", path):
             path.unlink(missing_ok=True)
         message = (
             f"artifact {path.name[:12]} was damaged on disk and has been removed: it has to be received again; "
@@ -308,7 +286,7 @@ class PartFile:
         self._left: _Mark | None = None  # the part's file after our last write
         self._part = target.with_name(f"{target.name}.part")
         self._map = target.with_name(f"{target.name}.map")
-        with _disk("prepare", self._part):
+        with disk("prepare", self._part):
             self.held = self._resume()
             self._map.write_bytes(self._header() + self.held.to_bytes())
 
@@ -318,7 +296,7 @@ class PartFile:
         Raises:
             DeviceError: the disk is full or not writable, or the part was removed.
         """
-        with _disk("write to", self._part):
+        with disk("write to", self._part):
             _write_at(self._part, chunk_span(self.manifest, index).start, data)
             self._left = _mark(self._part)
             if index == self._hashed and index not in self.held:
@@ -339,7 +317,7 @@ class PartFile:
         if not self.held.complete:
             message = f"artifact {self._target.name[:12]} lacks {len(self.held.missing())} of {self.held.count} chunks"
             raise TransferError(message)
-        with _disk("finish", self._part):
+        with disk("finish", self._part):
             digest = self._whole_digest()
             if digest != self.manifest.artifact:
                 self.remove()
@@ -362,7 +340,7 @@ class PartFile:
 
     def remove(self) -> None:
         """Give up what has come. Raises DeviceError if it cannot be removed."""
-        with _disk("remove", self._part):
+        with disk("remove", self._part):
             self._part.unlink(missing_ok=True)
             self._map.unlink(missing_ok=True)
 
@@ -450,13 +428,4 @@ def _publish(written: Path, target: Path, *, durable: bool = True) -> None:
     """
     written.replace(target)
     if durable:
-        _sync(target)
-        _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(target)

@@ -222,7 +222,7 @@ def connect(name: str, keep_alive_s: int, user: str | None, password: str | None
 def publish_head(topic: str, size: int, *, five: bool) -> bytes:
     """What goes before the ``size`` bytes of a message's payload, with QoS 0."""
     variable = _text(topic) + (b"\0" if five else b"")
-    return b"\x30" + _variable(len(variable) + size) + variable
+    return b"\x30" + encoded_length(len(variable) + size) + variable
 
 
 def subscribe(identifier: int, topic: str, *, five: bool) -> bytes:
@@ -236,10 +236,11 @@ def unsubscribe(identifier: int, topic: str, *, five: bool) -> bytes:
 
 
 def _packet(first: int, body: bytes) -> bytes:
-    return bytes([first]) + _variable(len(body)) + body
+    return bytes([first]) + encoded_length(len(body)) + body
 
 
-def _variable(value: int) -> bytes:
+def encoded_length(value: int) -> bytes:
+    """A variable byte integer (1.5.5 of MQTT 5)."""
     digits = bytearray()
     while True:
         value, digit = divmod(value, 128)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime.edge.files import write_whole
 from device_runtime.engines import CUDA, ENGINES, NAMES, available, base_name, libraries
 from device_runtime.engines.selftest import SelfTest, digest, installed_version
 from device_runtime.runtime import RUNTIME_VERSION
@@ -219,9 +220,6 @@ def _write(state: Path, before: dict[str, _Kept], results: Sequence[SelfTest]) -
     if kept == before:
         return
     try:
-        state.mkdir(parents=True, exist_ok=True)
-        part = state / f"{FILE}.part"
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1))
-        part.replace(state / FILE)
-    except OSError as error:  # the runtime says what is wrong with the directory when it locks it
+        write_whole(state / FILE, msgspec.json.format(msgspec.json.encode(kept), indent=1), durable=False)
+    except DeviceError as error:  # the runtime says what is wrong with the directory when it locks it
         log.warning("the choice of the engine is not kept: %s", error)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime.edge.files import write_whole
+from mas_edge.protocol.errors import DeviceError
+
 
 class _Day(msgspec.Struct):
     day: str
@@ -31,11 +34,8 @@ class Day:
             self._turn(day)
             self._kept.joules += joules
             self._kept.rounds += rounds
-            partial = self._path.with_suffix(".part")
-            with contextlib.suppress(OSError):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_bytes(msgspec.json.encode(self._kept))
-                partial.replace(self._path)
+            with contextlib.suppress(DeviceError):
+                write_whole(self._path, msgspec.json.encode(self._kept), durable=False)
 
     def of(self, day: str) -> tuple[float, int]:
         """Joules and rounds of the day."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from device_runtime.trust.memory import write_whole
+from device_runtime.edge.files import write_whole
 from mas_edge.protocol.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -37,11 +37,6 @@ def install(state: Path, root: bytes) -> None:
         )
         raise DeviceError(message)
     _client().check_root(root)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"{path.parent} cannot be made: {error.strerror}; choose another --state"
-        raise DeviceError(message) from None
     write_whole(path, root)
 
 

@@ -9,12 +9,12 @@ No artifact can overwrite them: artifacts are files named by a digest, in anothe
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from device_runtime.edge.files import write_whole
 from mas_edge.protocol.errors import DeviceError, TrustError
 from mas_edge.protocol.signed import pack_metadata, unpack_metadata
 
@@ -74,26 +74,3 @@ class Memory:
         except OSError as error:
             message = f"{path} cannot be read: {error.strerror}; make the state directory readable"
             raise DeviceError(message) from None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Replace a file, durably: the old bytes or the new ones are there, at any moment.
-
-    Raises:
-        DeviceError: the disk is full or not writable.
-    """
-    temporary = path.with_name(f"{path.name}.new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        message = f"cannot write {path}: {error.strerror}; free the disk, and make the state directory writable"
-        raise DeviceError(message) from None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from device_runtime.edge.packets import encoded_length
+
 CONNECT, CONNACK, PUBLISH, PUBACK = 1, 2, 3, 4
 FIVE = 5
 # The largest packet that is let through: twice what the managed broker takes. More is not one of ours.
@@ -88,16 +90,6 @@ def parse_publish(packet: bytes, version: int) -> Publish:
     if end > len(packet):
         raise Malformed
     return Publish(packet[0] & 0x0F, packet[start:end], packet[end:], packet_id)
-
-
-def encoded_length(length: int) -> bytes:
-    """A variable byte integer (1.5.5)."""
-    encoded = bytearray()
-    while True:
-        length, digit = divmod(length, 128)
-        encoded.append(digit | (0x80 if length else 0))
-        if not length:
-            return bytes(encoded)
 
 
 def _packet_size(data: bytes | bytearray) -> int | None:

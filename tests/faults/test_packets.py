@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas_edge.chaos.packets import MAX_PACKET_BYTES, Malformed, Publish, Splitter, encoded_length, parse_publish
+from device_runtime.edge.packets import encoded_length
+from mas_edge.chaos.packets import MAX_PACKET_BYTES, Malformed, Publish, Splitter, parse_publish
 
 payloads = st.binary(max_size=300)
 
