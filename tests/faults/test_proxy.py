@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from device_runtime.edge.backoff import FIRST_DELAY_S, SUSPICIOUS, TAKEOVER_DELAY_S
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Link
 from mas_edge.chaos.proxy import KINDS, Faults, Proxy
 from mas_edge.orchestrator.broker import ManagedBroker
@@ -133,6 +134,28 @@ def test_a_connection_that_is_cut_is_made_again_and_nothing_is_lost(mosquitto: M
     received, counts = through(mosquitto, Faults(cut=0.1), once=True)
     assert counts["cut"] == 1
     assert lost(received) == 0
+
+
+def test_cuts_in_a_row_cost_no_more_than_the_shortest_delay_doubled_at_each(
+    mosquitto: ManagedBroker, topic: str
+) -> None:
+    def told(_time: float, _kind: str) -> None:
+        proxy.faults = Faults()
+
+    bounds = [FIRST_DELAY_S * 2.0**cut for cut in range(SUSPICIOUS - 1)]
+    with Proxy(mosquitto.url, Faults(), 1, told) as proxy:
+        link = Link(proxy.url, f"c-{secrets.token_hex(4)}", lambda _: None, session_expiry_s=0)
+        try:
+            link.start()
+            for cut in range(len(bounds)):
+                link.wait_connected(PATIENCE_S)
+                proxy.faults = Faults(cut=1.0)
+                link.publish(topic, b"cut me off", qos=0)
+                until(lambda cut=cut: len(proxy.recoveries) > cut)  # type: ignore[misc]
+        finally:
+            link.stop()
+    # Twice: a busy machine may take as long to connect as we wait. Who is taken for a rival waits three times that.
+    assert sum(proxy.recoveries) <= 2 * sum(bounds) < TAKEOVER_DELAY_S + sum(bounds)
 
 
 def test_every_connection_can_be_cut_at_once(mosquitto: ManagedBroker) -> None:
