@@ -56,7 +56,9 @@ MIN_CHECKIN_S = 10.0
 # An update that the orchestrator has not taken by then is made safe from a power cut. Most are taken sooner, and need
 # no sync: on an SD card one takes as long as the upload.
 SYNC_AFTER_S = 1.0
-# Plans that wait to be carried out. An orchestrator sends one a round and group; more is a mistake or an attack.
+# Plans of a job that wait to be carried out, and finished ones on which the orchestrator has not spoken its last word:
+# it sends one a round and group, and answers each; more is a mistake or an attack. Beyond it a plan is refused; what
+# was begun, or is finished, is never given up for a new one.
 MAX_ERRANDS = 64
 
 
@@ -248,8 +250,13 @@ class Agent:
     def _check(self, plan: Plan) -> None:
         if reason := self.unwilling(plan.kind):
             raise DeviceError(reason)
-        if sum(errand.plan.job == plan.job for errand in self._errands.values()) >= MAX_ERRANDS:
-            message = f"this device already holds {MAX_ERRANDS} plans"
+        waiting = sum(errand.plan.job == plan.job for errand in self._errands.values())
+        finished = sum(pending.finished.job == plan.job for pending in self._pending.values())
+        if waiting + finished >= MAX_ERRANDS:
+            message = (
+                f"this device already holds {waiting} plans, and {finished} finished rounds that nobody has taken; "
+                f"{MAX_ERRANDS} are the most: answer its offers, or cancel rounds"
+            )
             raise DeviceError(message)
         for manifest in named(plan):
             check_manifest(manifest, MAX_ARTIFACT_BYTES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from device_runtime.agent import OFFER_REPEAT_MAX_S, OFFER_REPEAT_S
+from device_runtime.agent import MAX_ERRANDS, OFFER_REPEAT_MAX_S, OFFER_REPEAT_S
 from device_runtime.effects import Effect, Listen, SendChunks, Start, Tell
 from mas_edge.protocol.artifact import chunk_count
 from mas_edge.protocol.messages import Ack, Birth, Cancel, Commit, Offer, Rebirth, Receipt, Refusal, Want, Weights
@@ -114,6 +114,25 @@ def test_a_plan_whose_work_is_done_is_answered_with_the_offer(device: OneDevice)
     device.receive(plan())
     assert device.started() == ["merged-0000"]
     assert len(device.told(Offer)) == 2
+
+
+def test_finished_rounds_that_nobody_takes_keep_new_plans_out_and_none_of_them_is_lost(device: OneDevice) -> None:
+    device.losing["offer"] = 10**6
+    names = [f"r-{number:03}" for number in range(MAX_ERRANDS + 3)]
+    for name in names:
+        device.receive(plan(name))
+    assert device.started() == names[:MAX_ERRANDS]
+    assert [refusal.round_id for refusal in device.told(Refusal)] == names[MAX_ERRANDS:]
+    assert f"{MAX_ERRANDS} finished rounds that nobody has taken" in device.told(Refusal)[0].reason
+    device.restart()
+    device.losing["offer"] = 0
+    device.effects.clear()
+    device.connect()
+    device.wait(2 * OFFER_REPEAT_MAX_S)
+    assert {offer.round_id for offer in device.told(Offer)} == set(names[:MAX_ERRANDS])
+    assert settled(device)
+    device.receive(plan("r-later"))
+    assert device.started() == ["r-later"]
 
 
 def test_two_plans_are_carried_out_one_after_the_other_in_order(device: OneDevice) -> None:
