@@ -25,6 +25,7 @@ from device_runtime.trust.seals import SIGNED_ONLY, Seals
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.artifact import Buffer, check_digest, check_manifest, decode_chunk, digest_of
 from mas_edge.protocol.errors import DeviceError, EdgeError, TransferError, WeightsError
+from mas_edge.protocol.layout import derive
 from mas_edge.protocol.messages import (
     Ack,
     Birth,
@@ -45,7 +46,6 @@ from mas_edge.protocol.messages import (
     round_name,
 )
 from mas_edge.protocol.transfer import Incoming, Outgoing
-from mas_edge.protocol.weights import derive
 
 # What a device accepts to hold as one artifact; a larger one is refused before a byte is fetched.
 MAX_ARTIFACT_BYTES = 1024**3

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from mas_edge.protocol.errors import ProgramError, WeightsError
-from mas_edge.protocol.weights import Layout
+from mas_edge.protocol.layout import Layout
 
 MAGIC = b"MASEDGE1"
 FORMAT = 1

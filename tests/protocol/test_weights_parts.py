@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mas_edge.protocol.errors import WeightsError
+from mas_edge.protocol.layout import MAX_SIZE
 from mas_edge.protocol.weights import (
     ENCODER,
-    MAX_SIZE,
     Entry,
     Layout,
     derive,
