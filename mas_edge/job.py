@@ -114,6 +114,13 @@ class Federation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     # buffered: ``concurrency`` devices train at any time, and every devices_per_round reports make new weights
     mode: Literal["synchronous", "buffered"] = "synchronous"
     concurrency: int = 0  # 0: devices_per_round * over_selection
+    # What a broken or malicious update can do (mas_edge.federation.robust). Of every number: the mean by samples, the
+    # median, or the mean without the lowest and the highest ``trim`` of the devices.
+    robust: Literal["mean", "median", "trimmed"] = "mean"
+    trim: float = 0.2  # withstands one liar of five; at least one device at either end
+    clip_norm: float | Literal["auto"] = 0.0  # of what an update changes; auto: the median of the round's; 0: off
+    max_norm: float = 0.0  # an update that changes more is refused; 0: off
+    max_samples: int = 0  # that a device counts for at most, as it says itself how many it has; 0: off
 
     @property
     def folds_late(self) -> bool:
@@ -322,6 +329,25 @@ def _round_rules(f: Federation) -> list[_Rule]:
         (
             "federation.max_staleness", f.max_staleness, "concurrency / devices_per_round or more: usual lateness",
             f.mode != "buffered" or f.max_staleness * f.devices_per_round >= f.slots,
+        ),
+        *_robust_rules(f),
+    ]  # fmt: skip
+
+
+def _robust_rules(f: Federation) -> list[_Rule]:
+    norms = f.clip_norm == "auto" or 0 <= f.clip_norm < float("inf")
+    return [
+        ("federation.trim", f.trim, "more than 0, less than 0.5: as much is left out at either end", 0 < f.trim < 0.5),
+        ("federation.clip_norm", f.clip_norm, "'auto', 0 (off) or more", norms),
+        ("federation.max_norm", f.max_norm, "0 (off) or more", 0 <= f.max_norm < float("inf")),
+        ("federation.max_samples", f.max_samples, "0 (off) or more", f.max_samples >= 0),
+        (
+            "federation.min_reports", f.min_reports, f"3 or more with robust {f.robust}: of two none is the middle",
+            f.robust == "mean" or f.min_reports >= 3,
+        ),
+        (
+            "federation.clip_norm", f.clip_norm, "a number while min_reports is below 3: of two none is the middle",
+            f.clip_norm != "auto" or f.min_reports >= 3,
         ),
     ]  # fmt: skip
 

@@ -34,26 +34,26 @@ class Accumulator:
         Raises:
             WeightsError: the vector has another length, or the device counts for nothing.
         """
-        self._fold(update, samples, None, 1.0)
+        self._fold(update, samples, None, 1.0, 1.0)
 
-    def fold_late(self, update: Vector, samples: Mapping[str, int], base: Vector, now: Vector, scale: float) -> None:
+    def fold_late(
+        self, update: Vector, samples: Mapping[str, int], base: Vector, now: Vector, scale: float, shrink: float = 1.0
+    ) -> None:
         """Add an update that began from the weights ``base``, as if it had begun from those of ``now``.
 
-        Both have the shape (layout.size,). It is moved to now + (update - base), and counts ``scale`` times as much as
-        its samples say (``mas_edge.federation.late``).
+        Both have the shape (layout.size,). It is moved to now + shrink * (update - base), and counts ``scale`` times as
+        much as its samples say (``mas_edge.federation.late``); ``shrink``: see ``mas_edge.federation.robust``.
 
         Raises:
             WeightsError: as ``fold``.
         """
-        self._fold(update, samples, (base, now), scale)
+        self._fold(update, samples, (base, now), scale, shrink)
 
     def _fold(
-        self, update: Vector, samples: Mapping[str, int], moved: tuple[Vector, Vector] | None, scale: float
-    ) -> None:
-        sent, weights = sent_layout(self._layout, samples), part_weights(samples)
-        if update.shape != (sent.size,) or weights[ENCODER] <= 0:
-            message = f"update of shape {update.shape} with samples {dict(samples)}: expected {sent.size} numbers"
-            raise WeightsError(message)
+        self, update: Vector, samples: Mapping[str, int], moved: tuple[Vector, Vector] | None, scale: float,
+        shrink: float,
+    ) -> None:  # fmt: skip
+        sent, weights = check_update(self._layout, update, samples), part_weights(samples)
         for entry, source in zip(sent.entries, sent.slices().values(), strict=True):
             place, weight = self._places[entry.name], weights[entry.part] * scale
             for start in range(0, entry.size, PIECE):  # a piece at a time in float64: no second copy of anything
@@ -62,8 +62,13 @@ class Accumulator:
                 part = update[source.start + start : source.start + stop].astype(np.float64)
                 if moved is not None:
                     base, now = moved
-                    part += now[there]
-                    part -= base[there]
+                    if shrink == 1.0:  # in this order, so that what did not move is added to the bit
+                        part += now[there]
+                        part -= base[there]
+                    else:
+                        part -= base[there]
+                        part *= shrink
+                        part += now[there]
                 part *= weight
                 self._sum[there] += part
         for name, weight in weights.items():
@@ -81,6 +86,19 @@ class Accumulator:
             for start in range(place.start, place.stop, PIECE):
                 there = slice(start, min(start + PIECE, place.stop))
                 yield (self._sum[there] / weight if weight else previous[there]).astype(np.float32)
+
+
+def check_update(layout: Layout, update: Vector, samples: Mapping[str, int]) -> Layout:
+    """The layout that a device with these samples sends.
+
+    Raises:
+        WeightsError: the vector has another length, or the device counts for nothing.
+    """
+    sent = sent_layout(layout, samples)
+    if update.shape != (sent.size,) or part_weights(samples)[ENCODER] <= 0:
+        message = f"update of shape {update.shape} with samples {dict(samples)}: expected {sent.size} numbers"
+        raise WeightsError(message)
+    return sent
 
 
 def weighted_losses(reports: Sequence[tuple[Mapping[str, float], Mapping[str, int]]]) -> dict[str, float]:

@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mas_edge.federation.aggregate import Accumulator, weighted_losses
+from mas_edge.federation.aggregate import weighted_losses
 from mas_edge.federation.flow import GroupState, RoundWork
 from mas_edge.federation.late import staleness_weight
 from mas_edge.federation.measurements import RoundAffinity, mean_affinity
 from mas_edge.federation.rounds import Outcome, Round
 from mas_edge.job import Affinity
 from mas_edge.orchestrator.checks import Expected
+from mas_edge.orchestrator.folding import Folding, Origin
 from mas_edge.orchestrator.records import LateReport, RoundRecord, Traffic
 from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.messages import Offer, Plan, Quality, Report
-from mas_edge.protocol.weights import Layout, Vector
+from mas_edge.protocol.weights import Layout
 
 # Head room over the plain size of the weights: the safetensors header with its tensor names.
 HEADER_ALLOWANCE = 1024 * 1024
@@ -27,15 +28,6 @@ HEADER_ALLOWANCE = 1024 * 1024
 def update_limit(layout: Layout) -> int:
     """The bytes that an update of this network may weigh at most."""
     return 4 * layout.size + HEADER_ALLOWANCE
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a late update began from, and what the weights are in the round that it counts in."""
-
-    index: int
-    base: Vector
-    now: Vector
 
 
 @dataclass
@@ -49,7 +41,7 @@ class ActiveRound:
     plans: dict[str, Plan]  # by what the device gets: a program or a model
     layout: Layout
     costs: Mapping[str, int]  # multiply-accumulates of each method, for one sample
-    accumulator: Accumulator | None
+    accumulator: Folding | None
     reports: dict[str, Report] = field(default_factory=dict)
     late: list[LateReport] = field(default_factory=list)
     updates: dict[str, str] = field(default_factory=dict)  # by device, the artifact it offers: kept until the close
@@ -108,7 +100,8 @@ class ActiveRound:
         """
         self.expected.check(offer.report)
         if self.accumulator is not None:
-            self.accumulator.fold(self.expected.vector(update, offer.report), offer.report.samples)
+            vector, artifact = self.expected.vector(update, offer.report), _artifact_of(offer)
+            self.accumulator.fold(offer.sender, artifact, vector, offer.report.samples)
         self.reports[offer.sender] = offer.report
 
     def fold_late(self, offer: Offer, update: Buffer | None, origin: Origin, power: float) -> None:
@@ -121,7 +114,7 @@ class ActiveRound:
         staleness = self.work.index - origin.index
         if self.accumulator is not None:
             vector, scale = self.expected.vector(update, offer.report), staleness_weight(staleness, power)
-            self.accumulator.fold_late(vector, offer.report.samples, origin.base, origin.now, scale)
+            self.accumulator.fold_late(_artifact_of(offer), vector, offer.report.samples, origin, scale)
         late = LateReport(device=offer.sender, round_id=offer.round_id, staleness=staleness, report=offer.report)
         self.late.append(late)
         self.machine.on_late()
@@ -151,6 +144,8 @@ class ActiveRound:
             refused=self.machine.reasons(), traffic=self.traffic, reports=self.reports, late=self.late,
             base=self.group.weights.artifact if self.accumulator else "",
             report_seconds=self.report_seconds,
+            norms=self.accumulator.norms if self.accumulator else {},
+            norm_bound=self.accumulator.bound if self.accumulator else 0.0,
         )  # fmt: skip
 
     def _affinity(self, every: list[Report], how: Affinity) -> RoundAffinity | None:
@@ -172,6 +167,10 @@ class ActiveRound:
             for method, count in runs.items():
                 counted[method] += count * report.batch_size * self.costs.get(method, 0)
         return {method: count for method, count in counted.items() if count}
+
+
+def _artifact_of(offer: Offer) -> str:
+    return offer.manifest.artifact if offer.manifest else ""
 
 
 def joules_of(reports: Iterable[Report]) -> dict[Quality, dict[str, float]]:

@@ -9,8 +9,9 @@ from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.flow import JobState, Phase
 from mas_edge.federation.late import Latecomers, LateWork
 from mas_edge.job import Job
-from mas_edge.orchestrator.active import ActiveRound, Origin
+from mas_edge.orchestrator.active import ActiveRound
 from mas_edge.orchestrator.checks import Expected
+from mas_edge.orchestrator.folding import Origin
 from mas_edge.orchestrator.records import RoundRecord, Traffic
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import Buffer
@@ -73,7 +74,7 @@ class LateDesk:
             DeviceError: the disk has lost what it began from.
         """
         base = self._base_of(offer)
-        origin = Origin(base.index, self._vector(active.layout, base.base), self._now(active))
+        origin = Origin(base.index, self._vector(active.layout, base.base), self._now(active), base.base)
         active.fold_late(offer, update, origin, self._federation.staleness_power)
         active.needed |= {base.base, *([offer.manifest.artifact] if offer.manifest else [])}
 

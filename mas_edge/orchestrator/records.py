@@ -80,6 +80,8 @@ class RoundRecord(msgspec.Struct, frozen=True, kw_only=True):
     stragglers: list[str] = []  # devices that still worked when it closed, and whose reports are still wanted
     base: str = ""  # the artifact that a training round began from
     report_seconds: dict[str, float] = {}  # from the opening to the report; none after a restart in between
+    norms: dict[str, float] = {}  # by device, of what its update changes, where the job bounds it
+    norm_bound: float = 0.0  # beyond which they were clipped; 0: none was
 
     @property
     def every_report(self) -> list[Report]:

@@ -10,12 +10,12 @@ import msgspec
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation import flow
-from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.deadline import ReportTimes, deadline_s
 from mas_edge.federation.draw import Draw, Moment
 from mas_edge.federation.flow import GroupState, JobState, Phase, RoundWork
 from mas_edge.federation.pace import Pace
 from mas_edge.federation.registry import Registry
+from mas_edge.federation.robust import Rule
 from mas_edge.federation.rounds import Outcome, Round, RoundSpec
 from mas_edge.federation.supply import Supply, Wanted
 from mas_edge.job import Job
@@ -23,6 +23,7 @@ from mas_edge.orchestrator import closing
 from mas_edge.orchestrator.active import ActiveRound, update_limit
 from mas_edge.orchestrator.checks import Expected
 from mas_edge.orchestrator.distribution import Distribution, Shipment
+from mas_edge.orchestrator.folding import Folding
 from mas_edge.orchestrator.late_desk import LateDesk, LateRound
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
 from mas_edge.orchestrator.records import ArtifactKind
@@ -190,7 +191,8 @@ class RoundsDesk:
         group = self.state.group(work.group)
         plans = {supply: self._plan(work, group, supply) for supply in sorted(set(spec.supplies.values()))}
         layout, costs = self._about(group)
-        accumulator = Accumulator(layout) if work.kind == "train" else None
+        rule, weights = Rule.of(self.job.federation), group.weights.artifact
+        accumulator = Folding(layout, rule, self._artifacts, weights) if work.kind == "train" else None
         machine = Round(spec, now)
         active = ActiveRound(work, machine, group, phase, plans, layout, costs, accumulator)
         self.active[work.round_id] = active

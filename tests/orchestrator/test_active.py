@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.rounds import Round
 from mas_edge.orchestrator.active import ActiveRound
 from mas_edge.orchestrator.checks import MAX_COUNT, check_counts
+from mas_edge.orchestrator.folding import Folding
 from mas_edge.orchestrator.plans import make_plan
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.protocol.errors import WeightsError
@@ -31,7 +31,7 @@ def a_round(kind: PlanKind = "train") -> ActiveRound:
     group = group_state(models={"onnx": thing("model")}, golden=thing("golden"))
     supplies = ["onnx"] if kind == "deploy" else ["torch", "onnxruntime"]
     plans = {supply: make_plan(JOB, "j-1", work(kind), group, supply, SENDER) for supply in supplies}
-    accumulator = Accumulator(LAYOUT) if kind == "train" else None
+    accumulator = Folding(LAYOUT) if kind == "train" else None
     return ActiveRound(work(kind), Round(spec(), 0.0), group, "merge", plans, LAYOUT, COSTS, accumulator)
 
 
