@@ -1,7 +1,8 @@
 """The health check of a deployed model: does this file, on this device, do what it did on the server?
 
 A model that is not healthy is an answer, not an error: whatever is wrong with the file, its outputs or its speed comes
-back as ``healthy=False`` with a reason for people, and the slot that held the last good model stays active.
+back as ``healthy=False`` with a reason for people, and the slot that held the last good model stays active. What may be
+this device's own fault for a while (a missing engine, no memory left) is told apart: ``final`` is then False.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from device_runtime.data import DataFolder
 from device_runtime.data_check import TEST
 from device_runtime.inference import INPUT, Model, open_model
-from mas_edge.protocol.errors import EdgeError
+from device_runtime.memory import in_units, resident_bytes
+from mas_edge.protocol.errors import DeviceError, EdgeError
 from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.weights import unpack
 
@@ -27,6 +29,15 @@ OWN_SAMPLES, OWN_BATCH = 256, 16  # enough to meet an odd sample; bounded, as a 
 LATENCY_RUNS = 5  # the median of five ignores one or two runs that the system interrupted
 
 Tensors = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a model must keep to."""
+
+    tolerance: float  # of the golden outputs, relative to max(1, their magnitude)
+    max_latency_s: float  # median, for one sample
+    max_memory_bytes: int = 0  # that loading and running it may add to the process; 0 = no limit
 
 
 @dataclass(frozen=True)
@@ -39,48 +50,82 @@ class Health:
     max_difference: float = 0.0
     samples: int = 0  # of the device's own test split that went through it
     engine: str = ""  # what ran it; empty if it was never loaded
+    memory_bytes: int = 0  # that loading and running it has added to the process
+    final: bool = True  # another try would end the same way, unless the model is another one
 
 
 class _Unhealthy(Exception):  # noqa: N818 - carries a reason out of the checks below, never leaves this module
     """The model fails the check that is being made."""
 
+    def __init__(self, reason: str, *, final: bool = True) -> None:
+        super().__init__(reason)
+        self.final = final
 
-def check_health(
-    model_path: Path, golden: bytes, tolerance: float, max_latency_s: float, data: DataFolder | None = None
-) -> Health:
-    """Load the model, run the golden inputs, measure the latency, and run the device's own test samples.
 
-    Healthy means: |output - golden| <= ``tolerance`` * max(1, |golden|) everywhere, the median latency of a single
-    sample is at most ``max_latency_s``, and every output on the device's own samples is finite.
+def check_health(model_path: Path, golden: bytes, bounds: Bounds, data: DataFolder | None = None) -> Health:
+    """Load the model, run the golden inputs, measure latency and memory, and run the device's own test samples.
+
+    Healthy means: |output - golden| <= tolerance * max(1, |golden|) everywhere, the median latency of a single sample
+    and the memory are within ``bounds``, and every output on the device's own samples is finite.
     """
     found: dict[str, Any] = {}
+    held = resident_bytes()
     try:
         expected = _golden(golden)
-        model = open_model(model_path, _tasks(expected))
+        model = _opened(model_path, _tasks(expected))
         found["engine"] = model.engine
         suffix = model_path.suffix[1:]
         _require(ENGINE_OF.get(suffix) == model.engine, f"the model is for {model.engine} and was sent as {suffix}")
         found["max_difference"] = difference = _difference(_run(model, expected[INPUT]), expected)
         found["latency_s"] = latency = _latency(model, expected[INPUT][:1])
+        found["memory_bytes"] = memory = max(0, resident_bytes() - held)
         _require(
-            difference <= tolerance, f"outputs differ from the golden ones by {difference:.2g}, allowed {tolerance:g}"
+            difference <= bounds.tolerance,
+            f"outputs differ from the golden ones by {difference:.2g}, allowed {bounds.tolerance:g}",
         )
-        _require(latency <= max_latency_s, f"one sample takes {latency:.3g} s, allowed {max_latency_s:g} s")
+        _require(
+            latency <= bounds.max_latency_s, f"one sample takes {latency:.3g} s, allowed {bounds.max_latency_s:g} s"
+        )
+        _require(
+            memory <= bounds.max_memory_bytes or not bounds.max_memory_bytes,
+            f"it adds {in_units(memory)} to the process, allowed {in_units(bounds.max_memory_bytes)}",
+        )
         if data is not None:
             found["samples"] = _own_samples(model, data, expected)
-    except (_Unhealthy, EdgeError) as problem:
+    except _Unhealthy as problem:
+        return Health(healthy=False, reason=str(problem), final=problem.final, **found)
+    except EdgeError as problem:
         return Health(healthy=False, reason=str(problem), **found)
     except MemoryError:
-        return Health(healthy=False, reason="there is not enough memory on this device to run the model", **found)
+        reason = "there is not enough memory on this device to run the model"
+        return Health(healthy=False, reason=reason, final=False, **found)
     except Exception as error:  # the file is foreign and its runtime native: whatever it raises is about the file
         text = str(error).strip().partition("\n")[0][:300]
         return Health(healthy=False, reason=f"the model cannot be run: {text or type(error).__name__}", **found)
     return Health(healthy=True, reason="", **found)
 
 
-def _require(fine: bool, otherwise: str) -> None:
+def measured_latency(model_path: Path, golden: bytes) -> float:
+    """The median wall seconds of one sample of a model that is in use; 0 if it does not run."""
+    try:
+        expected = _golden(golden)
+        model = _opened(model_path, _tasks(expected))
+        _run(model, expected[INPUT])  # warms up, as the check of the other one does
+        return _latency(model, expected[INPUT][:1])
+    except Exception:  # as in check_health: a model that is in use was healthy once, and is not on trial now
+        return 0.0
+
+
+def _opened(path: Path, tasks: list[str]) -> Model:
+    try:
+        return open_model(path, tasks)
+    except DeviceError as error:  # its engine is not installed, or the file cannot be read: not what the model is
+        raise _Unhealthy(str(error), final=False) from None
+
+
+def _require(fine: bool, otherwise: str, *, final: bool = True) -> None:
     if not fine:
-        raise _Unhealthy(otherwise)
+        raise _Unhealthy(otherwise, final=final)
 
 
 def _golden(data: bytes) -> Tensors:
@@ -88,10 +133,10 @@ def _golden(data: bytes) -> Tensors:
         tensors = unpack(data)
     except EdgeError as error:
         message = f"the golden samples cannot be read: {error}"
-        raise _Unhealthy(message) from None
+        raise _Unhealthy(message, final=False) from None
     if INPUT not in tensors or tensors[INPUT].ndim < 2 or len(tensors[INPUT]) == 0 or len(tensors) < 2:
         message = f"the golden samples hold {', '.join(tensors) or 'nothing'}; expected x and out.<task>"
-        raise _Unhealthy(message)
+        raise _Unhealthy(message, final=False)
     return tensors
 
 
@@ -113,6 +158,7 @@ def _own_samples(model: Model, data: DataFolder, expected: Tensors) -> int:
     _require(
         data.input_shape == list(expected[INPUT].shape[1:]),
         f"the model takes samples of shape {list(expected[INPUT].shape[1:])}, this device's are {data.input_shape}",
+        final=False,
     )
     rows = np.flatnonzero(data.arrays["split"] == TEST)[:OWN_SAMPLES]
     for start in range(0, len(rows), OWN_BATCH):

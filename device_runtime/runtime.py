@@ -90,7 +90,7 @@ class Runtime:
             checkpoints=settings.state / "checkpoints",
             last_words=LastWords(settings.state / "last-words.json", host),
         )  # fmt: skip
-        self._told_memory = 0
+        self._told: tuple[int, dict[str, str]] = (0, {})
         self._boot_id = uuid.uuid4().hex
         self.verifier = open_verifier(settings.state, settings.fleet, settings.name)
         self.agent = Agent(
@@ -115,6 +115,7 @@ class Runtime:
             if self._settings.memory:
                 self._bench.limit(self._settings.memory)
             self._bench.learn()
+            self._bench.settle()
             for problem in self._power.problems:
                 log.warning("power: %s", problem)
             self._meter.start()
@@ -187,7 +188,8 @@ class Runtime:
                 self._make_room()
                 if outcome is None:
                     return [*self.agent.on_failed(number, reason), *self._say_what_changed()]
-                return self.agent.on_finished(number, outcome.report, outcome.update, now)
+                finished = self.agent.on_finished(number, outcome.report, outcome.update, now)
+                return [*finished, *self._say_what_changed()]
         return []
 
     def _carry(self, effects: list[Effect]) -> None:
@@ -275,14 +277,17 @@ class Runtime:
         return encode(Status(sender=self._settings.name, boot_id=self._boot_id, seq=0, online=online, reason=reason))
 
     def _say_what_changed(self) -> list[Effect]:
-        """Who ran out of memory allows less of it from now on: the orchestrator must know before the next plan."""
-        if self._bench.step_memory == self._told_memory:
+        """Who ran out of memory allows less of it from now on, and who deployed a model answers with another one.
+
+        The orchestrator must know before the next plan.
+        """
+        if (self._bench.step_memory, self._bench.models) == self._told:
             return []
         return self.agent.introduce()
 
     def _birth(self, boot_id: str, seq: int) -> Birth:
         engine = base_name(self._settings.engine)
-        self._told_memory = self._bench.step_memory
+        self._told = (self._bench.step_memory, self._bench.models)
         self.watch.gate.news()  # what is told here is no news any more
         return Birth(
             sender=self._settings.name, boot_id=boot_id, seq=seq, runtime=RUNTIME_VERSION,
@@ -291,7 +296,7 @@ class Runtime:
             engine=engine, engines=list(dict.fromkeys([engine, *self._settings.engines, *runnable()])),
             input_shape=list(self._data.input_shape), tasks=self._data.counts(),
             step_memory_bytes=self._bench.step_memory, max_packet=self._control.packet_limit,
-            ineligible=self.watch.gate.why_not("train"), checks_in=True,
+            ineligible=self.watch.gate.why_not("train"), checks_in=True, models=self._told[1],
         )  # fmt: skip
 
 

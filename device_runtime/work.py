@@ -2,45 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
-from device_runtime import session
-from device_runtime.checkpoint import Checkpoint, checkpoint_name
-from device_runtime.data import DataFolder
-from device_runtime.deployed import check_health
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines import open_engine
-from device_runtime.engines.base import Engine, Runner
+from device_runtime.holdings import Holdings
 from device_runtime.last_words import LastWords
 from device_runtime.memory import in_units, ran_out, resident_bytes
+from device_runtime.outcome import Outcome
 from device_runtime.power.meter import Meter
-from device_runtime.slots import Slots
+from device_runtime.slots import models_in_use
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, EdgeError
 from mas_edge.protocol.memory import memory_needed
-from mas_edge.protocol.messages import Plan, Report
-from mas_edge.protocol.models import ENGINE_OF
+from mas_edge.protocol.messages import Plan
 from mas_edge.protocol.program import Program
-from mas_edge.protocol.topics import check_name
-from mas_edge.protocol.weights import Layout, gather, pack, require_finite, sent_layout, unpack
+
+if TYPE_CHECKING:
+    from device_runtime.engines.base import Engine, Runner
+
+log = logging.getLogger(__name__)
 
 # Programs kept ready to run. A device serves at most a few groups; each loaded one costs a few MB.
 MAX_LOADED = 4
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a plan led to: a report and, after training, the safetensors bytes of what this device sends."""
-
-    report: Report
-    update: bytes | None = None
 
 
 class Programs:
@@ -96,7 +86,7 @@ class Bench:
 
     def __init__(
         self,
-        data: DataFolder,
+        data: Holdings,
         store: ArtifactStore,
         programs: Programs,
         deployed: Path,
@@ -105,6 +95,7 @@ class Bench:
         last_words: LastWords | None = None,
     ) -> None:
         self.step_memory = 0
+        self.models: dict[str, str] = {}  # in use, by group; after ``settle``
         self.joules = 0.0  # that the last plan took, also one that failed
         self._meter = meter
         self._last_words = last_words
@@ -131,6 +122,13 @@ class Bench:
         self.step_memory = memory - held
         self._programs.most = 1
 
+    def settle(self) -> None:
+        """Put the deployed models in order, after whatever ended the last process."""
+        try:
+            self.models = models_in_use(self._deployed)
+        except DeviceError as error:  # a disk that is full: training may go on all the same
+            log.error("the deployed models are not looked after: %s", error)
+
     def learn(self) -> None:
         """Allow less where an earlier process of this device was killed for memory."""
         learned = self._last_words.learn() if self._last_words else 0
@@ -142,7 +140,7 @@ class Bench:
         """Do what the plan says.
 
         Raises:
-            session.Stopped: ``stop()`` returned True.
+            Stopped: ``stop()`` returned True.
             EdgeError: it cannot be done; the text is what the orchestrator and the operator read.
         """
         if self._meter is None:
@@ -157,7 +155,11 @@ class Bench:
 
     def _carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
         if plan.kind == "deploy":
-            return Outcome(self._deploy(plan))
+            from device_runtime.deployment import deploy
+
+            report = deploy(plan, self._store, self._deployed, self._data.opened())
+            self.models = {**self.models, plan.group: report.model}
+            return Outcome(report)
         began = time.monotonic()
         artifact = plan.program.artifact
         program = self._programs.held(artifact) or program_format.load(self._store.read(artifact))
@@ -174,40 +176,18 @@ class Bench:
                 self._last_words.end()
 
     def _run(self, plan: Plan, program: Program, began: float, stop: Callable[[], bool]) -> Outcome:
-        self._data.fits(program)
+        from device_runtime.training import Trainer, starting_weights  # NumPy comes with it: not before it is needed
+
+        data = self._data.opened()
+        data.fits(program)
         runner = self._programs.runner(plan.program.artifact, program)
         if plan.weights is None or program.tasks != plan.tasks:
             message = f"plan {plan.round_id} is for tasks {plan.tasks}, its program for {program.tasks}"
             raise DeviceError(message)
-        with self._store.opened(plan.weights.manifest.artifact) as data:
-            vector = gather(program.layout, unpack(data))
-        loading = time.monotonic() - began
-        if plan.kind == "evaluate" or plan.training is None:
-            report = session.evaluate(runner, program, vector, self._data, stop=stop, meter=self._meter)
-            return Outcome(self._named(report, loading))
-        with self._checkpoint(plan) as checkpoint:
-            trained, report = session.train(
-                runner, program, vector, self._data, plan.training, stop=stop, meter=self._meter, checkpoint=checkpoint
-            )
-        require_finite(trained, "the trained network")
-        return Outcome(self._named(report, loading), _update(program.layout, trained, report))
-
-    @contextmanager
-    def _checkpoint(self, plan: Plan) -> Iterator[Checkpoint | None]:
-        """Where this plan's training is saved; kept only when it is stopped, because then the plan may come again."""
-        if self._checkpoints is None:
-            yield None
-            return
-        name = checkpoint_name(plan, self._programs.engine.name, self._data.directory)
-        checkpoint = Checkpoint(self._checkpoints, name)
-        try:
-            yield checkpoint
-        except session.Stopped:
-            raise
-        except BaseException:
-            checkpoint.remove()
-            raise
-        checkpoint.remove()
+        with self._store.opened(plan.weights.manifest.artifact) as file:
+            weights = starting_weights(program, file)
+        trainer = Trainer(program, runner, self._programs.used, data, self._meter, self._checkpoints)
+        return trainer.carry_out(plan, weights, began, stop)
 
     def _on_ran_out(self, program: Program, error: Exception) -> str:
         """Let go of what is loaded, allow less than this program takes from now on, and say so."""
@@ -219,42 +199,3 @@ class Bench:
         asked = "a smaller one is asked for" if needed and program.batch_size > 1 else "give this device more memory"
         reason = str(error).partition("\n")[0][:300] or type(error).__name__
         return f"not enough memory for batches of {program.batch_size} samples: {asked} ({reason})"
-
-    def _named(self, report: Report, loading: float) -> Report:
-        return msgspec.structs.replace(report, engine=self._programs.used, seconds={**report.seconds, "load": loading})
-
-    def _deploy(self, plan: Plan) -> Report:
-        """Try the model beside the one in use; it takes its place only if it passes its health check."""
-        if plan.health is None:
-            message = f"plan {plan.round_id} deploys without a health check"
-            raise DeviceError(message)
-        if plan.format not in ENGINE_OF:
-            known = ", ".join(ENGINE_OF)
-            message = f"plan {plan.round_id} deploys a model of format {plan.format[:40]!r}; known here: {known}"
-            raise DeviceError(message)
-        began, cpu = time.monotonic(), time.thread_time()
-        slots = Slots(self._deployed / check_name(plan.group, "group"))
-        golden = self._store.read(plan.health.golden.artifact)
-        self._store.manifest(plan.program.artifact)  # what the disk damaged since it came does not get into a slot
-        try:
-            trial = slots.put_on_trial(self._store.path(plan.program.artifact), plan.format)
-            health = check_health(trial, golden, plan.health.tolerance, plan.health.max_latency_s, self._data)
-            if health.healthy:
-                slots.activate(trial)
-            else:
-                trial.unlink()
-        except OSError as error:
-            message = f"the model of {plan.group} cannot be put in its place: {error}; free the disk of this device"
-            raise DeviceError(message) from None
-        return Report(
-            samples={}, losses={}, healthy=health.healthy, health_reason=health.reason, latency_s=health.latency_s,
-            engine=health.engine, seconds={"check": time.monotonic() - began}, cpu_seconds=time.thread_time() - cpu,
-        )  # fmt: skip
-
-
-def _update(layout: Layout, trained: np.ndarray, report: Report) -> bytes:
-    """The tensors this device counts for: the encoder, and the heads it has labels for."""
-    tensors = {name: trained[place] for name, place in layout.slices().items()}
-    sent = sent_layout(layout, report.samples)
-    flat = np.concatenate([tensors[entry.name] for entry in sent.entries])
-    return pack(sent, flat.astype(np.float32, copy=False))
