@@ -71,6 +71,8 @@ class RoundsDesk:
         self.pace = Pace(job.seed)
         self.sealing: Sealing | None = None  # what signs plans, if they are to be signed
         self.supply = Supply(job)
+        # The workshop is at work in its own thread, and puts artifacts into the store that no state names yet.
+        self.making = False
         self._draw = Draw(job)
         self._times = ReportTimes()
         self._store = store
@@ -368,7 +370,13 @@ class RoundsDesk:
         self._prune()
 
     def _prune(self) -> None:
-        """Keep what is in use, the updates of open rounds, and the weights of the last rounds."""
+        """Keep what is in use, the updates of open rounds, and the weights of the last rounds.
+
+        Nothing is removed while the workshop makes something: it may lie in the store already. It is looked at again
+        when the next round closes, so that the disk holds what a few rounds leave for the time of one export.
+        """
+        if self.making:
+            return
         groups = self.state.networks
         kept = {
             m.artifact for g in groups for m in (*g.programs.values(), g.weights, *g.models.values(), g.golden) if m

@@ -27,6 +27,7 @@ from mas_edge.orchestrator import view
 from mas_edge.orchestrator.broker import open_broker
 from mas_edge.orchestrator.distribution import Shipment
 from mas_edge.orchestrator.limits import Limits
+from mas_edge.orchestrator.mailbox import Mailbox
 from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
@@ -78,7 +79,7 @@ class Orchestrator:
     ) -> None:
         check(job)
         publisher = open_publisher(signing) if signing else None
-        self._events: queue.SimpleQueue[Event | _Made | _Supplied] = queue.SimpleQueue()
+        self._events: Mailbox[Event | _Made | _Supplied] = Mailbox()
         self._store = Store(state_dir)
         artifacts = ArtifactStore(state_dir / "artifacts")
         try:
@@ -87,7 +88,7 @@ class Orchestrator:
             self._store.close()  # whoever asks again, with the right job, must not find the directory in use
             raise
         topics = Topics(job.fleet)
-        self._post = Post(broker_url, topics, artifacts, self._events.put, self._on_shipped, self._limit_of)
+        self._post = Post(broker_url, topics, artifacts, self._hear, self._on_shipped, self._limit_of)
         self._desk = RoundsDesk(job, state, self._store, artifacts, self._post)
         if publisher is not None:
             self._desk.sealing = Sealing(publisher, job.fleet, artifacts, self._desk.distribution)
@@ -96,7 +97,6 @@ class Orchestrator:
         self._reception = Reception(self._desk, self._store, artifacts, self._post, topics, limits)
         self._steps = Steps(job, artifacts, state_dir)
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
-        self._busy = False
         self._shown_interval_s = self._desk.pace.interval_s
         self._failure: EdgeError | None = None
 
@@ -123,6 +123,7 @@ class Orchestrator:
         except DeviceError as error:  # this machine's disk: the artifact store is the devices' own
             raise ServerError(str(error)) from None
         finally:
+            self._events.close()
             self._show(online=False)
             self._post.stop()
             self._workshop.shutdown(wait=False, cancel_futures=True)
@@ -144,25 +145,33 @@ class Orchestrator:
         if self.state.phase != phase or self._desk.pace.interval_s > PACE_DRIFT * self._shown_interval_s:
             self._show(online=True)
 
+    def _hear(self, event: Event) -> None:
+        """On a connection's thread: what it brings waits for the loop, and the connection for room."""
+        match event:
+            case Arrived(topic, payload) | Frame(topic, payload):
+                self._events.put(event, len(topic) + len(payload))
+            case _:
+                self._events.put(event, 0)
+
     def _take_events(self, timeout_s: float) -> None:
         """React to what comes within ``timeout_s``, and to what lies there already: many chunks cost one look round."""
         with contextlib.suppress(queue.Empty):
-            self._react(self._events.get(timeout=timeout_s))
+            self._react(self._events.get(timeout_s))
             for _ in range(EVENTS_AT_A_TIME - 1):
-                self._react(self._events.get_nowait())
+                self._react(self._events.get())
 
     def _start_due(self) -> None:
-        if self._busy:
+        if self._desk.making:
             return
         rounds: list[RoundWork] = []
         for work in flow.due(self.state):
             if isinstance(work, Local):
-                self._busy = True
+                self._desk.making = True
                 self._workshop.submit(self._make, work, self.state, self._store.records())
                 return
             rounds.append(work)
         if lacking := self._desk.lacking(rounds, self._reception.registry):
-            self._busy = True
+            self._desk.making = True
             self._workshop.submit(self._provide, lacking[0], self.state)
             return
         self._desk.open(rounds, self._reception.registry, time.monotonic())
@@ -176,7 +185,7 @@ class Orchestrator:
         except Exception as error:  # a fault of ours, or of a user's network: the loop must hear of it
             log.exception("step %s failed", work.step)
             made = _Made(None, error=ServerError(f"step {work.step} failed: {type(error).__name__}: {error}"))
-        self._events.put(made)
+        self._events.put_own(made)
 
     def _provide(self, wanted: Wanted, state: JobState) -> None:
         """In the workshop's thread: what a device needs beside what every group has. Other rounds go on meanwhile."""
@@ -187,10 +196,10 @@ class Orchestrator:
         except Exception as error:  # an exporter's packages raise what they like: the loop must hear of it
             log.exception("making %s failed", wanted)
             event = _Supplied(wanted, None, f"{type(error).__name__}: {error}")
-        self._events.put(event)
+        self._events.put_own(event)
 
     def _on_supplied(self, event: _Supplied) -> None:
-        self._busy = False
+        self._desk.making = False
         if event.made is None:
             self._desk.supply.refuse(event.wanted, event.reason)
             what = " ".join(event.wanted)
@@ -217,7 +226,7 @@ class Orchestrator:
             case _Supplied():
                 self._on_supplied(event)
             case _Made(JobState() as state, split, _):
-                self._busy = False
+                self._desk.making = False
                 self._store.save(state, split)
                 self._desk.move(state)
                 self._show(online=True)

@@ -133,6 +133,7 @@ SURVIVED: dict[str, tuple[Faults, Callable[[Scene], None]]] = {
     ),
     "packets of 1 MB at most": (Faults(limit_bytes=1_000_000), nothing_more),
     "packets of 128 KB at most": (Faults(limit_bytes=128_000), nothing_more),
+    "packets of 20 KB at most": (Faults(limit_bytes=20_000), nothing_more),
 }  # fmt: skip
 
 

@@ -8,14 +8,15 @@ import pytest
 from msgspec.structs import replace
 
 from device_runtime.edge.artifacts import ArtifactStore
-from mas_edge.federation.flow import JobState
+from mas_edge.federation import flow
+from mas_edge.federation.flow import JobState, Provided
 from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.messages import Offer
 from mas_edge.protocol.topics import Topics
 from mas_edge.protocol.weights import pack
-from tests.orchestrator.small_desk import programs_in
+from tests.orchestrator.small_desk import SmallDesk, programs_in
 from tests.orchestrator.small_run import JOB, LAYOUT, group_state, numbers, offer, spec
 
 
@@ -94,3 +95,20 @@ def test_what_an_open_round_needs_stays_when_old_weights_go(tmp_path: Path, stor
     assert artifacts.has(merged.programs["torch"].artifact)
     assert not artifacts.has(old.artifact)
     store.close()
+
+
+def test_what_the_workshop_has_just_made_is_there_still_when_a_round_closed_meanwhile(tmp_path: Path) -> None:
+    here = SmallDesk(tmp_path)
+    here.arrive("pi-1", "pi-2")
+    here.turn()
+    here.desk.making = True  # the workshop's thread begins to make a program for an engine
+    made, orphan = here.artifacts.put(b"a program for another engine"), here.artifacts.put(b"of a step that failed")
+    for device in ("pi-1", "pi-2"):
+        here.report(device)
+    here.turn()
+    assert "merged-0000" in here.records(), "a round has closed, and the disk was tidied"
+    here.desk.making = False  # the loop hears of it
+    here.desk.move(flow.provided(here.desk.state, Provided("merged", programs={"torch@1": made})))
+    assert here.artifacts.has(made.artifact)
+    assert not here.artifacts.has(orphan.artifact), "what nobody needs goes at the next look"
+    here.close()
