@@ -76,6 +76,10 @@ class DataFolder:
         """The shape of one input sample, channels first."""
         return self.header.input_shape
 
+    def opened(self) -> DataFolder:
+        """The folder itself: see ``holdings.Holdings``."""
+        return self
+
     def counts(self) -> dict[str, SampleCount]:
         """The labelled train and test samples of each task."""
         split = self.arrays["split"]

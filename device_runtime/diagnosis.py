@@ -15,7 +15,7 @@ import msgspec
 
 from device_runtime.engines import CUDA, ENGINES, Kind, libraries
 from device_runtime.engines.choice import LIMIT_S, fastest, probe_all
-from device_runtime.engines.selftest import SelfTest, installed_version
+from device_runtime.engines.verdict import SelfTest, installed_version
 from device_runtime.host import Host, board_model
 from device_runtime.runtime import RUNTIME_VERSION
 from device_runtime.vitals import Vitals

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.engines import ENGINES, libraries
+from device_runtime.engines import ENGINES
 from device_runtime.engines.onnx_model import check_model
 from mas_edge.protocol.errors import DeviceError, ProgramError
 from mas_edge.protocol.models import ENGINE_OF, format_of
@@ -42,12 +41,6 @@ class Model(Protocol):
             DeviceError: the samples have another shape than the model's, or the engine gave up.
         """
         ...
-
-
-def runnable() -> list[str]:
-    """The engines that can run a model file here, also those that cannot train. Imports none of them."""
-    smaller = {name: ENGINES[name].inference_only for name in ENGINE_OF.values()}
-    return [name for name, library in smaller.items() if libraries(name) or (library and find_spec(library))]
 
 
 def open_model(source: Path | bytes, tasks: Sequence[str]) -> Model:

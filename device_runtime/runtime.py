@@ -14,18 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from device_runtime import session
 from device_runtime.agent import Agent
-from device_runtime.data import DataFolder
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.fragments import room
 from device_runtime.edge.lock import lock_directory
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame, Link, Will
 from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
-from device_runtime.engines import base_name
+from device_runtime.engines import base_name, runnable
+from device_runtime.holdings import Holdings
 from device_runtime.host import Host
-from device_runtime.inference import runnable
 from device_runtime.last_words import LastWords
+from device_runtime.outcome import Outcome, Stopped
 from device_runtime.pending import PendingOffers
 from device_runtime.policy.file import Policy
 from device_runtime.policy.watch import Watch
@@ -33,7 +32,7 @@ from device_runtime.power.meter import Meter
 from device_runtime.power.survey import survey
 from device_runtime.trust.anchor import open_verifier
 from device_runtime.trust.seals import Seals
-from device_runtime.work import Bench, Outcome, Programs
+from device_runtime.work import Bench, Programs
 from mas_edge.protocol.artifact import HEADER_BYTES, chunk_size_for
 from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError, TransferError
 from mas_edge.protocol.messages import Birth, Plan, Status, decode_from_orchestrator, encode
@@ -73,7 +72,7 @@ class _Finished:
 class Runtime:
     """One device on one broker. ``run`` returns when ``stop`` is set. ``bench``: the kind that carries out plans."""
 
-    def __init__(self, settings: Settings, data: DataFolder, bench: type[Bench] = Bench, host: Host = _HERE) -> None:
+    def __init__(self, settings: Settings, data: Holdings, bench: type[Bench] = Bench, host: Host = _HERE) -> None:
         self._settings = settings
         self._topics = Topics(settings.fleet)
         self._events: queue.SimpleQueue[Event | _Finished] = queue.SimpleQueue()
@@ -232,7 +231,7 @@ class Runtime:
         log.info("%s: %s of %s", plan.round_id, plan.kind, ", ".join(plan.tasks))
         try:
             outcome = self._bench.carry_out(plan, stop)
-        except session.Stopped:
+        except Stopped:
             return _Finished(number, None, "interrupted")
         except EdgeError as error:
             log.error("%s: %s", plan.round_id, error)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from device_runtime.balance import TaskWeights
 from device_runtime.checkpoint import Checkpoint, Position, Saved
 from device_runtime.engines.base import Runner
+from device_runtime.outcome import Stopped
 from device_runtime.power.meter import Meter
 from mas_edge.protocol.errors import DataError, DeviceError, ProgramError, WeightsError
 from mas_edge.protocol.messages import Report, Training
@@ -27,10 +28,6 @@ from mas_edge.protocol.weights import Vector
 
 Feeds = Mapping[str, NDArray[Any]]
 Stop = Callable[[], bool]
-
-
-class Stopped(Exception):  # noqa: N818 - not an error: the round was cancelled or the process is to end
-    """``stop()`` said so between two steps; nothing of this round is kept."""
 
 
 class Batches(Protocol):

@@ -17,8 +17,9 @@ import numpy as np
 
 import device_runtime.cli.run  # noqa: F401 - what the command of a real device holds
 from device_runtime.data import open_data
+from device_runtime.outcome import Outcome
 from device_runtime.runtime import Runtime, Settings
-from device_runtime.work import Bench, Outcome
+from device_runtime.work import Bench
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.messages import Plan, Report
 from mas_edge.protocol.weights import gather, pack, sent_layout, unpack

@@ -6,10 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from device_runtime.data import DataFolder, open_data, problems
 from mas_edge.protocol.errors import DataError
+
+if TYPE_CHECKING:
+    from device_runtime.data import DataFolder
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,6 +30,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Check the folder; return 0 if a device can train on it, else the exit code of a DataError."""
+    from device_runtime.data import open_data, problems  # NumPy comes with it: only this verb pays
+
     found = problems(args.data)
     summary = {} if found else _summary(open_data(args.data))
     if args.json:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from device_runtime import service
 from device_runtime.cli import run as running
-from device_runtime.data import open_data
+from device_runtime.holdings import look
 from device_runtime.membership import membership
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     host = service.Host.here()
     state = (args.state or host.state / args.name).absolute()
     membership(args.name, args.fleet, args.broker, state)
-    open_data(args.data)  # a service that could never train is not installed
+    look(args.data)  # a service that could never train is not installed
     options = running.words_of(argparse.Namespace(**{**vars(args), "state": state}))
     agent = service.Agent(args.name, tuple(_command(options)), args.data.absolute(), state)
     installation = service.plan(agent, host)

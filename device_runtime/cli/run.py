@@ -10,10 +10,10 @@ import threading
 from pathlib import Path
 
 from device_runtime.cli import INTERRUPTED
-from device_runtime.data import open_data
 from device_runtime.edge.notify import Heartbeat
 from device_runtime.engines import NAMES
 from device_runtime.engines.choice import AUTO, choose
+from device_runtime.holdings import look
 from device_runtime.membership import ANY_FLEET, default_state, membership
 from device_runtime.memory import parse_size
 from device_runtime.policy.file import Policy, read_policy
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     member = membership(args.name, args.fleet, args.broker, state)
     if args.trust:
         install(state, read_root(args.trust))
-    data = open_data(args.data)
+    data = look(args.data)
     choice = choose(args.engine, state, memory=args.memory)
     print(choice.line, flush=True)
     settings = Settings(args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory, policy)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from device_runtime.engines.base import Engine, Runner
 from mas_edge.protocol.errors import DeviceError
+from mas_edge.protocol.models import ENGINE_OF
+
+if TYPE_CHECKING:
+    from device_runtime.engines.base import Engine
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,12 @@ def available() -> list[str]:
     return [name for name in ENGINES if libraries(name)]
 
 
+def runnable() -> list[str]:
+    """The engines that can run a model file here, also those that cannot train. Imports none of them."""
+    smaller = {name: ENGINES[name].inference_only for name in ENGINE_OF.values()}
+    return [name for name, library in smaller.items() if libraries(name) or (library and find_spec(library))]
+
+
 def base_name(name: str) -> str:
     """The engine that programs are made for: ``torch`` for ``torch:cuda``. Raises DeviceError if there is none."""
     if name not in NAMES:
@@ -87,6 +97,3 @@ def open_engine(name: str) -> Engine:
         message = f"engine {base!r} does not start ({reason}); install it with: {kind.install}"
         raise DeviceError(message) from None
     return engine
-
-
-__all__ = ["CUDA", "ENGINES", "NAMES", "Engine", "Kind", "Runner", "available", "base_name", "libraries", "open_engine"]

@@ -7,13 +7,11 @@ directory until a library, Python, the device runtime or the number of threads c
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -21,9 +19,10 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime import child
 from device_runtime.edge.files import write_whole
 from device_runtime.engines import CUDA, ENGINES, NAMES, available, base_name, libraries
-from device_runtime.engines.selftest import SelfTest, digest, installed_version
+from device_runtime.engines.verdict import SelfTest, digest, installed_version
 from device_runtime.runtime import RUNTIME_VERSION
 from mas_edge.protocol.errors import DeviceError
 
@@ -35,11 +34,6 @@ FILE = "engines.json"
 LIMIT_S = 120.0
 # Two engines that differ by less are equally fast: step times vary that much from one run to the next.
 TIE = 1.1
-# The child looks for modules exactly where this process does, wherever it was started, and not in the current folder.
-_CHILD = (
-    "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
-    "runpy.run_module('device_runtime.engines.selftest', run_name='__main__', alter_sys=True)"
-)
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ def _candidates(asked: str) -> list[str]:
 
 def probe(name: str, *, limit_s: float = LIMIT_S) -> SelfTest:
     """Test one engine in a process of its own; whatever it does there comes back as ``error``."""
-    command = [sys.executable, "-I", "-c", _CHILD, json.dumps([path or str(Path.cwd()) for path in sys.path]), name]
+    command = child.command("device_runtime.engines.selftest", name)
     try:
         done = subprocess.run(  # noqa: S603 - the command is ours
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False
@@ -107,12 +101,8 @@ def probe(name: str, *, limit_s: float = LIMIT_S) -> SelfTest:
         return SelfTest(engine=name, error=f"did not answer within {limit_s:g} s")
     except OSError as error:
         return SelfTest(engine=name, error=f"its self-test could not be started: {error.strerror}")
-    for line in reversed(done.stdout.splitlines()):  # libraries may print, too
-        try:
-            return msgspec.json.decode(line, type=SelfTest)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-    return SelfTest(engine=name, error=_end(done.returncode, done.stderr))
+    said = child.answer(done.stdout, SelfTest)
+    return said or SelfTest(engine=name, error=_end(done.returncode, done.stderr))
 
 
 def probe_all(names: Sequence[str], *, limit_s: float = LIMIT_S) -> list[SelfTest]:

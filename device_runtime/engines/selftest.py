@@ -10,14 +10,12 @@ them. Prints one line of JSON, a ``SelfTest``. A library that crashes, hangs or 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import resource
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +23,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from device_runtime.engines import base_name, libraries, open_engine
+from device_runtime.engines import base_name, open_engine, verdict
 from device_runtime.engines.base import Arrays, Runner
+from device_runtime.engines.verdict import SelfTest, installed_version
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, EdgeError
 from mas_edge.protocol.program import Program, TargetSpec, Value
 from mas_edge.protocol.weights import unpack
 
-DATA = Path(__file__).with_name("selftest_data")
+DATA = verdict.DATA
 ANSWER = "answer.tensors"  # safetensors; shared by all engines, as they compute the same step
 METHOD = "train_step"
 TOLERANCE = 1e-5  # as in mas_edge.export.verify: of one call in float32
@@ -40,20 +39,6 @@ HYPER = (0.1, 0.9, 1e-3, 0.0)  # learning rate, momentum, weight decay, FedProx 
 WARM_UP = 2  # steps before the clock starts
 STEPS, BUDGET_S = 9, 2.0  # the median of nine; of fewer on a machine that needs longer
 LIFE_S = 600  # when the system ends this process even if whoever started it is gone
-
-
-class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the test of one engine found; all numbers are 0 if it failed."""
-
-    engine: str  # as ``open_engine`` takes it
-    error: str = ""  # why it cannot be used; "" = it works
-    version: str = ""  # of its library
-    step_ms: float = 0.0  # median wall time of one step
-    step_cpu_ms: float = 0.0  # and of its CPU time, all threads together
-    ready_s: float = 0.0  # from the start of this module to a loaded program
-    ready_cpu_s: float = 0.0  # CPU time of the whole process until then, the start of Python included
-    memory_mb: float = 0.0  # resident, of the whole process, once it has trained
-    cuda: bool = False  # whether torch sees a graphics processor
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -112,14 +97,6 @@ def program_file(engine: str) -> Path:
     return DATA / f"{engine}.program"
 
 
-def digest() -> str:
-    """Names what is tested: it changes when a program or the answer does."""
-    found = hashlib.sha256()
-    for path in sorted(DATA.iterdir()) if DATA.is_dir() else ():
-        found.update(path.name.encode() + path.read_bytes())
-    return found.hexdigest()[:16]
-
-
 def feeds_of(program: Program) -> Arrays:
     """The inputs of the step. From integer arithmetic: the same on every machine and with every NumPy."""
     return {value.name: _feed(seed, value, program) for seed, value in enumerate(program.methods[METHOD].inputs)}
@@ -176,14 +153,6 @@ def _times(runner: Runner, feeds: Arrays) -> tuple[list[float], list[float]]:
         if sum(walls) > BUDGET_S:
             break
     return walls, cpus
-
-
-def installed_version(name: str) -> str:
-    """The version of the engine's library, without importing it; "" if it does not say."""
-    for library in libraries(name)[:1]:
-        with contextlib.suppress(PackageNotFoundError):
-            return version(library.replace("_", "-"))
-    return ""
 
 
 def _sees_cuda() -> bool:

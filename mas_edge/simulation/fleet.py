@@ -10,8 +10,7 @@ from typing import Any
 
 from device_runtime.data import DataFolder, open_data
 from device_runtime.edge.artifacts import ArtifactStore
-from device_runtime.engines import base_name
-from device_runtime.inference import runnable
+from device_runtime.engines import base_name, runnable
 from device_runtime.runtime import RUNTIME_VERSION
 from device_runtime.work import Bench, Programs
 from mas_edge.protocol.errors import DataError, EdgeError, MessageError

@@ -20,6 +20,7 @@ from device_runtime.data import DataFolder
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.engines import open_engine
 from device_runtime.engines.base import Runner
+from device_runtime.outcome import Stopped
 from device_runtime.work import Bench, Programs
 from mas_edge.export.gate import released
 from mas_edge.export.trace import trace_program
@@ -100,7 +101,7 @@ def test_a_training_stopped_after_every_step_in_turn_ends_as_if_it_had_not_been(
     start, training = vector_of(build(JOB, TASKS)), WAYS[way]
     expected, report = session.train(runner, program, start, data, training, stop=lambda: False)
     for _ in range(EPOCHS * BATCHES - 1):
-        with pytest.raises(session.Stopped):
+        with pytest.raises(Stopped):
             session.train(runner, program, start, data, training, stop=stopping_after(1), checkpoint=always(tmp_path))
     # What is left is one step: the training was gone on with, and not begun anew.
     trained, again = session.train(
@@ -199,7 +200,7 @@ def desk(tmp_path: Path, program: Program, engine: str, monkeypatch: pytest.Monk
 
 def test_a_plan_that_comes_again_goes_on_where_it_was_stopped_and_leaves_nothing_behind(desk: Desk) -> None:
     expected = desk.bench.carry_out(desk.plan, lambda: False).update
-    with pytest.raises(session.Stopped):
+    with pytest.raises(Stopped):
         desk.bench.carry_out(desk.plan, stopping_after(5))
     assert len(list(desk.saves.iterdir())) == 1
     outcome = desk.bench.carry_out(desk.plan, stopping_after(EPOCHS * BATCHES - 5))

@@ -10,7 +10,7 @@ import pytest
 
 from device_runtime.engines import ENGINES, choice
 from device_runtime.engines.choice import FILE, choose, fastest, probe
-from device_runtime.engines.selftest import SelfTest
+from device_runtime.engines.verdict import SelfTest
 from mas_edge.protocol.errors import DeviceError
 
 ONNX = "onnxruntime"

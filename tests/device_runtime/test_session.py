@@ -18,7 +18,8 @@ from torch import nn
 from device_runtime.data import DataFolder, open_data
 from device_runtime.engines import open_engine
 from device_runtime.engines.base import Runner
-from device_runtime.session import Stopped, evaluate, train
+from device_runtime.outcome import Stopped
+from device_runtime.session import evaluate, train
 from mas_edge.export.trace import trace_program
 from mas_edge.job import Data, Network, Task
 from mas_edge.learning.losses import loss_of

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from device_runtime.diagnosis import Diagnosis
-from device_runtime.engines.selftest import SelfTest
+from device_runtime.engines.verdict import SelfTest
 from mas_edge.orchestrator.broker import EmbeddedBroker
 from mas_edge.orchestrator.result import result_of
 from tests.e2e.fleet import Fleet, job_text
