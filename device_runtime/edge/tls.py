@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_runtime.edge.address import Address
 from mas_edge.protocol.errors import BrokerError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 class _Socket(ssl.SSLSocket):
@@ -27,8 +32,17 @@ class _Socket(ssl.SSLSocket):
             raise
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        try:
+        with self._remembered():
             return super().recv(buflen, flags)
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
+        with self._remembered():
+            return super().recv_into(buffer, nbytes, flags)
+
+    @contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLError as error:

@@ -2,7 +2,7 @@
 
 The threads of the connections put in, the loop takes out. At the bound whoever puts in waits, so that its connection
 is not read any further: the broker keeps control messages, which are not acknowledged before they are in, and drops
-chunks, which are asked for again. Nothing that was acknowledged is lost, and memory does not grow with what devices send.
+chunks, which are asked for again. Nothing acknowledged is lost, and memory does not grow with what devices send.
 """
 
 from __future__ import annotations
