@@ -60,7 +60,8 @@ def measure(floats: int, devices: int, rounds: int, *, collect: bool) -> list[di
         tasks = () if collect else ("b",)  # without labels of a, a device does not send the large head
         for number in range(devices):
             where = str(folder / f"device-{number}")
-            child = stack.enter_context(kit.process(folder, kit.DEVICE, where, broker.url, f"device-{number}", *tasks))
+            how = [f"device-{number}", "add" if collect else "carry", *tasks]
+            child = stack.enter_context(kit.process(folder, kit.DEVICE, where, broker.url, *how))
             pids[f"device-{number}"] = child.pid
         kit.expect(server, "done", folder)
         peaks = {role: meter.taken(pid).peak_mb for role, pid in pids.items()}

@@ -127,7 +127,7 @@ def measure(folder: Path, floats: int, devices: int, rounds: int) -> Measured:
         server = stack.enter_context(process(folder, __file__, str(state), broker.url, *sizes))
         pids = {"server": server.pid, "broker": broker.pid or 0}
         for name in names:
-            child = stack.enter_context(process(folder, DEVICE, str(folder / name), broker.url, name))
+            child = stack.enter_context(process(folder, DEVICE, str(folder / name), broker.url, name, "add"))
             pids[name] = child.pid
         first = expect(server, "warm", folder)
         before = {name: meter.taken(pid) for name, pid in pids.items()}
