@@ -24,7 +24,7 @@ from device_runtime.pending import Finished, PendingOffers
 from device_runtime.trust.seals import SIGNED_ONLY, Seals
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.artifact import Buffer, check_digest, check_manifest, decode_chunk, digest_of
-from mas_edge.protocol.errors import DeviceError, EdgeError, TransferError, WeightsError
+from mas_edge.protocol.errors import DamagedChunksError, DeviceError, EdgeError, TransferError, WeightsError
 from mas_edge.protocol.layout import derive
 from mas_edge.protocol.messages import (
     Ack,
@@ -205,7 +205,7 @@ class Agent:
         used |= {artifact for artifact in self._downloads if self.seals.waits_for(artifact)}
         for errand in self._errands.values():
             used |= {manifest.artifact for manifest in named(errand.plan)}
-            if errand.plan.weights:
+            if errand.plan.weights and errand.plan.weights.derive_from:
                 used.add(errand.plan.weights.derive_from)
         return used
 
@@ -299,7 +299,7 @@ class Agent:
         if manifest.artifact in self._downloads:
             return []
         part = self.store.partial(manifest)
-        incoming = Incoming(manifest, part.held, broadcast=True)
+        incoming = Incoming(manifest, part.held, broadcast=True, verify=False)
         if incoming.complete:
             part.finish(durable=False)
             return []
@@ -341,6 +341,9 @@ class Agent:
         artifact = download.manifest.artifact
         try:
             download.part.finish(durable=False)
+        except DamagedChunksError as error:
+            download.incoming.take_back(error.indices, now)
+            raise
         except EdgeError as error:
             return [*self._abort(download, str(error)), *self._next_work()]
         del self._downloads[artifact]
@@ -443,6 +446,9 @@ class Agent:
         if pending and pending.finished.job == job:
             del self._pending[round_id]
             self.offers.remove(round_id)
+            manifest = pending.finished.manifest
+            if manifest and manifest.artifact not in self.in_use():
+                self.store.discard(manifest.artifact)  # nobody will ever ask for it again
 
     # ------------------------------------------------------------------ words
 

@@ -43,8 +43,11 @@ log = logging.getLogger(__name__)
 RUNTIME_VERSION = "0.1.0"
 # How long the loop sleeps at most: it looks after a stop request at least this often.
 TICK_S = 0.5
-# Artifacts kept for later rounds; older ones go first. A Pi's SD card has more, a phone's app storage may not.
-CACHE_BYTES = 512 * 1024 * 1024
+# Artifacts kept for later rounds, older ones go first: a few times what the work in hand needs (the weights before
+# these, those of other groups), within bounds. The flash is its owner's; and a file that takes the place of one that
+# just went is written several times faster than into memory that the system has not touched yet (measured).
+CACHE_TIMES = 3
+CACHE_LEAST_BYTES, CACHE_MOST_BYTES = 64 * 1024 * 1024, 512 * 1024 * 1024
 _HERE = Host()
 
 
@@ -270,7 +273,9 @@ class Runtime:
             return None
 
     def _make_room(self) -> None:
-        self._store.prune(CACHE_BYTES, self.agent.in_use())
+        in_use = self.agent.in_use()
+        needed = CACHE_TIMES * self._store.size_of(in_use)
+        self._store.prune(min(max(needed, CACHE_LEAST_BYTES), CACHE_MOST_BYTES), in_use)
 
     def _status(self, *, online: bool, reason: str) -> bytes:
         return encode(Status(sender=self._settings.name, boot_id=self._boot_id, seq=0, online=online, reason=reason))

@@ -36,7 +36,7 @@ from mas_edge.protocol.artifact import (
     digest_of,
     matches,
 )
-from mas_edge.protocol.errors import DeviceError, TransferError
+from mas_edge.protocol.errors import DamagedChunksError, DeviceError, TransferError
 from mas_edge.protocol.messages import Manifest
 
 READ_BYTES = 1024 * 1024  # how much of a file is in memory while it is hashed
@@ -212,6 +212,27 @@ class ArtifactStore:
                     path.unlink()
                     self._verified.pop(path.name, None)
 
+    def discard(self, digest: str) -> None:
+        """Remove an artifact, if it is here.
+
+        Raises:
+            DeviceError: it cannot be removed.
+        """
+        path = self.path(digest)
+        with self._lock, disk("remove", path):
+            path.unlink(missing_ok=True)
+            self._verified.pop(path.name, None)
+
+    def size_of(self, digests: Iterable[str]) -> int:
+        """The bytes of those of these artifacts that are here.
+
+        Raises:
+            DeviceError: the directory cannot be read.
+        """
+        paths = [self.path(digest) for digest in digests]
+        with disk("read", self.directory):
+            return sum(path.stat().st_size for path in paths if path.is_file())
+
     def prune(self, max_bytes: int, in_use: set[str]) -> None:
         """Remove the artifacts that were written longest ago until the rest fits ``max_bytes``; never those in use.
 
@@ -291,7 +312,7 @@ class PartFile:
             self._map.write_bytes(self._header() + self.held.to_bytes())
 
     def write(self, index: int, data: Buffer) -> None:
-        """Store the data of a verified chunk.
+        """Store the data of a chunk, verified or not: ``finish`` checks the whole.
 
         Raises:
             DeviceError: the disk is full or not writable, or the part was removed.
@@ -310,8 +331,10 @@ class PartFile:
         """Give the whole artifact its name and return its path; ``durable``: return when it would survive a power cut.
 
         Raises:
-            TransferError: chunks are missing; or the whole has another digest than its chunks promised, then it is
-                removed, because asking for the same chunks again would end the same way.
+            DamagedChunksError: the whole has another digest because these chunks are not the manifest's; they are no
+                longer held.
+            TransferError: chunks are missing; or the whole has another digest though every chunk is the manifest's:
+                then it is removed, because asking for the same chunks again would end the same way.
             DeviceError: the disk is full or not writable.
         """
         if not self.held.complete:
@@ -320,6 +343,7 @@ class PartFile:
         with disk("finish", self._part):
             digest = self._whole_digest()
             if digest != self.manifest.artifact:
+                self._give_back_damaged()
                 self.remove()
                 message = f"artifact {self._target.name[:12]} arrived as {digest[:12]}: its manifest contradicts itself"
                 raise TransferError(message)
@@ -337,6 +361,22 @@ class PartFile:
             while block := file.read(READ_BYTES):
                 self._digest.update(block)
         return self._digest.hexdigest()
+
+    def _give_back_damaged(self) -> None:
+        """Raise DamagedChunksError if there are any."""
+        spans = ((index, chunk_span(self.manifest, index)) for index in range(self.held.count))
+        damaged = [index for index, span in spans if not matches(self.manifest, index, _read_span(self._part, span))]
+        if not damaged:
+            return
+        for index in damaged:
+            self.held.discard(index)
+        self._digest, self._hashed = hashlib.sha256(), 0
+        self._map.write_bytes(self._header() + self.held.to_bytes())
+        message = (
+            f"{len(damaged)} of {self.held.count} chunks of {self._target.name[:12]} are corrupt, the first is "
+            f"{damaged[0]}: their sha256 is not the manifest's"
+        )
+        raise DamagedChunksError(message, damaged)
 
     def remove(self) -> None:
         """Give up what has come. Raises DeviceError if it cannot be removed."""

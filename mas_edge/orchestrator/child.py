@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -12,10 +14,17 @@ from typing import IO
 _GUARD = 'exec 3<&0 </dev/null; (cat <&3 >/dev/null; kill -TERM $$ 2>/dev/null) & exec 3<&-; exec "$@"'
 
 
-def spawn(command: list[str], name: str, output: IO[bytes], folder: Path | None = None) -> subprocess.Popen[bytes]:
+def spawn(
+    command: list[str],
+    name: str,
+    output: IO[bytes],
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
     """Start ``command`` with its output into ``output``, working in ``folder``; raises OSError if it cannot start.
 
-    The child has a session of its own: Ctrl-C is for us, and we end our children in order.
+    ``environment``: variables that it gets beside ours. The child has a session of its own: Ctrl-C is for us, and we
+    end our children in order.
     """
     return subprocess.Popen(  # noqa: S603 - the command is ours
         [shutil.which("sh") or "/bin/sh", "-c", _GUARD, name, *command],
@@ -23,5 +32,6 @@ def spawn(command: list[str], name: str, output: IO[bytes], folder: Path | None 
         stdout=output,
         stderr=output,
         cwd=folder,
+        env={**os.environ, **(environment or {})},
         start_new_session=True,
     )

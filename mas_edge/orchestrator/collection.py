@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
 from mas_edge.protocol.artifact import Chunk, check_manifest
-from mas_edge.protocol.errors import TransferError
+from mas_edge.protocol.errors import DamagedChunksError, TransferError
 from mas_edge.protocol.messages import Manifest, Offer
 from mas_edge.protocol.transfer import Incoming
 
@@ -31,6 +31,28 @@ class _Upload:
     part: PartFile
     incoming: Incoming
     corrupt: int = 0
+
+    def take(self, chunk: Chunk, now: float) -> bool:
+        """Take in a piece; returns whether that made the update whole, and it is in the store."""
+        try:
+            data = self.incoming.on_chunk(chunk, now)
+        except TransferError:
+            self.corrupt += 1
+            raise
+        if data is not None:
+            self.part.write(chunk.index, data)
+        if not self.incoming.complete:
+            return False
+        try:
+            self.part.finish()
+        except DamagedChunksError as error:
+            self.corrupt += len(error.indices)
+            self.incoming.take_back(error.indices, now)
+            raise
+        except TransferError:  # every piece is as the manifest says: it would end the same way again
+            self.corrupt = MAX_CORRUPT
+            raise
+        return True
 
     def is_without_pieces(self, now: float, seconds: float) -> bool:
         return self.incoming.begun and now - self.incoming.stalled_since >= seconds
@@ -68,7 +90,7 @@ class Collection:
         if part.held.complete:  # it is empty, or we were killed between its last piece and its name
             part.finish()
             return True
-        self._uploads[_key(manifest)] = _Upload([offer], manifest, part, Incoming(manifest, part.held))
+        self._uploads[_key(manifest)] = _Upload([offer], manifest, part, Incoming(manifest, part.held, verify=False))
         return False
 
     def _replace_older(self, offer: Offer) -> None:
@@ -82,25 +104,21 @@ class Collection:
         """Take in a piece; returns the offers whose artifact is whole and in the store with it.
 
         Raises:
-            TransferError: the piece is damaged (it will be asked for again, up to MAX_CORRUPT times), or the whole has
+            TransferError: a piece is damaged (it will be asked for again, up to MAX_CORRUPT times), or the whole has
                 another digest.
         """
         upload = self._find(device, chunk)
         if upload is None:
             return []
         try:
-            data = upload.incoming.on_chunk(chunk, now)
+            whole = upload.take(chunk, now)
         except TransferError:
-            upload.corrupt += 1
             if upload.corrupt >= MAX_CORRUPT:
                 del self._uploads[_key(upload.manifest)]
             raise
-        if data is not None:
-            upload.part.write(chunk.index, data)
-        if not upload.incoming.complete:
+        if not whole:
             return []
         del self._uploads[_key(upload.manifest)]
-        upload.part.finish()
         return upload.offers
 
     def offer_of(self, device: str, chunk: Chunk) -> Offer | None:

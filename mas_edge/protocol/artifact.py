@@ -170,7 +170,7 @@ def encode_chunk(manifest: Manifest, index: int, data: Buffer) -> bytes:
     Raises:
         TransferError: there is no such chunk, or ``data`` has another length.
     """
-    _check_length(manifest, index, data)
+    check_length(manifest, index, data)
     return b"".join((chunk_header(manifest, index), data))
 
 
@@ -220,7 +220,7 @@ def verify_chunk(manifest: Manifest, chunk: Chunk) -> None:
 
 def check_data(manifest: Manifest, index: int, data: Buffer) -> None:
     """Raise TransferError if ``data`` has not the length and the digest of chunk ``index``."""
-    _check_length(manifest, index, data)
+    check_length(manifest, index, data)
     if not matches(manifest, index, data):
         message = f"chunk {index} of {manifest.artifact[:12]} is corrupt: its sha256 is not the manifest's"
         raise TransferError(message)
@@ -232,7 +232,8 @@ def matches(manifest: Manifest, index: int, data: Buffer) -> bool:
     return hashlib.sha256(data).digest() == manifest.chunk_digests[place]
 
 
-def _check_length(manifest: Manifest, index: int, data: Buffer) -> None:
+def check_length(manifest: Manifest, index: int, data: Buffer) -> None:
+    """Raise TransferError if ``data`` has not the length of chunk ``index``, or there is no such chunk."""
     span = chunk_span(manifest, index)
     if len(data) != span.stop - span.start:
         message = f"chunk {index} of {manifest.artifact[:12]} has {span.stop - span.start} bytes, got {len(data)}"
@@ -283,6 +284,12 @@ class Bitmap:
         if index not in self:
             self._bits[index >> 3] |= 1 << (index & 7)
             self._held += 1
+
+    def discard(self, index: int) -> None:
+        """Mark chunk ``index`` as missing."""
+        if index in self:
+            self._bits[index >> 3] &= ~(1 << (index & 7))
+            self._held -= 1
 
     def __contains__(self, index: int) -> bool:
         if not 0 <= index < self.count:

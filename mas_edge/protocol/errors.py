@@ -77,6 +77,14 @@ class TransferError(ProtocolError):
     """A manifest, a chunk or a range that does not fit its artifact."""
 
 
+class DamagedChunksError(TransferError):
+    """``indices``: the chunks of an artifact that are not what its manifest says; they have to come again."""
+
+    def __init__(self, message: str, indices: list[int]) -> None:
+        super().__init__(message)
+        self.indices = indices
+
+
 class WeightsError(ProtocolError):
     """A weights file with wrong names, shapes or dtype, or with values that are not finite."""
 

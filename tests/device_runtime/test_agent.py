@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from device_runtime.agent import MAX_ERRANDS, OFFER_REPEAT_MAX_S, OFFER_REPEAT_S
 from device_runtime.effects import Effect, Listen, SendChunks, Start, Tell
-from mas_edge.protocol.artifact import chunk_count
+from mas_edge.protocol.artifact import chunk_count, digest_of
 from mas_edge.protocol.messages import Ack, Birth, Cancel, Commit, Offer, Rebirth, Receipt, Refusal, Want, Weights
 from tests.device_runtime.one_device import (
     GROUP_PROGRAM,
@@ -53,7 +53,8 @@ def test_a_plan_goes_from_fetch_through_work_and_offer_to_its_receipt(device: On
     assert (offer.job, offer.round_id) == ("j-1", "merged-0000")
     assert offer.report == replace(REPORT, received_bytes=fetched, seconds={"fetch": offer.report.seconds["fetch"]})
     assert offer.manifest is not None
-    assert device.agent.store.read(offer.manifest.artifact) == UPDATE
+    assert offer.manifest.artifact == digest_of(UPDATE)
+    assert not device.agent.store.has(offer.manifest.artifact), "nobody will ask for it again"
 
 
 def test_an_evaluation_is_offered_without_weights(device: OneDevice) -> None:

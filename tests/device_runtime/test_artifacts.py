@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
 from mas_edge.protocol.artifact import chunk_count, chunk_span, decode_chunk, describe, digest_of, encode_chunk
-from mas_edge.protocol.errors import DeviceError, TransferError
+from mas_edge.protocol.errors import DamagedChunksError, DeviceError, TransferError
 from mas_edge.protocol.transfer import Incoming
 
 DATA = random.Random(7).randbytes(9 * 1024 + 100)  # 10 chunks of 1 KiB, the last one short
@@ -209,9 +209,13 @@ def test_damage_that_comes_after_a_chunk_was_verified_is_found_at_the_end(store:
     part = store.partial(MANIFEST)
     write(part, *range(COUNT))
     damage(store.path(DIGEST).with_suffix(".part"), 17)
-    with pytest.raises(TransferError):
+    with pytest.raises(DamagedChunksError, match="1 of 10 chunks .* corrupt, the first is 0") as caught:
         part.finish()
+    assert caught.value.indices == [0]
     assert not store.has(DIGEST)
+    assert held_by(store.partial(MANIFEST)) == set(range(1, COUNT)), "a restart asks for no more than that"
+    write(part, 0)
+    assert part.finish().read_bytes() == DATA
 
 
 @settings(max_examples=40, deadline=None)

@@ -169,6 +169,19 @@ def test_a_corrupt_chunk_leaves_what_is_held_and_is_asked_again_soon() -> None:
     assert asked(incoming, incoming.next_poll) == [0]
 
 
+def test_chunks_that_turn_out_to_be_damaged_in_the_end_are_asked_for_again() -> None:
+    incoming = Incoming(MANIFEST, broadcast=True, verify=False)
+    asked(incoming, 0.0)
+    for index in range(COUNT):
+        assert incoming.on_chunk(corrupt(index) if index in (2, 5) else chunk_of(index), 0.1) is not None
+    assert incoming.complete
+    incoming.take_back([2, 5], 0.1)
+    assert not incoming.complete
+    assert asked(incoming, 0.11) == [], "not at once: what damaged them may go on for a moment"
+    assert asked(incoming, 0.1 + 2 * CORRUPT_PAUSE) == [2, 5]
+    assert not incoming.asks_broadcast, "the broadcast has gone by"
+
+
 def test_a_burst_of_corrupt_chunks_is_one_fault_not_many() -> None:
     burst = Incoming(MANIFEST, window=4 * KIB)
     for index in asked(burst, 0.0):

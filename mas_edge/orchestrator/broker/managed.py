@@ -28,6 +28,14 @@ log = logging.getLogger(__name__)
 # Where systems put it; the sbin folders are not on every user's PATH.
 _FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")
 _USER = "fleet"
+# The C library gives memory back to the system after each large message and takes it again for the next, 34,000 page
+# faults a round of 8 devices and 10 MB: half of the broker's processor time (measured, docs/results/rounds.md). It may
+# keep 4 MiB. Other C libraries do not know these variables.
+_KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(4 * 1024 * 1024),
+    "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
+    "MALLOC_TOP_PAD_": str(1024 * 1024),
+}
 
 
 def find_mosquitto() -> Path | None:
@@ -86,6 +94,7 @@ class ManagedBroker:
             self._port,
             self._folder,
             None if fleet is None else lambda: context_for(parse_url(self.url)),
+            _KEEP_MEMORY,
         )
 
     @property

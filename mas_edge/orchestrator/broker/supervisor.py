@@ -11,7 +11,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mas_edge.orchestrator.child import spawn
@@ -31,6 +31,7 @@ class Supervisor:
     """Keeps ``command``, a broker that listens on ``host``:``port``, running.
 
     Its output goes to ``log_file``. ``folder`` is its working directory. ``tls`` makes the context to ask it with.
+    ``environment``: variables that it gets beside ours.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Supervisor:
         port: int,
         folder: Path,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.log_file = folder / f"{name}.log"
@@ -49,6 +51,7 @@ class Supervisor:
         self._port = port
         self._folder = folder
         self._tls = tls
+        self._environment = environment
         self._wanted = threading.Event()  # set while we end it ourselves, to start it again
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()  # a broker is not spawned once we are stopping
@@ -109,7 +112,7 @@ class Supervisor:
         with self._lock, self.log_file.open("ab") as output:
             if self._stopping.is_set():
                 return
-            self._process = spawn(self._command, self.name, output, self._folder)
+            self._process = spawn(self._command, self.name, output, self._folder, self._environment)
 
     def _wait_until_it_answers(self) -> None:
         process, deadline = self._process, time.monotonic() + START_S
