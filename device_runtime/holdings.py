@@ -74,7 +74,6 @@ def look(directory: Path) -> Holdings:
     Raises:
         DataError: as ``open_data``.
     """
-    done = None
     try:
         done = subprocess.run(  # noqa: S603 - the command is ours
             child.command(__name__, str(directory)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False,
