@@ -264,7 +264,7 @@ def test_a_damaged_piece_is_refused_and_asked_for_again(device: OneDevice) -> No
     device.receive(plan())
     frame = bytes.fromhex(small(MERGED_WEIGHTS).artifact)[:16] + (0).to_bytes(4, "big") + (1024).to_bytes(4, "big")
     device.agent.on_chunk(frame + bytes(1024), device.now)
-    with pytest.raises(TransferError, match="1 of [0-9]+ chunks .* corrupt"):
+    with pytest.raises(TransferError, match=r"1 of [0-9]+ chunks .* corrupt"):
         device.wait(30.0)
     device.wait(30.0)
     assert device.started() == ["merged-0000"]

@@ -209,7 +209,7 @@ def test_damage_that_comes_after_a_chunk_was_verified_is_found_at_the_end(store:
     part = store.partial(MANIFEST)
     write(part, *range(COUNT))
     damage(store.path(DIGEST).with_suffix(".part"), 17)
-    with pytest.raises(DamagedChunksError, match="1 of 10 chunks .* corrupt, the first is 0") as caught:
+    with pytest.raises(DamagedChunksError, match=r"1 of 10 chunks .* corrupt, the first is 0") as caught:
         part.finish()
     assert caught.value.indices == [0]
     assert not store.has(DIGEST)

@@ -85,7 +85,7 @@ def test_a_piece_nobody_waits_for_is_ignored(collection: Collection) -> None:
 def test_a_damaged_piece_is_refused_and_asked_for_again(collection: Collection) -> None:
     asked(collection, 0.0)
     collection.on_chunk("pi-1", Chunk(piece(0).artifact_prefix, 0, memoryview(bytes(1024))), 0.0)
-    with pytest.raises(TransferError, match="1 of 10 chunks .* corrupt, the first is 0"):
+    with pytest.raises(TransferError, match=r"1 of 10 chunks .* corrupt, the first is 0"):
         fetch(collection)
     assert collection.offer_of("pi-1", piece(0)) is not None
     assert asked(collection, 60.0) == [0]
