@@ -55,7 +55,7 @@ def read(state_dir: Path, last_events: int = 20) -> Snapshot:
     try:
         db = open_database(state_dir)
         try:
-            return _read(db, state_dir, last_events)
+            return read_database(db, state_dir, last_events)
         finally:
             db.close()
     except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -63,7 +63,8 @@ def read(state_dir: Path, last_events: int = 20) -> Snapshot:
         raise ServerError(message) from None
 
 
-def _read(db: sqlite3.Connection, state_dir: Path, last_events: int) -> Snapshot:
+def read_database(db: sqlite3.Connection, state_dir: Path, last_events: int = 20) -> Snapshot:
+    """The run in a database that is open; ``state_dir`` is what errors call it. Raises ServerError as ``read``."""
     row = db.execute("SELECT job, state, split, started, finished FROM job").fetchone()
     if row is None:
         message = f"no run in {state_dir} yet: the orchestrator has not begun"

@@ -1,8 +1,9 @@
-"""The machines of a schedule: a real orchestrator and real agents on real directories, each of which may die anywhere.
+"""The machines of a schedule: a real orchestrator and real agents on a disk of their own, which may die anywhere.
 
-Only what lies between them is not real: ``schedules`` owns the network, the clock and the dice. A node dies by the
-exception ``Crash``, which is raised wherever something is about to become durable or to be said, or has just become so;
-what is in memory is then dropped, and a new object is made on the same directory.
+Only what lies between and below them is not real: ``schedules`` owns the network, the clocks and the dice, and
+``schedule_disk`` the disks. A node dies by the exception ``Crash``, which is raised wherever something is about to
+become durable or to be said, or has just become so; what is in memory is then dropped, and a new object is made on the
+same disk. The time that a machine is given begins with each of its lives.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ from mas_edge.protocol.messages import (
 )
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.topics import Topics
-from mas_edge.protocol.weights import ENCODER, Entry, Layout, derive, gather, pack, part_weights, sent_layout, unpack
+from mas_edge.protocol.weights import ENCODER, Entry, Layout, derive, gather, pack, sent_layout, unpack
+from tests.faults.schedule_disk import Home
 
-CHUNK = 1024  # the smallest there is: an artifact of four chunks is four kilobytes
+CHUNK = 1024  # the smallest there is: an artifact of three chunks is three kilobytes
 TASKS = ("a", "b")
-LAYOUT = Layout([Entry("encoder.w", [400], ENCODER), Entry("a.w", [300], "a"), Entry("b.w", [200], "b")])
+LAYOUT = Layout([Entry("encoder.w", [300], ENCODER), Entry("a.w", [200], "a"), Entry("b.w", [100], "b")])
 RUN, FLEET = "j-1", "f"
 TOPICS = Topics(FLEET)
-TICK_S = 0.5  # the orchestrator's loop looks at its job at least this often, as in ``service``
+SERVER = "orchestrator"
+TICK_S = 2.0  # the orchestrator's loop looks at its job at least this often; the real one does every half second
 
 
 class Crash(BaseException):
@@ -66,7 +69,7 @@ class World(Protocol):
         """Raise Crash if the dice say so."""
         ...
 
-    def publish(self, sender: str, topic: str, payload: bytes, *, retain: bool = False, chunk: bool = False) -> None:
+    def publish(self, key: str, topic: str, payload: bytes, *, retain: bool = False, chunk: bool = False) -> None:
         """Hand a message to the broker."""
         ...
 
@@ -83,15 +86,10 @@ class World(Protocol):
         ...
 
 
-def job(rounds: int, groups: int, per_round: int, min_reports: int) -> Job:
-    """A job of two tasks; half of its rounds are merged."""
-    return Job(
-        name="j", fleet=FLEET, data=Data(input_shape=[3]), tasks=[Task(name=task, kind="value") for task in TASKS],
-        federation=Federation(
-            rounds=rounds, merge_rounds=max(1, rounds // 2), groups=groups, devices_per_round=per_round,
-            min_reports=min_reports, min_devices=min_reports, deadline_s=30.0,
-        ),
-    )  # fmt: skip
+def job(federation: Federation) -> Job:
+    """A job of two tasks."""
+    tasks = [Task(name=task, kind="value") for task in TASKS]
+    return Job(name="j", fleet=FLEET, data=Data(input_shape=[3]), tasks=tasks, federation=federation)
 
 
 # ---------------------------------------------------------------------- what is durable
@@ -143,9 +141,18 @@ class FragileOffers(PendingOffers):
 
 
 class FragileStore(Store):
-    def __init__(self, directory: Path, die: Callable[[str], None]) -> None:
-        self._die = die
-        super().__init__(directory)
+    """The real store; its database is one in memory where the disk is simulated, and outlives the process there."""
+
+    def __init__(self, home: Home, die: Callable[[str], None]) -> None:
+        self._die, self._outlives = die, home.database is not None
+        if home.database is None:
+            super().__init__(home.directory)
+        else:
+            self.directory, self._db = home.directory, home.database
+
+    def close(self) -> None:
+        if not self._outlives:
+            super().close()
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -177,32 +184,18 @@ def samples_of(device: str) -> dict[str, int]:
     return dict.fromkeys(held, 3 + number)
 
 
-def mean(updates: dict[str, bytes], layout: Layout, previous: bytes) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """FedAvg by sample counts, written out once more: what a round's weights must be."""
-    result = gather(layout, unpack(previous)).astype(np.float64)
-    tensors = {device: unpack(update) for device, update in updates.items()}
-    for entry, place in zip(layout.entries, layout.slices().values(), strict=True):
-        weights = {device: part_weights(samples_of(device)).get(entry.part, 0) for device in tensors}
-        counted = {device: weight for device, weight in weights.items() if weight and entry.name in tensors[device]}
-        if counted:
-            parts = [weight * tensors[d][entry.name].astype(np.float64).reshape(-1) for d, weight in counted.items()]
-            result[place] = np.sum(parts, axis=0) / sum(counted.values())
-    return result
-
-
 # ---------------------------------------------------------------------- the orchestrator
 
 
 class Server:
     """The loop of ``mas_edge.orchestrator.service`` on the schedule's clock; steps that need torch are pure here."""
 
-    NAME = "orchestrator"
-
-    def __init__(self, directory: Path, made: Job, world: World, life: int) -> None:
-        self._world, self._life, self._seq = world, life, 0
-        self.store = FragileStore(directory, self._die)
+    def __init__(self, home: Home, made: Job, world: World, life: int) -> None:
+        self._world, self._life, self._seq, self._born = world, life, 0, world.now
+        self._look = False  # something has come since the last look at the job
+        self.store = FragileStore(home, self._die)
         try:
-            self.artifacts = FragileArtifacts(directory / "artifacts", self._die, world.made)
+            self.artifacts = FragileArtifacts(home.artifacts, self._die, world.made)
             state = self.store.begin(made, JobState(run_id=RUN))
             self.desk = RoundsDesk(made, state, self.store, self.artifacts, self)
             self.reception = Reception(self.desk, self.store, self.artifacts, self, TOPICS)
@@ -218,19 +211,28 @@ class Server:
     def done(self) -> bool:
         return self.desk.state.phase == "done"
 
+    @property
+    def _now(self) -> float:
+        return self._world.now - self._born
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were ever opened."""
+        return int(self.store._rows("SELECT COUNT(*) FROM rounds")[0][0])
+
     def on_connected(self) -> None:
         if not self._restored:
-            self.desk.restore(self._world.now)
+            self.desk.restore(self._now)
             self._restored = True
         self._ask_everybody()
         self.step()
 
     def on_arrived(self, topic: str, payload: bytes, *, retained: bool) -> None:
-        self.reception.on_arrived(topic, payload, retained=retained, now=self._world.now)
-        self.step()
+        self.reception.on_arrived(topic, payload, retained=retained, now=self._now)
+        self._look = True
 
     def step(self) -> None:
-        now = self._world.now
+        now, self._look = self._now, False
         work = flow.due(self.desk.state)
         rounds = [each for each in work if isinstance(each, RoundWork)]
         for each in work:
@@ -246,22 +248,25 @@ class Server:
         return None
 
     def _ask_everybody(self) -> None:
-        self._world.publish(self.NAME, TOPICS.command_all, encode(Rebirth(**self.sender())))
+        self._world.publish(SERVER, TOPICS.command_all, encode(Rebirth(**self.sender())))
 
     @property
     def next_step(self) -> float:
-        return min(self._world.now + TICK_S, self.desk.next_poll, self.reception.next_poll)
+        """When it wants to look at its job, by the schedule's clock."""
+        if self._look:
+            return self._world.now
+        return self._born + min(self._now + TICK_S, self.desk.next_poll, self.reception.next_poll)
 
     # ------------------------------------------------------------------ the outbox
 
     def sender(self) -> dict[str, Any]:
         self._seq += 1
-        return {"sender": self.NAME, "boot_id": f"o-{self._life}", "seq": self._seq}
+        return {"sender": SERVER, "boot_id": f"o-{self._life}", "seq": self._seq}
 
     def tell(self, device: str, message: AnyMessage) -> int:
         self._die("before something is said")
         payload = encode(message)
-        self._world.publish(self.NAME, TOPICS.command(device), payload)
+        self._world.publish(SERVER, TOPICS.command(device), payload)
         return len(payload)
 
     def ship(self, shipment: Shipment) -> None:
@@ -271,7 +276,7 @@ class Server:
                 frame = bytes(self.artifacts.read_frame(shipment.manifest, index))
             except EdgeError:  # pruned meanwhile
                 return
-            self._world.publish(self.NAME, topic, frame, chunk=True)
+            self._world.publish(SERVER, topic, frame, chunk=True)
 
     # ------------------------------------------------------------------ steps of its own
 
@@ -300,7 +305,7 @@ class Server:
     def _export(self, state: JobState) -> JobState:
         models = {}
         for group in state.groups:
-            model = self.artifacts.put(b"model of " + group.name.encode() + bytes(3000))
+            model = self.artifacts.put(b"model of " + group.name.encode() + bytes(1500))
             models[group.name] = ({"onnx": model}, self.artifacts.put(b"golden of " + group.name.encode()))
         return flow.exported(state, models)
 
@@ -314,7 +319,7 @@ class Server:
         )  # fmt: skip
 
     def _die(self, where: str) -> None:
-        self._world.may_die(self.NAME, where)
+        self._world.may_die(SERVER, where)
 
 
 # ---------------------------------------------------------------------- a device
@@ -323,25 +328,29 @@ class Server:
 class Device:
     """The loop of ``device_runtime.runtime`` on the schedule's clock; its work is ``trained``."""
 
-    def __init__(self, name: str, directory: Path, world: World, life: int, cache: int) -> None:
-        self.name, self._world, self._cache = name, world, cache
-        self.boot_id = f"{name}-{life}"
-        self.store = FragileArtifacts(directory / "artifacts", self._die)
-        offers = FragileOffers(directory / "pending", self._die)
+    def __init__(self, key: str, name: str, home: Home, world: World, life: int, cache: int) -> None:
+        self.key, self.name, self._world, self._cache, self._born = key, name, world, cache, world.now
+        self.boot_id = f"{key}-{life}"
+        self.store = FragileArtifacts(home.artifacts, self._die)
+        offers = FragileOffers(home.pending, self._die)
         self.agent = Agent(name, self.boot_id, self._birth, self.store, offers)
         self.interrupted: set[int] = set()
 
+    @property
+    def _now(self) -> float:
+        return self._world.now - self._born
+
     def on_connected(self) -> None:
         status = Status(sender=self.name, boot_id=self.boot_id, seq=0, online=True)
-        self._world.publish(self.name, TOPICS.status(self.name), encode(status), retain=True)
-        self._carry(self.agent.on_connected(self._world.now))
+        self._world.publish(self.key, TOPICS.status(self.name), encode(status), retain=True)
+        self._carry(self.agent.on_connected(self._now))
 
     def on_arrived(self, topic: str, payload: bytes) -> None:
         try:
             if topic.endswith("/cmd"):
-                self._carry(self.agent.on_message(decode_from_orchestrator(payload), self._world.now))
+                self._carry(self.agent.on_message(decode_from_orchestrator(payload), self._now))
             else:
-                self._carry(self.agent.on_chunk(payload, self._world.now))
+                self._carry(self.agent.on_chunk(payload, self._now))
         except ProtocolError:  # a damaged piece: it is asked for again
             pass
         self.step()
@@ -358,15 +367,16 @@ class Device:
         if reason:
             self._carry(self.agent.on_failed(number, reason))
         else:
-            self._carry(self.agent.on_finished(number, report, update, self._world.now))
+            self._carry(self.agent.on_finished(number, report, update, self._now))
         self.step()
 
     def step(self) -> None:
-        self._carry(self.agent.poll(self._world.now))
+        self._carry(self.agent.poll(self._now))
 
     @property
     def next_step(self) -> float:
-        return self.agent.next_poll
+        """When it wants to look at its work, by the schedule's clock."""
+        return self._born + self.agent.next_poll
 
     @property
     def last_will(self) -> bytes:
@@ -391,15 +401,15 @@ class Device:
             self._die("before an effect")
             match effect:
                 case Tell(Birth() as message):
-                    self._world.publish(self.name, TOPICS.birth(self.name), encode(message), retain=True)
+                    self._world.publish(self.key, TOPICS.birth(self.name), encode(message), retain=True)
                 case Tell(message):
-                    self._world.publish(self.name, TOPICS.response(self.name), encode(message))
+                    self._world.publish(self.key, TOPICS.response(self.name), encode(message))
                 case SendChunks(manifest, indices):
                     self._send(manifest, indices)
                 case Listen(artifact, on):
-                    self._world.listen(self.name, TOPICS.broadcast(artifact), on)
+                    self._world.listen(self.key, TOPICS.broadcast(artifact), on)
                 case Start(number, plan):
-                    self._world.work(self.name, number, plan)
+                    self._world.work(self.key, number, plan)
                 case Interrupt(number):
                     self.interrupted.add(number)
 
@@ -409,14 +419,15 @@ class Device:
                 frame = bytes(self.store.read_frame(manifest, index))
             except EdgeError:  # pruned: nobody waits for it any more
                 return
-            self._world.publish(self.name, TOPICS.upload(self.name), frame, chunk=True)
+            self._world.publish(self.key, TOPICS.upload(self.name), frame, chunk=True)
 
     def _birth(self, boot_id: str, seq: int) -> Birth:
         tasks = {task: SampleCount(train=count, test=count) for task, count in samples_of(self.name).items()}
         return Birth(
             sender=self.name, boot_id=boot_id, seq=seq, runtime="0", python="3", machine="m", cores=1, memory_bytes=0,
             engine="onnxruntime", engines=["onnxruntime"], input_shape=[3], tasks=tasks,
+            checks_in=True,
         )  # fmt: skip
 
     def _die(self, where: str) -> None:
-        self._world.may_die(self.name, where)
+        self._world.may_die(self.key, where)
