@@ -13,7 +13,7 @@ import numpy as np
 
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Report
-from mas_edge.protocol.weights import ENCODER, Layout, Vector, part_weights, sent_layout
+from mas_edge.protocol.weights import Layout, Vector, part_weights, sent_layout
 
 PIECE = 32 * 1024  # numbers that are computed at a time: 256 KiB in float64, which any processor's second cache holds
 
@@ -95,7 +95,7 @@ def check_update(layout: Layout, update: Vector, samples: Mapping[str, int]) -> 
         WeightsError: the vector has another length, or the device counts for nothing.
     """
     sent = sent_layout(layout, samples)
-    if update.shape != (sent.size,) or part_weights(samples)[ENCODER] <= 0:
+    if update.shape != (sent.size,) or max(part_weights(samples).values(), default=0) <= 0:
         message = f"update of shape {update.shape} with samples {dict(samples)}: expected {sent.size} numbers"
         raise WeightsError(message)
     return sent

@@ -19,7 +19,7 @@ from mas_edge.orchestrator.folding import Folding, Origin
 from mas_edge.orchestrator.records import LateReport, RoundRecord, Traffic
 from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.messages import Offer, Plan, Quality, Report
-from mas_edge.protocol.weights import Layout
+from mas_edge.protocol.weights import ENCODER, Layout
 
 # Head room over the plain size of the weights: the safetensors header with its tensor names.
 HEADER_ALLOWANCE = 1024 * 1024
@@ -127,7 +127,7 @@ class ActiveRound:
         samples: Counter[str] = Counter()
         for report in reports:
             seconds.update(report.seconds)
-            samples.update(report.samples)
+            samples.update({task: count for task, count in report.samples.items() if task != ENCODER})
         return RoundRecord(
             round_id=self.work.round_id, kind=self.work.kind, group=self.group.name, phase=self.phase,
             index=self.work.index, tasks=self.group.tasks, outcome=outcome, weights=weights,
@@ -163,6 +163,8 @@ class ActiveRound:
         counted: Counter[str] = Counter()
         stepping = {"train": "train_step", "evaluate": "evaluate"}.get(self.work.kind)
         for report in reports:
+            if report.samples.get(ENCODER) == 0:
+                continue  # heads only: its steps are not those of the program that was counted
             runs = {"affinity": report.affinity_measurements} | ({stepping: report.steps} if stepping else {})
             for method, count in runs.items():
                 counted[method] += count * report.batch_size * self.costs.get(method, 0)

@@ -193,12 +193,13 @@ def part_weights(samples: Mapping[str, int]) -> dict[str, int]:
     """How much one device counts for each part, from its labelled train samples per task.
 
     A head counts by its own task's labels; the encoder by the largest of them, which is the number of samples when
-    every sample carries at least one label.
+    every sample carries at least one label. A device that trained heads only says so by ``encoder``: 0, which no task
+    can be called, and counts for no encoder.
     """
     counted = {task: count for task, count in samples.items() if count > 0}
-    return {ENCODER: max(counted.values(), default=0), **counted}
+    return counted if samples.get(ENCODER) == 0 else {ENCODER: max(counted.values(), default=0), **counted}
 
 
 def sent_layout(layout: Layout, samples: Mapping[str, int]) -> Layout:
-    """The part of ``layout`` a device sends: the encoder, and the heads it has labels for."""
+    """The part of ``layout`` a device sends: heads it has labels for, and the encoder unless it trained heads only."""
     return layout.of_parts(set(part_weights(samples)))

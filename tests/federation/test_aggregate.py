@@ -116,6 +116,15 @@ def test_one_device_alone_gives_exactly_its_own_numbers() -> None:
     assert accumulator.count == 1
 
 
+def test_who_trained_heads_only_moves_no_encoder_and_takes_nothing_from_its_mean() -> None:
+    whole, head = np.arange(LAYOUT.size, dtype=np.float32), np.full(3, 10, np.float32)
+    both = fold_all([(whole, {"a": 1, "b": 1, "c": 1}), (head, {"a": 3, ENCODER: 0})])
+    mean, places = both.mean(np.zeros(LAYOUT.size, np.float32)), LAYOUT.slices()
+    expected = whole.copy()
+    expected[places["a.weight"]] = (whole[places["a.weight"]] + 3 * head) / 4
+    assert mean.tobytes() == expected.tobytes()
+
+
 REFUSED: dict[str, tuple[tuple[int, ...], dict[str, int]]] = {
     "one number too few": ((LAYOUT.size - 1,), {"a": 1, "b": 1, "c": 1}),
     "one number too many": ((LAYOUT.size + 1,), {"a": 1, "b": 1, "c": 1}),
@@ -124,6 +133,8 @@ REFUSED: dict[str, tuple[tuple[int, ...], dict[str, int]]] = {
     "a head is missing that has samples": ((8 + 3,), {"a": 1, "b": 1}),
     "no samples at all": ((8,), {}),
     "samples of nothing": ((8,), {"a": 0, "b": 0}),
+    "an encoder from who trained heads only": ((8 + 3,), {"a": 1, ENCODER: 0}),
+    "no encoder and no head": ((0,), {"a": 0, ENCODER: 0}),
 }
 
 

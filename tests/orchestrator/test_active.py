@@ -18,7 +18,7 @@ from mas_edge.orchestrator.plans import make_plan
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Birth, Energy, PlanKind, SampleCount
-from mas_edge.protocol.weights import Layout, pack, sent_layout
+from mas_edge.protocol.weights import ENCODER, Layout, pack, sent_layout
 from tests.orchestrator.small_run import JOB, LAYOUT, REPORT, SENDER, group_state, numbers, offer, spec, thing, work
 
 BOTH = {"a": 3, "b": 5}
@@ -145,6 +145,18 @@ def test_good_reports_are_averaged_by_their_samples() -> None:
     np.testing.assert_allclose(mean[:8], (5 * first[:8] + 9 * other[:8]) / 14, rtol=1e-6)
     np.testing.assert_allclose(mean[8:11], (3 * first[8:11] + 9 * other[8:11]) / 12, rtol=1e-6)
     assert mean[11:].tobytes() == first[11:].tobytes()
+
+
+def test_an_update_of_heads_only_counts_for_heads_and_is_no_task_in_the_record() -> None:
+    active, only_a = a_round(), {"a": 3, "b": 0, ENCODER: 0}
+    active.fold(offer("d1", report=replace(REPORT, samples=only_a)), update_for(only_a))
+    kept = [place for entry, place in zip(LAYOUT.entries, LAYOUT.slices().values(), strict=True) if entry.part != "a"]
+    assert all(np.array_equal(mean_of(active)[place], PREVIOUS[place]) for place in kept)
+    record = active.record("closed", "", JOB.affinity, 0.0)
+    assert record.samples == {"a": 3, "b": 0}
+    assert record.multiply_accumulates == {}
+    with pytest.raises(WeightsError, match="not in group"):
+        active.fold(offer("d2", report=replace(REPORT, samples={"a": 3, ENCODER: 2})), update_for({"a": 3}))
 
 
 def test_the_record_of_a_round_says_what_came_of_it() -> None:

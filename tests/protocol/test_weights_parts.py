@@ -70,6 +70,7 @@ WEIGHTS: dict[str, tuple[dict[str, int], dict[str, int]]] = {
     "only zeros": ({"a": 0, "b": 0}, {ENCODER: 0}),
     "one task": ({"a": 7}, {ENCODER: 7, "a": 7}),
     "the largest counts for the encoder": ({"a": 7, "b": 9, "c": 0}, {ENCODER: 9, "a": 7, "b": 9}),
+    "who trained heads only says so": ({"a": 7, "b": 0, ENCODER: 0}, {"a": 7}),
 }
 
 
