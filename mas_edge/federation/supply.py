@@ -39,6 +39,7 @@ class Supply:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._refused: dict[Wanted, str] = {}
+        self.kept_out: Mapping[str, str] = {}  # devices that neither train nor measure, with the reason
 
     def refuse(self, wanted: Wanted, reason: str) -> None:
         """It cannot be made."""
@@ -58,6 +59,8 @@ class Supply:
 
     def why_not(self, birth: Birth, groups: Iterable[GroupState]) -> str:
         """Why this device serves none of these groups, in words for the operator; empty if it does, or may."""
+        if birth.sender in self.kept_out:
+            return self.kept_out[birth.sender]
         reasons = [
             why_not(birth, self._job, group.tasks, group.memory) or self._why_no(birth, group) for group in groups
         ]
@@ -85,7 +88,7 @@ class Supply:
             wanted = {name: Wanted(group.name, "model", found) for name, found in formats.items() if found}
         else:
             there = eligible(births, self._job, group.tasks, group.memory)
-            wanted = {name: self._program(births[name], group) for name in there}
+            wanted = {name: self._program(births[name], group) for name in there if name not in self.kept_out}
         return {name: want for name, want in wanted.items() if group.only in ("", name)}
 
     def _program(self, birth: Birth, group: GroupState) -> Wanted:

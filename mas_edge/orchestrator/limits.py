@@ -39,6 +39,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     # Reports of one device that are refused in one round before the next ones are not looked at: each may be as large
     # as the network, and stays on the disk until the round is over.
     refused_reports: AtLeastOne = 5
+    # Rounds in which nothing but refused reports came of a device, while others' were accepted, until it is left out:
+    # one may be a bad card or a restart at a bad moment. Then for a day: time for somebody to look at it.
+    quarantine_rounds: AtLeastOne = 3
+    quarantine_s: Positive = 86_400.0
     # Lines of the log about one device; whoever makes more is mentioned once.
     lines_per_minute: Positive = 6.0
     lines_at_once: AtLeastOne = 20

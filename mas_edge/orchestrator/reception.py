@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.doubts import Doubts
@@ -13,6 +14,7 @@ from mas_edge.orchestrator.collection import Collection
 from mas_edge.orchestrator.gate import Gate
 from mas_edge.orchestrator.late_desk import LateRound
 from mas_edge.orchestrator.limits import Limits
+from mas_edge.orchestrator.quarantine_desk import QuarantineDesk
 from mas_edge.orchestrator.records import DeviceRecord
 from mas_edge.orchestrator.roster import Roster
 from mas_edge.orchestrator.rounds_desk import Outbox, RoundsDesk
@@ -58,6 +60,7 @@ class Reception:
         self._collection = Collection(artifacts)
         self._roster = Roster(store, self._describe)
         self._gate = Gate(limits or Limits())
+        self._quarantine = QuarantineDesk(store, limits or Limits(), desk.supply, desk.log)
         self._rounds: set[str] = set()  # that were open at the last look
         self._doubts = Doubts()
         self._look_for_silence = 0.0
@@ -98,6 +101,7 @@ class Reception:
         if (rounds := self._desk.wanted_rounds()) != self._rounds:
             self._rounds = rounds
             self._gate.keep(self._rounds)
+        self._shut_out(self._quarantine.poll(self._rounds, now))
         self._collection.keep_rounds(self._rounds)
         if now >= self._look_for_silence:
             self._look_for_silence = now + SILENCE_S
@@ -108,6 +112,15 @@ class Reception:
         self._roster.poll(now)
         for device in self._doubts.poll(now):
             self._desk.tell(device, Rebirth(**self._post.sender()), None)
+
+    def _shut_out(self, devices: Sequence[str]) -> None:
+        """These devices stand otherwise than before: who is in quarantine now, no round waits for."""
+        for device in devices:
+            if birth := self.registry.births.get(device):
+                self._roster.note(birth)
+            if why := self._quarantine.why(device):
+                for active in self._desk.active.values():
+                    active.on_refused(device, why)
 
     def _notice_silence(self, now: float) -> None:
         """Who said that it checks in, and did not for long, is away: a broker may have dropped its last will."""
@@ -182,6 +195,7 @@ class Reception:
         if named is None or named.job != self._desk.state.run_id:
             return
         self._receipt(device, named.job, named.round_id, "invalid", str(error))
+        self._quarantine.refused(device, named.round_id, str(error))
         if intake := self._desk.intake(named.round_id, device):
             intake.on_refused(device, str(error))
 
@@ -226,7 +240,7 @@ class Reception:
             runtime=birth.runtime, last_seen=time.time(),
             tasks={task: count.train for task, count in birth.tasks.items()},
             problem=self._why_not(birth),
-            no_model=self._why_no_model(birth),
+            no_model=self._why_no_model(birth), standing=self._quarantine.standing(name),
         )  # fmt: skip
 
     def _why_not(self, birth: Birth) -> str:
@@ -284,6 +298,8 @@ class Reception:
             return "stale_round", f"there is no round {offer.round_id}"
         if isinstance(intake, ActiveRound) and intake.machine.stage_of(offer.sender) is None:
             return "not_selected", f"{offer.sender} was not selected for round {offer.round_id}"
+        if why := self._quarantine.why(offer.sender):
+            return "invalid", f"{offer.sender} is in quarantine: {why}"
         if self._gate.is_refused(offer.sender, offer.round_id):
             return "invalid", f"too many reports for round {offer.round_id} were refused"
         return None
@@ -312,10 +328,12 @@ class Reception:
                 check_counts(offer.report, intake.expected.kind, birth)
             self._fold(intake, offer)
         except (DeviceError, ProtocolError) as error:  # a DeviceError: the disk damaged what had just arrived
-            self._refuse(intake, offer, "invalid", str(error), now)
+            self._refuse(intake, offer, "invalid", str(error), now, ours=isinstance(error, DeviceError))
             return
         self._store.accept(offer, intake.counts_in)
         intake.on_accepted(offer.sender, now)
+        if self._quarantine.accepted(offer.sender, offer.round_id):
+            self._shut_out([offer.sender])
         self._receipt(offer.sender, offer.job, offer.round_id, "accepted", "")
 
     def _fold(self, intake: Intake, offer: Offer) -> None:
@@ -325,9 +343,13 @@ class Reception:
         with self._artifacts.opened(offer.manifest.artifact) as update:
             intake.fold(offer, update)
 
-    def _refuse(self, intake: Intake, offer: Offer, verdict: Verdict, reason: str, now: float) -> None:
+    def _refuse(
+        self, intake: Intake, offer: Offer, verdict: Verdict, reason: str, now: float, *, ours: bool = False
+    ) -> None:  # fmt: skip
         self._complain(offer.sender, f"{offer.round_id}: report of {offer.sender} refused: {reason}", now)
         self._gate.refuse(offer.sender, offer.round_id)
+        if not ours:
+            self._quarantine.refused(offer.sender, offer.round_id, reason)
         intake.on_refused(offer.sender, reason)
         self._receipt(offer.sender, offer.job, offer.round_id, verdict, reason)
 

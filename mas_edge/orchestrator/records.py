@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from mas_edge.federation.quarantine import Standing
 from mas_edge.protocol.messages import PlanKind, Quality, Report
 
 ArtifactKind = Literal["program", "weights", "model", "golden", "metadata"]
@@ -101,6 +102,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, kw_only=True):
     tasks: dict[str, int] = {}  # labelled train samples
     problem: str = ""  # why it cannot serve this job
     no_model: str = ""  # why it will get no model of this job
+    standing: Standing = Standing()  # strikes against it, and until when it is in quarantine
 
 
 class CandidateRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -205,6 +205,10 @@ class Store:
 
     # ------------------------------------------------------------------ devices and events
 
+    def devices(self) -> list[DeviceRecord]:
+        """The devices as they were last seen."""
+        return [decode(row[0], DeviceRecord) for row in self._rows("SELECT record FROM devices ORDER BY name")]
+
     def save_devices(self, records: Sequence[DeviceRecord]) -> None:
         """Remember how devices were last seen."""
         rows = [(record.name, msgspec.json.encode(record)) for record in records]
