@@ -152,7 +152,7 @@ def test_an_update_of_heads_only_counts_for_heads_and_is_no_task_in_the_record()
     active.fold(offer("d1", report=replace(REPORT, samples=only_a)), update_for(only_a))
     kept = [place for entry, place in zip(LAYOUT.entries, LAYOUT.slices().values(), strict=True) if entry.part != "a"]
     assert all(np.array_equal(mean_of(active)[place], PREVIOUS[place]) for place in kept)
-    record = active.record("closed", "", JOB.affinity, 0.0)
+    record = active.record("complete", "", JOB.affinity, 0.0)
     assert record.samples == {"a": 3, "b": 0}
     assert record.multiply_accumulates == {}
     with pytest.raises(WeightsError, match="not in group"):
