@@ -359,8 +359,8 @@ class Link:
         if was_connected:
             lasted_s = time.monotonic() - self._connected_at
             if self._limit.lost(time.monotonic(), too_large=self._too_large):
-                limit = self._limit.known
-                self._ended = FOUND_LIMIT.format(address=self.address, limit=limit)
+                self._ended = FOUND_LIMIT.format(address=self.address, limit=self._limit.known)
+                self._backoff = Backoff()  # what ended the connections will not end the next one
                 self._renew_client()
             if self._backoff.lost(lasted_s, explained=bool(self._ended)):
                 self._ended = HANGS_UP_AGAIN.format(name=self.name, address=self.address)

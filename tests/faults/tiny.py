@@ -20,7 +20,7 @@ engines = ["onnxruntime"]
 input_shape = [3, 16]
 
 [network]
-encoder = "plain:encoder"
+encoder = "plain:{encoder}"
 
 [federation]
 rounds = {rounds}
@@ -54,8 +54,13 @@ from torch import Size, nn
 from mas_edge.job import Task
 
 
-def encoder(input_shape: tuple[int, ...]) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(Size(input_shape).numel(), 8))
+def encoder(input_shape: tuple[int, ...], width: int = 8) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(Size(input_shape).numel(), width))
+
+
+def wide(input_shape: tuple[int, ...]) -> nn.Module:
+    """A third of a megabyte of weights: several pieces on their way."""
+    return encoder(input_shape, 1600)
 
 
 def head(feature_shape: tuple[int, ...], task: Task) -> nn.Module:
@@ -67,11 +72,11 @@ HEADER = 'format = 1\ninput_shape = [3, 16]\n[tasks.sign]\nkind = "class"\nclass
 
 def write_job(
     path: Path, *, rounds: int = 4, merge_rounds: int = 2, per_round: int = 2, min_devices: int = 3,
-    deadline_s: float = 30.0,
+    deadline_s: float = 30.0, encoder: str = "encoder",
 ) -> Path:  # fmt: skip
     text = JOB.format(
         fleet=f"f-{secrets.token_hex(4)}", rounds=rounds, merge_rounds=merge_rounds, per_round=per_round,
-        min_devices=min_devices, deadline_s=deadline_s,
+        min_devices=min_devices, deadline_s=deadline_s, encoder=encoder,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -93,7 +98,7 @@ def write_folder(directory: Path, seed: int, train: int = 32, test: int = 8) -> 
     return directory
 
 
-def make_ground(directory: Path, **changed: float) -> Ground:
+def make_ground(directory: Path, **changed: float | str) -> Ground:
     """Job, data and engines of a run below ``directory``."""
     job = write_job(directory / "job.toml", **changed)  # type: ignore[arg-type]
     for seed, name in enumerate(DEVICES):
