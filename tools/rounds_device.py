@@ -79,15 +79,15 @@ BENCHES: dict[str, type[Idle]] = {"add": Adds, "carry": Carries}
 
 def main(state: Path, broker: str, name: str, how: str, tasks: Sequence[str]) -> None:
     """Run one device until the process is told to end."""
-    data = look(_data_folder(state / "data", tasks))
+    data = look(data_folder(state / "data", tasks))
     Idle.step = float(name.rpartition("-")[2]) + 1.0
     stop = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     Runtime(Settings(name, "fleet", broker, state, ENGINE), data, BENCHES[how]).run(stop)
 
 
-def _data_folder(folder: Path, tasks: Sequence[str]) -> Path:
-    """A data folder with labels of ``tasks``, written without NumPy."""
+def data_folder(folder: Path, tasks: Sequence[str]) -> Path:
+    """Make a data folder with labels of ``tasks``, written without NumPy."""
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / "x.npy", "<f4", (SAMPLES + 1, 1), bytes(4 * (SAMPLES + 1)))
     _save(folder / "split.npy", "|u1", (SAMPLES + 1,), bytes([0] * SAMPLES + [1]))
