@@ -4,6 +4,7 @@
     {digest}.part   one that is arriving, at its full size from the beginning
     {digest}.map    which of its chunks are there: "MAP1", the chunk size (u32, big-endian), the bits of ``Bitmap``
     {digest}.tmp    one that is being put; pieces.tmp: one whose digest is not known yet
+    {name}.gone     what is to be removed
 
 Power may go at any moment. Nothing on the disk is believed that this process has not hashed: a whole artifact when it
 is first asked for, a part by its chunks when it is opened again. So chunks are written without a sync each, and what
@@ -41,6 +42,7 @@ from mas_edge.protocol.messages import Manifest
 
 READ_BYTES = 1024 * 1024  # how much of a file is in memory while it is hashed
 _MAP_MAGIC = b"MAP1"
+_GONE = ".gone"
 _CLOSED_IN_CHILDREN = os.O_CLOEXEC
 _Mark = tuple[int, int, int]
 
@@ -205,12 +207,32 @@ class ArtifactStore:
         Raises:
             DeviceError: a file cannot be removed.
         """
+        self.set_aside_all_but(digests)
+        self.sweep()
+
+    def set_aside_all_but(self, digests: set[str]) -> None:
+        """As ``keep``, but leave the files to ``sweep``: to remove a file that was just written may take long.
+
+        Raises:
+            DeviceError: a file cannot be renamed.
+        """
         kept = {f"{digest}{ending}" for digest in digests for ending in ("", ".part", ".map")}
         with self._lock, disk("prune", self.directory):
             for path in self.directory.iterdir():
-                if path.name not in kept and path.is_file():
-                    path.unlink()
+                if path.name not in kept and not path.name.endswith(_GONE) and path.is_file():
+                    path.replace(path.with_name(f"{path.name}{_GONE}"))
                     self._verified.pop(path.name, None)
+
+    def sweep(self) -> None:
+        """Remove what was set aside.
+
+        Raises:
+            DeviceError: a file cannot be removed.
+        """
+        with disk("prune", self.directory):
+            for path in self.directory.iterdir():
+                if path.name.endswith(_GONE):
+                    path.unlink(missing_ok=True)
 
     def discard(self, digest: str) -> None:
         """Remove an artifact, if it is here.

@@ -1,12 +1,23 @@
-"""Taking in updates: offer, want, chunks, whole; each resumes from its bitmap on disk."""
+"""Taking in updates: offer, want, chunks, whole; each resumes from its bitmap on disk.
+
+What is due, and when, is decided here, in the orchestrator's loop. Clerks write and hash the pieces and sync what is
+whole; ``filed`` says what came of it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import queue
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import NamedTuple
 
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from mas_edge.orchestrator.filing import AtOnce, Clerk
 from mas_edge.protocol.artifact import Chunk, check_manifest
-from mas_edge.protocol.errors import DamagedChunksError, TransferError
+from mas_edge.protocol.errors import DamagedChunksError, EdgeError, TransferError
 from mas_edge.protocol.messages import Manifest, Offer
 from mas_edge.protocol.transfer import Incoming
 
@@ -24,45 +35,48 @@ SILENT_S = 2.0  # ... and for this long: another device that has the same weight
 Want = tuple[str, str, list[tuple[int, int]], str]
 
 
-@dataclass
+class Filed(NamedTuple):
+    """An upload whose last piece was written: it is whole and in the store, or there is a ``problem``."""
+
+    offers: list[Offer]
+    problem: TransferError | None = None
+    again: bool = False  # its damaged pieces are asked for again; else it is given up
+
+
+class _Written(NamedTuple):
+    upload: _Upload
+    error: EdgeError | None
+
+
+@dataclass(eq=False)
 class _Upload:
     offers: list[Offer]  # that come with this artifact; the first one's device is asked for it
     manifest: Manifest
     part: PartFile
     incoming: Incoming
+    clerk: Clerk
     corrupt: int = 0
-
-    def take(self, chunk: Chunk, now: float) -> bool:
-        """Take in a piece; returns whether that made the update whole, and it is in the store."""
-        try:
-            data = self.incoming.on_chunk(chunk, now)
-        except TransferError:
-            self.corrupt += 1
-            raise
-        if data is not None:
-            self.part.write(chunk.index, data)
-        if not self.incoming.complete:
-            return False
-        try:
-            self.part.finish()
-        except DamagedChunksError as error:
-            self.corrupt += len(error.indices)
-            self.incoming.take_back(error.indices, now)
-            raise
-        except TransferError:  # every piece is as the manifest says: it would end the same way again
-            self.corrupt = MAX_CORRUPT
-            raise
-        return True
 
     def is_without_pieces(self, now: float, seconds: float) -> bool:
         return self.incoming.begun and now - self.incoming.stalled_since >= seconds
 
 
 class Collection:
-    """The uploads under way. Devices that came to the same weights share one: it is fetched from one of them."""
+    """The uploads under way. Devices that came to the same weights share one: it is fetched from one of them.
 
-    def __init__(self, artifacts: ArtifactStore) -> None:
+    The ``clerks`` take turns, upload by upload. ``on_filed`` is called, by a clerk, when ``filed`` has something.
+    """
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        clerks: Sequence[Clerk] = (AtOnce(),),
+        on_filed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._artifacts = artifacts
+        self._clerks = cycle(clerks)
+        self._on_filed = on_filed
+        self._written: queue.SimpleQueue[_Written] = queue.SimpleQueue()
         self._uploads: dict[str, _Upload] = {}  # by the first half of the artifact's name, as chunks have it
         self._now = 0.0
 
@@ -76,9 +90,9 @@ class Collection:
             DeviceError: our disk is full or not writable.
         """
         check_manifest(manifest, max_bytes)
-        if self._artifacts.has(manifest.artifact):
-            return True
         upload = self._uploads.get(_key(manifest))
+        if upload is None and self._artifacts.has(manifest.artifact):
+            return True
         if upload and any(_same_work(each, offer) for each in upload.offers):
             return False
         self._replace_older(offer)
@@ -90,7 +104,8 @@ class Collection:
         if part.held.complete:  # it is empty, or we were killed between its last piece and its name
             part.finish()
             return True
-        self._uploads[_key(manifest)] = _Upload([offer], manifest, part, Incoming(manifest, part.held, verify=False))
+        incoming = Incoming(manifest, part.held, verify=False)
+        self._uploads[_key(manifest)] = _Upload([offer], manifest, part, incoming, next(self._clerks))
         return False
 
     def _replace_older(self, offer: Offer) -> None:
@@ -100,26 +115,76 @@ class Collection:
             if not upload.offers:
                 self._uploads.pop(key).part.remove()
 
-    def on_chunk(self, device: str, chunk: Chunk, now: float) -> list[Offer]:
-        """Take in a piece; returns the offers whose artifact is whole and in the store with it.
+    def on_chunk(self, device: str, chunk: Chunk, now: float) -> None:
+        """Take in a piece: see ``filed`` for what comes of the last one.
 
         Raises:
-            TransferError: a piece is damaged (it will be asked for again, up to MAX_CORRUPT times), or the whole has
-                another digest.
+            TransferError: the piece does not fit (it will be asked for again, up to MAX_CORRUPT times).
         """
         upload = self._find(device, chunk)
         if upload is None:
-            return []
+            return
         try:
-            whole = upload.take(chunk, now)
+            data = upload.incoming.on_chunk(chunk, now)
         except TransferError:
-            if upload.corrupt >= MAX_CORRUPT:
-                del self._uploads[_key(upload.manifest)]
+            self._count_corrupt(upload, 1)
             raise
-        if not whole:
-            return []
-        del self._uploads[_key(upload.manifest)]
-        return upload.offers
+        if data is not None:
+            upload.clerk.hand(partial(self._write, upload, chunk.index, data))
+            if upload.incoming.complete:
+                upload.clerk.hand(partial(self._finish, upload))
+
+    def _write(self, upload: _Upload, index: int, data: memoryview) -> None:
+        """A clerk's."""
+        try:
+            upload.part.write(index, data)
+        except EdgeError as error:
+            self._tell(upload, error)
+
+    def _finish(self, upload: _Upload) -> None:
+        """A clerk's."""
+        try:
+            upload.part.finish()
+        except EdgeError as error:
+            self._tell(upload, error)
+        else:
+            self._tell(upload, None)
+
+    def _tell(self, upload: _Upload, error: EdgeError | None) -> None:
+        self._written.put(_Written(upload, error))
+        self._on_filed()
+
+    def filed(self, now: float) -> Iterator[Filed]:
+        """The uploads that were finished, or turned out to be damaged, since it was last asked.
+
+        Raises:
+            DeviceError: our disk is full or not writable.
+        """
+        with contextlib.suppress(queue.Empty):
+            while True:
+                upload, error = self._written.get_nowait()
+                if self._uploads.get(_key(upload.manifest)) is upload:  # else it was given up meanwhile
+                    yield self._judge(upload, error, now)
+
+    def _judge(self, upload: _Upload, error: EdgeError | None, now: float) -> Filed:
+        match error:
+            case None:
+                del self._uploads[_key(upload.manifest)]
+                return Filed(upload.offers)
+            case DamagedChunksError():
+                upload.incoming.take_back(error.indices, now)
+                return Filed(upload.offers, error, again=self._count_corrupt(upload, len(error.indices)))
+            case TransferError():  # every piece is as the manifest says: it would end the same way again
+                del self._uploads[_key(upload.manifest)]
+                return Filed(upload.offers, error)
+        raise error
+
+    def _count_corrupt(self, upload: _Upload, count: int) -> bool:
+        """Returns whether to go on with it."""
+        upload.corrupt += count
+        if upload.corrupt >= MAX_CORRUPT:
+            del self._uploads[_key(upload.manifest)]
+        return upload.corrupt < MAX_CORRUPT
 
     def offer_of(self, device: str, chunk: Chunk) -> Offer | None:
         """The offer whose upload a piece belongs to; None if nobody waits for it.
@@ -161,7 +226,7 @@ class Collection:
 
     def _asked(self, now: float) -> list[_Upload]:
         """The uploads whose turn it is: those that began, and of the others, in order, as many as there is room for."""
-        begun = [upload for upload in self._uploads.values() if upload.incoming.begun]
+        begun = [each for each in self._uploads.values() if each.incoming.begun and not each.incoming.complete]
         room = MAX_ACTIVE - sum(not upload.is_without_pieces(now, SLOW_S) for upload in begun)
         waiting = (upload for upload in self._uploads.values() if not upload.incoming.begun)
         return begun + [upload for upload, _ in zip(waiting, range(room), strict=False)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.doubts import Doubts
@@ -11,6 +11,7 @@ from mas_edge.federation.registry import Registry
 from mas_edge.orchestrator.active import ActiveRound
 from mas_edge.orchestrator.checks import check_counts
 from mas_edge.orchestrator.collection import Collection
+from mas_edge.orchestrator.filing import AtOnce, Clerk
 from mas_edge.orchestrator.gate import Gate
 from mas_edge.orchestrator.late_desk import LateRound
 from mas_edge.orchestrator.limits import Limits
@@ -44,11 +45,15 @@ STRANGER = ""  # whoever speaks on a topic that is no device's
 
 
 class Reception:
-    """Takes in what arrives; decisions about rounds are the desk's."""
+    """Takes in what arrives; decisions about rounds are the desk's.
+
+    ``clerks`` write what arrives; ``on_filed`` is called by them when there is something for the method of that name.
+    """
 
     def __init__(
         self, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Outbox, topics: Topics,
-        limits: Limits | None = None,
+        limits: Limits | None = None, clerks: Sequence[Clerk] = (AtOnce(),),
+        on_filed: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.registry = Registry()
         self._warned: dict[str, tuple[str, str]] = {}  # by device: its life, and what was said of it
@@ -57,7 +62,7 @@ class Reception:
         self._artifacts = artifacts
         self._post = post
         self._topics = topics
-        self._collection = Collection(artifacts)
+        self._collection = Collection(artifacts, clerks, on_filed)
         self._roster = Roster(store, self._describe)
         self._gate = Gate(limits or Limits())
         self._quarantine = QuarantineDesk(store, limits or Limits(), desk.supply, desk.log)
@@ -312,15 +317,27 @@ class Reception:
             return  # the round is over, or the update is whole already
         intake.traffic.received_update += len(frame) + topic_bytes
         try:
-            done = self._collection.on_chunk(device, chunk, now)
+            self._collection.on_chunk(device, chunk, now)
         except TransferError as error:
             if self._collection.offer_of(device, chunk):
                 raise  # a damaged piece: it will be asked for again
             self._refuse(intake, offer, "bad_digest", str(error), now)
             return
-        for each in done:
-            if its_intake := self._desk.intake(each.round_id, each.sender):
-                self._accept(its_intake, each, now)
+        self.on_filed(now)
+
+    def on_filed(self, now: float) -> None:
+        """Uploads are whole, or turned out to be damaged."""
+        for filed in self._collection.filed(now):
+            for offer in filed.offers:
+                intake = self._desk.intake(offer.round_id, offer.sender)
+                if intake is None:
+                    continue  # its round closed meanwhile
+                if filed.problem is None:
+                    self._accept(intake, offer, now)
+                elif filed.again:
+                    self._complain(offer.sender, f"ignored: {filed.problem}", now)
+                else:
+                    self._refuse(intake, offer, "bad_digest", str(filed.problem), now)
 
     def _accept(self, intake: Intake, offer: Offer, now: float) -> None:
         try:

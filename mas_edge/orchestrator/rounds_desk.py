@@ -23,6 +23,7 @@ from mas_edge.orchestrator import closing
 from mas_edge.orchestrator.active import ActiveRound, update_limit
 from mas_edge.orchestrator.checks import Expected
 from mas_edge.orchestrator.distribution import Distribution, Shipment
+from mas_edge.orchestrator.filing import AtOnce, Clerk
 from mas_edge.orchestrator.folding import Folding
 from mas_edge.orchestrator.late_desk import LateDesk, LateRound
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
@@ -63,7 +64,10 @@ class Outbox(Protocol):
 class RoundsDesk:
     """The job's state and its open rounds; everything here happens in the orchestrator's loop."""
 
-    def __init__(self, job: Job, state: JobState, store: Store, artifacts: ArtifactStore, post: Outbox) -> None:
+    def __init__(
+        self, job: Job, state: JobState, store: Store, artifacts: ArtifactStore, post: Outbox,
+        clerk: Clerk | None = None,
+    ) -> None:  # fmt: skip
         self.job = job
         self.state = state
         self.active: dict[str, ActiveRound] = {}
@@ -78,6 +82,7 @@ class RoundsDesk:
         self._store = store
         self._artifacts = artifacts
         self._post = post
+        self._clerk = clerk or AtOnce()  # who removes files
         self._late = LateDesk(job, store, artifacts)
         self._known: dict[str, tuple[Layout, dict[str, int]]] = {}
         self._pause_until = 0.0
@@ -385,7 +390,15 @@ class RoundsDesk:
         kept |= {update for active in self.active.values() for update in active.updates.values()}
         kept |= {each for active in self.active.values() for each in active.needed} | self._late.needed()
         kept |= self._store.latest_weights(KEPT_ROUNDS) | (self.sealing.needed if self.sealing else set())
-        self._artifacts.keep(kept - {""})
+        self._artifacts.set_aside_all_but(kept - {""})
+        self._clerk.hand(self._sweep)
+
+    def _sweep(self) -> None:
+        """A clerk's."""
+        try:
+            self._artifacts.sweep()
+        except DeviceError as error:
+            log.warning("%s", error)
 
     def log(self, level: str, text: str) -> None:
         """Say it in the process's log, and keep it for ``mas-edge status``."""

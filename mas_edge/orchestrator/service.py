@@ -1,7 +1,7 @@
 """The orchestrator: one loop over what the broker brings, what the clock says and what the workshop finished.
 
-All decisions are made in this loop's thread. Chunks leave through the post's thread; programs are traced in the
-workshop's. What must survive a crash is in the store before anyone is told.
+All decisions are made in this loop's thread. Chunks leave through the post's thread, those that come are written by
+clerks; programs are traced in the workshop's. What must survive a crash is in the store before anyone is told.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mas_edge.job import Job, check
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.broker import open_broker
 from mas_edge.orchestrator.distribution import Shipment
+from mas_edge.orchestrator.filing import Filing
 from mas_edge.orchestrator.limits import Limits
 from mas_edge.orchestrator.mailbox import Mailbox
 from mas_edge.orchestrator.post import Post
@@ -43,6 +44,7 @@ from mas_edge.protocol.topics import Topics
 log = logging.getLogger(__name__)
 
 EVENTS_AT_A_TIME = 16  # a few milliseconds' worth; what is due by the clock waits no longer
+CLERKS = 2  # one waits for a sync while the other writes and hashes
 TICK_S = 0.5  # the loop looks after a stop request at least this often
 CONNECT_TIMEOUT_S = 30.0
 PACE_DRIFT = 1.5  # the fleet has grown so much since its pace was shown to all: show it again
@@ -55,6 +57,11 @@ class _Made:
     state: JobState | None
     split: SplitRecord | None = None
     error: EdgeError | None = None
+
+
+@dataclass(frozen=True)
+class _Filed:
+    """A clerk has brought an upload to its end."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Orchestrator:
     ) -> None:
         check(job)
         publisher = open_publisher(signing) if signing else None
-        self._events: Mailbox[Event | _Made | _Supplied] = Mailbox()
+        self._events: Mailbox[Event | _Made | _Supplied | _Filed] = Mailbox()
         self._store = Store(state_dir)
         artifacts = ArtifactStore(state_dir / "artifacts")
         try:
@@ -89,12 +96,16 @@ class Orchestrator:
             raise
         topics = Topics(job.fleet)
         self._post = Post(broker_url, topics, artifacts, self._hear, self._on_shipped, self._limit_of)
-        self._desk = RoundsDesk(job, state, self._store, artifacts, self._post)
+        self._clerks = [Filing(f"clerk {number}") for number in range(CLERKS)]
+        self._desk = RoundsDesk(job, state, self._store, artifacts, self._post, self._clerks[0])
         if publisher is not None:
             self._desk.sealing = Sealing(publisher, job.fleet, artifacts, self._desk.distribution)
             if publisher.notice:
                 self._desk.log("warning", publisher.notice)
-        self._reception = Reception(self._desk, self._store, artifacts, self._post, topics, limits)
+        self._reception = Reception(
+            self._desk, self._store, artifacts, self._post, topics, limits,
+            self._clerks, lambda: self._events.put_own(_Filed()),
+        )  # fmt: skip
         self._steps = Steps(job, artifacts, state_dir)
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
         self._shown_interval_s = self._desk.pace.interval_s
@@ -126,6 +137,8 @@ class Orchestrator:
             self._events.close()
             self._show(online=False)
             self._post.stop()
+            for clerk in self._clerks:
+                clerk.close()
             self._workshop.shutdown(wait=False, cancel_futures=True)
             self._store.close()
         return self.state.phase == "done"
@@ -210,7 +223,7 @@ class Orchestrator:
             self._desk.move(state)
         self._reception.review()
 
-    def _react(self, event: Event | _Made | _Supplied) -> None:
+    def _react(self, event: Event | _Made | _Supplied | _Filed) -> None:
         match event:
             case Connected():
                 self._show(online=True)
@@ -223,6 +236,8 @@ class Orchestrator:
                 self._reception.on_arrived(topic, data, retained=False, now=time.monotonic())
             case _Made(_, _, EdgeError() as error):
                 self._failure = error
+            case _Filed():
+                self._reception.on_filed(time.monotonic())
             case _Supplied():
                 self._on_supplied(event)
             case _Made(JobState() as state, split, _):
