@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--megabytes", type=float, default=100.0, help="of the model")
     parser.add_argument("--devices", type=int, default=32)
     parser.add_argument("--updates", type=int, default=0, help="to take in, in whole rounds; 0: one of each device")
+    parser.add_argument("--exported", action="store_true", help="the orchestrator has exported a job's programs before")
     parser.add_argument("--json", type=Path, help="write the rows to this file too")
     options = parser.parse_args(arguments)
     floats = round(options.megabytes * 1e6) // FLOAT_BYTES // kit.TENSORS * kit.TENSORS
@@ -58,20 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.what == "upload":
         rows = measure_upload(round(options.megabytes * 1e6), options.devices)
     else:
-        rows = measure(floats, options.devices, rounds, collect=options.what == "collect")
+        collect = options.what == "collect"
+        rows = measure(floats, options.devices, rounds, collect=collect, exported=options.exported)
     print(table(rows))
     if options.json:
         options.json.write_text(json.dumps({"what": options.what, "megabytes": options.megabytes, "rows": rows}) + "\n")
     return 0 if all(row["peak_mb"] <= row["limit_mb"] for row in rows) else 1
 
 
-def measure(floats: int, devices: int, rounds: int, *, collect: bool) -> list[dict[str, Any]]:
+def measure(floats: int, devices: int, rounds: int, *, collect: bool, exported: bool) -> list[dict[str, Any]]:
     """One row for each role; of the devices the one that held most."""
     model_mb = FLOAT_BYTES * floats / 1e6
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         broker = stack.enter_context(ManagedBroker(folder))
-        more = [str(n) for n in (floats, devices, rounds, 0, int(collect))]
+        more = [str(n) for n in (floats, devices, rounds, 0, int(collect), int(exported))]
         server = stack.enter_context(kit.process(folder, kit.__file__, str(folder / "server"), broker.url, *more))
         kit.expect(server, "warm", folder)
         pids = {"orchestrator": server.pid, "broker": broker.pid or 0}

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import rounds_meter as meter
+from msgspec.structs import replace
 
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.flow import GroupState, JobState
-from mas_edge.job import Data, Federation, Job, Task
+from mas_edge.job import Data, Federation, Job, Task, load_job
 from mas_edge.orchestrator.broker.managed import ManagedBroker
 from mas_edge.orchestrator.service import Orchestrator
 from mas_edge.orchestrator.store import Store, open_database
@@ -74,12 +75,16 @@ def layout_of(floats: int, part: str = ENCODER) -> Layout:
 
 
 def serve(
-    state: Path, broker: str, floats: int, devices: int, rounds: int, warm_up: int = WARM_UP, encoder: int = 1
-) -> None:
+    state: Path, broker: str, floats: int, devices: int, rounds: int, warm_up: int = WARM_UP, encoder: int = 1,
+    exported: int = 0,
+) -> None:  # fmt: skip
     """Run the orchestrator until ``rounds`` rounds have closed; prints a line when it is warm and one at the end.
 
-    ``encoder`` 0: the numbers are the head of a, which only devices with labels of a send back.
+    ``encoder`` 0: the numbers are the head of a, which only devices with labels of a send back. ``exported`` 1: the
+    programs of a job were made in this process before, so that it holds PyTorch, as every orchestrator does by then.
     """
+    if exported:
+        _export(load_job(ROOT / "models" / "watch.toml"), state / "exports")
     group, store = prepare_group(state, floats, ENCODER if encoder else "a"), Store(state)
     store.begin(job(devices), JobState(run_id="bench-1", phase="groups", groups=[group]))
     store.close()
@@ -94,6 +99,12 @@ def serve(
 
     threading.Thread(target=watch, daemon=True).start()
     orchestrator.run(stop)
+
+
+def _export(real: Job, folder: Path) -> None:
+    from mas_edge.orchestrator import workshop
+
+    workshop.make_programs(replace(real, engines=[ENGINE]), "merged", [task.name for task in real.tasks], folder)
 
 
 def announce(orchestrator: Orchestrator, stop: threading.Event, goal: int, word: str) -> None:
