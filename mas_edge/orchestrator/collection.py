@@ -1,17 +1,16 @@
 """Taking in updates: offer, want, chunks, whole; each resumes from its bitmap on disk.
 
-What is due, and when, is decided here, in the orchestrator's loop. Clerks write and hash the pieces and sync what is
-whole; ``filed`` says what came of it.
+What is due, and when, is decided here, in the orchestrator's loop. A clerk syncs what is whole; ``filed`` says what
+came of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from typing import NamedTuple
 
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
@@ -43,7 +42,7 @@ class Filed(NamedTuple):
     again: bool = False  # its damaged pieces are asked for again; else it is given up
 
 
-class _Written(NamedTuple):
+class _Finished(NamedTuple):
     upload: _Upload
     error: EdgeError | None
 
@@ -54,7 +53,6 @@ class _Upload:
     manifest: Manifest
     part: PartFile
     incoming: Incoming
-    clerk: Clerk
     corrupt: int = 0
 
     def is_without_pieces(self, now: float, seconds: float) -> bool:
@@ -64,19 +62,19 @@ class _Upload:
 class Collection:
     """The uploads under way. Devices that came to the same weights share one: it is fetched from one of them.
 
-    The ``clerks`` take turns, upload by upload. ``on_filed`` is called, by a clerk, when ``filed`` has something.
+    ``on_filed`` is called by the ``clerk`` when ``filed`` has something.
     """
 
     def __init__(
         self,
         artifacts: ArtifactStore,
-        clerks: Sequence[Clerk] = (AtOnce(),),
+        clerk: Clerk | None = None,
         on_filed: Callable[[], None] = lambda: None,
     ) -> None:
         self._artifacts = artifacts
-        self._clerks = cycle(clerks)
+        self._clerk = clerk or AtOnce()
         self._on_filed = on_filed
-        self._written: queue.SimpleQueue[_Written] = queue.SimpleQueue()
+        self._finished: queue.SimpleQueue[_Finished] = queue.SimpleQueue()
         self._uploads: dict[str, _Upload] = {}  # by the first half of the artifact's name, as chunks have it
         self._now = 0.0
 
@@ -105,7 +103,7 @@ class Collection:
             part.finish()
             return True
         incoming = Incoming(manifest, part.held, verify=False)
-        self._uploads[_key(manifest)] = _Upload([offer], manifest, part, incoming, next(self._clerks))
+        self._uploads[_key(manifest)] = _Upload([offer], manifest, part, incoming)
         return False
 
     def _replace_older(self, offer: Offer) -> None:
@@ -120,6 +118,7 @@ class Collection:
 
         Raises:
             TransferError: the piece does not fit (it will be asked for again, up to MAX_CORRUPT times).
+            DeviceError: our disk is full or not writable.
         """
         upload = self._find(device, chunk)
         if upload is None:
@@ -130,28 +129,18 @@ class Collection:
             self._count_corrupt(upload, 1)
             raise
         if data is not None:
-            upload.clerk.hand(partial(self._write, upload, chunk.index, data))
+            upload.part.write(chunk.index, data)
             if upload.incoming.complete:
-                upload.clerk.hand(partial(self._finish, upload))
-
-    def _write(self, upload: _Upload, index: int, data: memoryview) -> None:
-        """A clerk's."""
-        try:
-            upload.part.write(index, data)
-        except EdgeError as error:
-            self._tell(upload, error)
+                self._clerk.hand(partial(self._finish, upload))
 
     def _finish(self, upload: _Upload) -> None:
-        """A clerk's."""
+        """The clerk's."""
+        error = None
         try:
             upload.part.finish()
-        except EdgeError as error:
-            self._tell(upload, error)
-        else:
-            self._tell(upload, None)
-
-    def _tell(self, upload: _Upload, error: EdgeError | None) -> None:
-        self._written.put(_Written(upload, error))
+        except EdgeError as problem:
+            error = problem
+        self._finished.put(_Finished(upload, error))
         self._on_filed()
 
     def filed(self, now: float) -> Iterator[Filed]:
@@ -162,7 +151,7 @@ class Collection:
         """
         with contextlib.suppress(queue.Empty):
             while True:
-                upload, error = self._written.get_nowait()
+                upload, error = self._finished.get_nowait()
                 if self._uploads.get(_key(upload.manifest)) is upload:  # else it was given up meanwhile
                     yield self._judge(upload, error, now)
 

@@ -11,7 +11,7 @@ from mas_edge.federation.registry import Registry
 from mas_edge.orchestrator.active import ActiveRound
 from mas_edge.orchestrator.checks import check_counts
 from mas_edge.orchestrator.collection import Collection
-from mas_edge.orchestrator.filing import AtOnce, Clerk
+from mas_edge.orchestrator.filing import Clerk
 from mas_edge.orchestrator.gate import Gate
 from mas_edge.orchestrator.late_desk import LateRound
 from mas_edge.orchestrator.limits import Limits
@@ -47,13 +47,12 @@ STRANGER = ""  # whoever speaks on a topic that is no device's
 class Reception:
     """Takes in what arrives; decisions about rounds are the desk's.
 
-    ``clerks`` write what arrives; ``on_filed`` is called by them when there is something for the method of that name.
+    The ``clerk`` syncs what has arrived, and calls ``on_filed`` when there is something for the method of that name.
     """
 
     def __init__(
         self, desk: RoundsDesk, store: Store, artifacts: ArtifactStore, post: Outbox, topics: Topics,
-        limits: Limits | None = None, clerks: Sequence[Clerk] = (AtOnce(),),
-        on_filed: Callable[[], None] = lambda: None,
+        limits: Limits | None = None, clerk: Clerk | None = None, on_filed: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.registry = Registry()
         self._warned: dict[str, tuple[str, str]] = {}  # by device: its life, and what was said of it
@@ -62,7 +61,7 @@ class Reception:
         self._artifacts = artifacts
         self._post = post
         self._topics = topics
-        self._collection = Collection(artifacts, clerks, on_filed)
+        self._collection = Collection(artifacts, clerk, on_filed)
         self._roster = Roster(store, self._describe)
         self._gate = Gate(limits or Limits())
         self._quarantine = QuarantineDesk(store, limits or Limits(), desk.supply, desk.log)

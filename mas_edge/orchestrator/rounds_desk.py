@@ -394,7 +394,7 @@ class RoundsDesk:
         self._clerk.hand(self._sweep)
 
     def _sweep(self) -> None:
-        """A clerk's."""
+        """The clerk's."""
         try:
             self._artifacts.sweep()
         except DeviceError as error:

@@ -1,7 +1,7 @@
 """The orchestrator: one loop over what the broker brings, what the clock says and what the workshop finished.
 
-All decisions are made in this loop's thread. Chunks leave through the post's thread, those that come are written by
-clerks; programs are traced in the workshop's. What must survive a crash is in the store before anyone is told.
+All decisions are made in this loop's thread. Chunks leave through the post's thread, updates are synced by a clerk's,
+programs are traced in the workshop's. What must survive a crash is in the store before anyone is told.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ from mas_edge.protocol.topics import Topics
 log = logging.getLogger(__name__)
 
 EVENTS_AT_A_TIME = 16  # a few milliseconds' worth; what is due by the clock waits no longer
-CLERKS = 2  # one waits for a sync while the other writes and hashes
 TICK_S = 0.5  # the loop looks after a stop request at least this often
 CONNECT_TIMEOUT_S = 30.0
 PACE_DRIFT = 1.5  # the fleet has grown so much since its pace was shown to all: show it again
@@ -61,7 +60,7 @@ class _Made:
 
 @dataclass(frozen=True)
 class _Filed:
-    """A clerk has brought an upload to its end."""
+    """The clerk has brought an upload to its end."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,15 @@ class Orchestrator:
             raise
         topics = Topics(job.fleet)
         self._post = Post(broker_url, topics, artifacts, self._hear, self._on_shipped, self._limit_of)
-        self._clerks = [Filing(f"clerk {number}") for number in range(CLERKS)]
-        self._desk = RoundsDesk(job, state, self._store, artifacts, self._post, self._clerks[0])
+        self._clerk = Filing("clerk")
+        self._desk = RoundsDesk(job, state, self._store, artifacts, self._post, self._clerk)
         if publisher is not None:
             self._desk.sealing = Sealing(publisher, job.fleet, artifacts, self._desk.distribution)
             if publisher.notice:
                 self._desk.log("warning", publisher.notice)
         self._reception = Reception(
             self._desk, self._store, artifacts, self._post, topics, limits,
-            self._clerks, lambda: self._events.put_own(_Filed()),
+            self._clerk, lambda: self._events.put_own(_Filed()),
         )  # fmt: skip
         self._steps = Steps(job, artifacts, state_dir)
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
@@ -137,8 +136,7 @@ class Orchestrator:
             self._events.close()
             self._show(online=False)
             self._post.stop()
-            for clerk in self._clerks:
-                clerk.close()
+            self._clerk.close()
             self._workshop.shutdown(wait=False, cancel_futures=True)
             self._store.close()
         return self.state.phase == "done"

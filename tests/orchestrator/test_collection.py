@@ -231,7 +231,7 @@ class Slow:
 def test_a_clerk_files_beside_the_loop_and_the_offer_is_told_afterwards(artifacts: ArtifactStore) -> None:
     filed = threading.Event()
     clerk = Filing("clerk")
-    collection = Collection(artifacts, [clerk], filed.set)
+    collection = Collection(artifacts, clerk, filed.set)
     collection.begin(offer(manifest=MANIFEST), MANIFEST, 100_000)
     for index in range(COUNT):
         collection.on_chunk("pi-1", piece(index), 0.0)
@@ -244,7 +244,7 @@ def test_a_clerk_files_beside_the_loop_and_the_offer_is_told_afterwards(artifact
 def test_an_update_is_not_taken_for_whole_before_it_is_safe(artifacts: ArtifactStore) -> None:
     """It has its name before it is synced; another device may offer the same weights in between."""
     clerk = Slow()
-    collection = Collection(artifacts, [clerk])
+    collection = Collection(artifacts, clerk)
     collection.begin(offer(manifest=MANIFEST), MANIFEST, 100_000)
     for index in range(COUNT):
         collection.on_chunk("pi-1", piece(index), 0.0)
@@ -257,7 +257,7 @@ def test_an_update_is_not_taken_for_whole_before_it_is_safe(artifacts: ArtifactS
 
 def test_an_upload_that_was_given_up_while_it_was_filed_is_not_spoken_of(artifacts: ArtifactStore) -> None:
     clerk = Slow()
-    collection = Collection(artifacts, [clerk])
+    collection = Collection(artifacts, clerk)
     collection.begin(offer(manifest=MANIFEST), MANIFEST, 100_000)
     for index in range(COUNT):
         collection.on_chunk("pi-1", piece(index), 0.0)
