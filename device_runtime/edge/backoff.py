@@ -41,7 +41,7 @@ class Backoff:
             Whether this happens so often that somebody else seems to use our name.
         """
         self._unreached = 0
-        if lasted_s > max(STABLE_S, RIVAL * self._delay_s()):
+        if lasted_s > max(STABLE_S, RIVAL * self.longest_s):
             self._short_lived = self._unexplained = self._takeovers = 0
         if lasted_s <= STABLE_S or self._short_lived:
             self._short_lived += 1
@@ -56,11 +56,12 @@ class Backoff:
 
     def next_delay_s(self) -> float:
         """Seconds until the next attempt, with jitter: a thousand devices must not come back at the same moment."""
-        delay = self._delay_s()
+        delay = self.longest_s
         self._unreached += 1
         return delay * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
-    def _delay_s(self) -> float:
+    @property
+    def longest_s(self) -> float:
         """The longest that the next delay may be."""
         away = _doubled(FIRST_DELAY_S, self._unreached, LAST_DELAY_S)
         cut = _doubled(FIRST_DELAY_S, max(0, self._short_lived - 1), LAST_TAKEOVER_DELAY_S)

@@ -10,6 +10,7 @@ Everything of one run is below one folder:
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -67,7 +68,10 @@ class Ground:
 
 
 class MortalFleet:
-    """The processes of one run; ``brokers`` says by which URL each reaches the broker (the key "" for all others)."""
+    """The processes of one run; ``brokers`` says by which URL each reaches the broker (the key "" for all others).
+
+    ``first_started``: by process, when it was started for the first time (monotonic seconds).
+    """
 
     def __init__(self, ground: Ground, nursery: Nursery, directory: Path, brokers: Mapping[str, str]) -> None:
         self.ground = ground
@@ -77,6 +81,7 @@ class MortalFleet:
         self._nursery = nursery
         self._brokers = brokers
         self._children: dict[str, Child] = {}
+        self.first_started: dict[str, float] = {}
 
     def __enter__(self) -> MortalFleet:
         return self
@@ -96,6 +101,7 @@ class MortalFleet:
             arguments += ["--name", name, "--fleet", self.ground.job.fleet, "--data", str(self.ground.folders[name])]
             arguments += ["--state", str(self.device_state(name))]
         self._children[name] = self._nursery.start(name, program, arguments, self.log_file(name))
+        self.first_started.setdefault(name, time.monotonic())
 
     def start_all(self) -> None:
         """Start everything."""

@@ -17,10 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from device_runtime.edge.backoff import LAST_DELAY_S
+from mas_edge.chaos import bounds
 from mas_edge.chaos.fleet import ORCHESTRATOR, Ground, MortalFleet
 from mas_edge.chaos.invariants import Verdict, check_run
 from mas_edge.chaos.nursery import Nursery
-from mas_edge.chaos.proxy import KINDS, Faults, Proxy
+from mas_edge.chaos.proxy import KINDS, CutOff, Faults, Proxy
 from mas_edge.chaos.witness import Witness
 from mas_edge.orchestrator.broker import ManagedBroker
 
@@ -63,10 +65,14 @@ def draw_kills(seed: int, names: Sequence[str], count: int) -> list[Kill]:
 
 
 class Recovery(NamedTuple):
-    """Seconds from a fault (of a process: from being started again) until its victim was heard of again."""
+    """Seconds from a fault (of a process: from being started again) until its victim was heard of again.
+
+    ``bound_s``: the most that it should have been, see ``mas_edge.chaos.bounds``.
+    """
 
     kind: str
     seconds: float
+    bound_s: float
 
 
 @dataclass
@@ -115,9 +121,16 @@ def kill_anywhere(
         fleet.kill_all()
         verdict = check_run(fleet, witness)
     verdict.problems[:0] = problems
-    recoveries = [*reaper.recoveries(), *(Recovery("connection cut", seconds) for seconds in proxy.recoveries)]
+    recoveries = [*reaper.recoveries(), *(_of_cut(cut) for cut in proxy.recoveries)]
     spoilt = {kind: proxy.counts[kind] for kind in KINDS if proxy.counts[kind]}
     return Run(seed, verdict, time.monotonic() - began, reaper.hit, spoilt, recoveries)
+
+
+def _of_cut(cut: CutOff) -> Recovery:
+    """A client that finds the broker away waits for other reasons, one re-connect interval at most when it is back."""
+    if cut.broker_away:
+        return Recovery("connection cut, broker away", cut.seconds, bounds.after_cut(cut.longest_s + LAST_DELAY_S))
+    return Recovery("connection cut", cut.seconds, bounds.after_cut(cut.longest_s))
 
 
 class Reaper:
@@ -154,13 +167,28 @@ class Reaper:
 
     def recoveries(self) -> list[Recovery]:
         """How long each victim was not heard of after it had been started again."""
-        found = []
+        found, deaths = [], 0
         for victim, since in self._returned:
-            first = self._witness.first_word("" if victim in (BROKER, ORCHESTRATOR) else victim, since)
+            deaths += victim == BROKER
+            first = self._first_word(victim, since)
             if first is not None:
                 kind = victim if victim in (BROKER, ORCHESTRATOR) else "device"
-                found.append(Recovery(f"{kind} killed", first - since))
+                bound = bounds.after_broker(deaths) if victim == BROKER else self._bound(victim, since, first)
+                found.append(Recovery(f"{kind} killed", first - since, bound))
         return found
+
+    def _first_word(self, victim: str, since: float) -> float | None:
+        """When it was heard; the broker is when it carries anybody's message."""
+        return self._witness.first_word({BROKER: None, ORCHESTRATOR: ""}.get(victim, victim), since)
+
+    def _bound(self, victim: str, since: float, heard: float) -> float:
+        """As long as its first start took, and one interval; a broker that was killed at that time comes on top."""
+        began = self._fleet.first_started[victim]
+        first = self._first_word(victim, began)
+        bound = bounds.after_start(0.0 if first is None else first - began)
+        killed = [at for name, at in self._returned if name == BROKER]
+        overlapping = [n for n, at in enumerate(killed, 1) if at < heard and at + bounds.after_broker(n) > since]
+        return bound + sum(bounds.after_broker(n) for n in overlapping)
 
     def _heard(self, count: int) -> bool:
         return self._witness.count >= count

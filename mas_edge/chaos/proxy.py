@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from device_runtime.edge.address import parse_url
+from device_runtime.edge.backoff import Backoff
 from mas_edge.chaos.packets import (
     CONNACK,
     CONNECT,
@@ -56,6 +59,14 @@ class Faults:
     limit_bytes: int = 0
 
 
+class CutOff(NamedTuple):
+    """A client that was cut off: the seconds until it was let in again, and the longest that it may have waited."""
+
+    seconds: float
+    longest_s: float
+    broker_away: bool  # meanwhile
+
+
 KINDS = ("drop", "delay", "duplicate", "reorder", "truncate", "corrupt", "cut")
 
 
@@ -64,7 +75,7 @@ class Proxy:
 
     ``faults`` may be replaced at any time. ``counts``: how often each fault (and ``limit``) happened; ``passed`` counts
     the packets, ``acknowledged`` the PUBACKs of either side. ``told`` is called with (time, kind) of each fault, on the
-    proxy's thread. ``recoveries``: for each cut, the seconds until the same client was let in again.
+    proxy's thread. ``recoveries``: of each cut, how long until the same client was let in again.
 
     Raises:
         BrokerError: ``url`` is malformed.
@@ -75,7 +86,7 @@ class Proxy:
     ) -> None:
         self.faults = faults
         self.counts: Counter[str] = Counter()
-        self.recoveries: list[float] = []
+        self.recoveries: list[CutOff] = []
         self.port = 0
         self._address = parse_url(url)
         self._draw = random.Random(seed)  # noqa: S311 - not for secrets
@@ -84,7 +95,10 @@ class Proxy:
         self._ready = threading.Event()
         self._stop = asyncio.Event()
         self._pairs: set[_Pair] = set()
-        self._cut: dict[str, float] = {}  # by client, when it was cut off
+        self._cut: dict[str, tuple[float, float]] = {}  # by client, when it was cut off, and the longest it then waits
+        self._let_in: dict[str, float] = {}  # by client, when
+        self._backoffs: defaultdict[str, Backoff] = defaultdict(Backoff)  # by client, what it knows of its connections
+        self._unreached_at = -math.inf  # when the broker was last away
         self._thread = threading.Thread(target=self._run, name="fault proxy", daemon=True)
 
     @property
@@ -132,6 +146,7 @@ class Proxy:
         try:
             up_reader, up_writer = await asyncio.open_connection(self._address.host, self._address.port)
         except OSError:
+            self._unreached_at = time.monotonic()
             writer.transport.abort()
             return
         pair = _Pair(writer, up_writer)
@@ -141,6 +156,7 @@ class Proxy:
                 self._pump(pair, reader, up_writer, writer), self._pump(pair, up_reader, writer, up_writer)
             )
         finally:
+            self._ended(pair)
             pair.end()
             self._pairs.discard(pair)
 
@@ -171,8 +187,8 @@ class Proxy:
         if kind == CONNECT:
             pair.version = version_of(packet)
             pair.client = client_of(packet, pair.version)
-        elif kind == CONNACK and pair.client in self._cut:
-            self.recoveries.append(time.monotonic() - self._cut.pop(pair.client))
+        elif kind == CONNACK:
+            self._on_let_in(pair.client)
         self.counts["passed"] += 1
         self.counts["acknowledged"] += kind == PUBACK
         if self.faults.limit_bytes and len(packet) > self.faults.limit_bytes:
@@ -183,6 +199,18 @@ class Proxy:
             await self._spoil(fault, pair, parse_publish(packet, pair.version), way)
         else:
             way.send(packet)
+
+    def _on_let_in(self, client: str) -> None:
+        now = time.monotonic()
+        self._let_in[client] = now
+        if client in self._cut:
+            since, longest_s = self._cut.pop(client)
+            self.recoveries.append(CutOff(now - since, longest_s, broker_away=self._unreached_at > since))
+
+    def _ended(self, pair: _Pair) -> None:
+        """A connection is over: its client counts as we do here."""
+        if (since := self._let_in.pop(pair.client, None)) is not None:
+            self._backoffs[pair.client].lost(time.monotonic() - since, explained=False)
 
     def _drawn(self) -> str:
         """The fault that befalls the next packet; most have none."""
@@ -212,7 +240,8 @@ class Proxy:
             case "corrupt":
                 way.send(replace(publish, payload=self._corrupted(publish.payload)).packet())
             case "cut":
-                self._cut[pair.client] = time.monotonic()
+                self._ended(pair)
+                self._cut[pair.client] = time.monotonic(), self._backoffs[pair.client].longest_s
                 pair.close()
 
     def _corrupted(self, payload: bytes) -> bytes:

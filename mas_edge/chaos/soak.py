@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mas_edge.chaos.fleet import Ground
-from mas_edge.chaos.harness import Run, kill_anywhere
+from mas_edge.chaos.harness import Recovery, Run, kill_anywhere
 from mas_edge.chaos.nursery import Nursery
 from mas_edge.chaos.proxy import Faults
 from mas_edge.protocol.errors import ServerError
@@ -67,13 +67,23 @@ def soak(
 
 
 def recovery_times(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """By kind of fault: how often it was recovered from, and the median and the worst time in seconds."""
-    times: dict[str, list[float]] = defaultdict(list)
+    """By kind of fault: how often it was recovered from, and the median in seconds; the time that came nearest to its
+    bound, or is furthest above it, with that bound; and how many are above their own.
+    """
+    found: dict[str, list[Recovery]] = defaultdict(list)
     for recovery in (recovery for run in runs for recovery in run.recoveries):
-        times[recovery.kind].append(recovery.seconds)
+        found[recovery.kind].append(recovery)
+    return {kind: _times(each) for kind, each in sorted(found.items())}
+
+
+def _times(found: Sequence[Recovery]) -> dict[str, float]:
+    worst = max(found, key=lambda recovery: recovery.seconds / recovery.bound_s)
     return {
-        kind: {"count": len(found), "median_s": statistics.median(found), "worst_s": max(found)}
-        for kind, found in sorted(times.items())
+        "count": len(found),
+        "median_s": statistics.median(recovery.seconds for recovery in found),
+        "worst_s": worst.seconds,
+        "bound_s": worst.bound_s,
+        "above": sum(recovery.seconds > recovery.bound_s for recovery in found),
     }
 
 

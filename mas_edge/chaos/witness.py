@@ -66,11 +66,15 @@ class Witness:
         with self._changed:
             return self._heard[first:]
 
-    def first_word(self, device: str, after: float) -> float | None:
-        """When ``device`` ("" = the orchestrator) first said something later than ``after``; None if it has not."""
+    def first_word(self, device: str | None, after: float) -> float | None:
+        """When ``device`` ("" = the orchestrator, None = anybody) first said something later than ``after``.
+
+        None if it has not.
+        """
         with self._changed:
             for time_, about, said in self._heard:
-                if time_ > after and (said.sender == device if device else said.sender != about):
+                spoke = device is None or (said.sender == device if device else said.sender != about)
+                if spoke and time_ > after:
                     return time_
         return None
 

@@ -78,10 +78,11 @@ def page(summary: dict[str, Any], args: argparse.Namespace) -> str:
     lines = [
         f"{len(runs)} runs, {kills} kills, {packets} packets spoilt; "
         f"longest round {max(run['longest_round_s'] for run in runs):.1f} s",
-        f"{'recovery from':<22}{'count':>6}{'median s':>10}{'worst s':>9}",
+        f"{'recovery from':<28}{'count':>6}{'median s':>10}{'worst s':>9}{'bound s':>9}{'above':>7}",
     ]
     for kind, found in summary["recovery"].items():
-        lines.append(f"{kind:<22}{found['count']:>6}{found['median_s']:>10.2f}{found['worst_s']:>9.2f}")
+        times = f"{found['median_s']:>10.2f}{found['worst_s']:>9.2f}{found['bound_s']:>9.2f}"
+        lines.append(f"{kind:<28}{found['count']:>6}{times}{found['above']:>7}")
     failed = [run["seed"] for run in runs if run["problems"]]
     if not failed:
         return "\n".join([*lines, "every invariant held"])
