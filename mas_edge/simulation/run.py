@@ -26,17 +26,25 @@ from mas_edge.orchestrator.steps import Steps
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import HEADER_BYTES, chunk_count
 from mas_edge.protocol.errors import DeviceError, EdgeError, ServerError
-from mas_edge.protocol.messages import AnyMessage, Birth, Manifest, Offer, Plan, encode
+from mas_edge.protocol.messages import AnyMessage, Birth, FromDevice, Manifest, Offer, Plan, encode
 from mas_edge.protocol.topics import Topics
 from mas_edge.simulation.fleet import VirtualDevice, device_folders, virtual_fleet
 
 SENDER = "orchestrator"
 PATIENCE_S = 60.0  # longer than a broadcast waits for the wants of all devices
 Progress = Callable[[JobState], None]
+Tamper = Callable[[Plan, FromDevice, ArtifactStore], FromDevice]  # what becomes of a device's answer to a plan
+
+
+def honest(_: Plan, answer: FromDevice, __: ArtifactStore) -> FromDevice:
+    """What a device says arrives as it is."""
+    return answer
 
 
 class Simulation:
     """A job on the data folders below ``data``, its state in ``state``; a second one there goes on with it.
+
+    ``tamper``: what malicious devices say instead of what they trained (``mas_edge.simulation.poison``).
 
     Raises:
         JobError: the job is wrong, or ``state`` holds a run of other settings.
@@ -44,8 +52,11 @@ class Simulation:
         ServerError: ``state`` cannot be used.
     """
 
-    def __init__(self, job: Job, data: Path, state: Path, engine: str = "torch") -> None:
+    def __init__(
+        self, job: Job, data: Path, state: Path, engine: str = "torch", tamper: Tamper = honest
+    ) -> None:  # fmt: skip
         check(job)
+        self._tamper = tamper
         folders = device_folders(data)
         self._topics = Topics(job.fleet)
         self._store = Store(state)
@@ -147,7 +158,7 @@ class Simulation:
     def _work(self, name: str, plan: Plan) -> None:
         """One device's work on one plan; what it has to say arrives as from a broker."""
         device: VirtualDevice = self._fleet[name]
-        answer = device.carry_out(plan)
+        answer = self._tamper(plan, device.carry_out(plan), self._artifacts)
         active = self._desk.active.get(plan.round_id)
         if isinstance(answer, Offer) and answer.manifest and active:
             chunks = chunk_count(answer.manifest)
