@@ -31,6 +31,7 @@ local_epochs = 2
 batch_size = 8
 min_devices = {min_devices}
 deadline_s = {deadline_s}
+{more}
 
 [optimizer]
 learning_rate = 0.02
@@ -72,11 +73,12 @@ HEADER = 'format = 1\ninput_shape = [3, 16]\n[tasks.sign]\nkind = "class"\nclass
 
 def write_job(
     path: Path, *, rounds: int = 4, merge_rounds: int = 2, per_round: int = 2, min_devices: int = 3,
-    deadline_s: float = 30.0, encoder: str = "encoder",
+    deadline_s: float = 30.0, encoder: str = "encoder", more: str = "",
 ) -> Path:  # fmt: skip
+    """``more``: further lines of the table ``federation``."""
     text = JOB.format(
         fleet=f"f-{secrets.token_hex(4)}", rounds=rounds, merge_rounds=merge_rounds, per_round=per_round,
-        min_devices=min_devices, deadline_s=deadline_s, encoder=encoder,
+        min_devices=min_devices, deadline_s=deadline_s, encoder=encoder, more=more,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
