@@ -104,10 +104,10 @@ class FragileArtifacts(ArtifactStore):
         super().__init__(directory)
         self._die, self._made = die, made
 
-    def put(self, data: bytes, chunk_size: int | None = None, *, durable: bool = True) -> Manifest:
+    def put(self, data: bytes, chunk_size: int | None = None, **how: bool) -> Manifest:
         self._made(data)
         self._die("before an artifact is put")
-        manifest = super().put(data, CHUNK if chunk_size is None else chunk_size, durable=durable)
+        manifest = super().put(data, CHUNK if chunk_size is None else chunk_size, **how)
         self._die("after an artifact is put")
         return manifest
 
