@@ -77,7 +77,7 @@ def _read(path: Path) -> Finished | None:
     try:
         finished = msgspec.json.decode(path.read_bytes(), type=Finished)
         if finished.manifest is not None:
-            check_manifest(finished.manifest, MAX_CHUNKS * MAX_CHUNK)
+            check_manifest(finished.manifest, MAX_CHUNKS * MAX_CHUNK, whole_only=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, ProtocolError):
         return None
     except OSError as error:

@@ -146,20 +146,31 @@ class ArtifactStore:
         try:
             if not verified or count < len(data):
                 check_data(manifest, index, data[:count])
+                if not manifest.chunk_digests:
+                    self._require_whole(manifest.artifact)
         except TransferError:
             raise self._remove_damaged(path) from None
         return frame
 
-    def put(self, data: bytes, chunk_size: int | None = None, *, durable: bool = True) -> Manifest:
+    def _require_whole(self, digest: str) -> None:
+        """Raise TransferError if the artifact is damaged; it is removed then."""
+        if not self.has(digest):
+            message = f"artifact {digest[:12]} is damaged on disk"
+            raise TransferError(message)
+
+    def put(
+        self, data: bytes, chunk_size: int | None = None, *, durable: bool = True, chunk_digests: bool = True
+    ) -> Manifest:
         """Store ``data`` so that after a power loss it is there as a whole or not at all; return its manifest.
 
-        With ``durable`` it is there as a whole already when this returns; else after ``sync``.
+        With ``durable`` it is there as a whole already when this returns; else after ``sync``. ``chunk_digests``: see
+        ``mas_edge.protocol.artifact.describe``.
 
         Raises:
             DeviceError: the disk is full or not writable.
             TransferError: the data does not fit into chunks of this size.
         """
-        manifest = describe(data, chunk_size)
+        manifest = describe(data, chunk_size, chunk_digests=chunk_digests)
         path = self.path(manifest.artifact)
         temporary = path.with_name(f"{path.name}.tmp")
         with self._lock, disk("store the artifact", path):
@@ -315,7 +326,8 @@ class PartFile:
     """An artifact that is arriving.
 
     Attributes:
-        held: the chunks that are here; after a restart those of the map whose bytes match their digest.
+        held: the chunks that are here; after a restart those of the map whose bytes match their digest. Where chunks
+            have none the map is believed, until the whole is checked.
 
     Raises:
         DeviceError: the disk is full or not writable.
@@ -388,6 +400,8 @@ class PartFile:
         """Raise DamagedChunksError if there are any."""
         spans = ((index, chunk_span(self.manifest, index)) for index in range(self.held.count))
         damaged = [index for index, span in spans if not matches(self.manifest, index, _read_span(self._part, span))]
+        if not self.manifest.chunk_digests:
+            damaged = list(range(self.held.count))
         if not damaged:
             return
         for index in damaged:
@@ -423,7 +437,10 @@ class PartFile:
         return held
 
     def _candidates(self) -> list[int]:
-        """The chunks worth verifying: those of the map, or all when the map is lost or of another chunk size."""
+        """The chunks worth verifying: those of the map, or all when the map is lost or of another chunk size.
+
+        None then if they have no digests: they could not be verified.
+        """
         count = chunk_count(self.manifest)
         data = self._map.read_bytes() if self._map.is_file() else b""
         header = self._header()
@@ -431,6 +448,8 @@ class PartFile:
             bitmap = Bitmap.from_bytes(data.removeprefix(header), count) if data.startswith(header) else None
         except TransferError:
             bitmap = None
+        if bitmap is None and not self.manifest.chunk_digests:
+            return []
         return [index for index in range(count) if bitmap is None or index in bitmap]
 
 

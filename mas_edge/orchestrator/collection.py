@@ -20,7 +20,8 @@ from mas_edge.protocol.errors import DamagedChunksError, EdgeError, TransferErro
 from mas_edge.protocol.messages import Manifest, Offer
 from mas_edge.protocol.transfer import Incoming
 
-# The connection delivers what was sent: a piece or two may be broken by faulty memory, more come from a false manifest.
+# The connection delivers what was sent: pieces may be broken by faulty memory now and then, and after so many attempts
+# they come from a false manifest.
 MAX_CORRUPT = 5
 
 
@@ -87,7 +88,7 @@ class Collection:
             TransferError: the manifest is wrong or larger than ``max_bytes``.
             DeviceError: our disk is full or not writable.
         """
-        check_manifest(manifest, max_bytes)
+        check_manifest(manifest, max_bytes, whole_only=True)
         upload = self._uploads.get(_key(manifest))
         if upload is None and self._artifacts.has(manifest.artifact):
             return True
@@ -126,7 +127,7 @@ class Collection:
         try:
             data = upload.incoming.on_chunk(chunk, now)
         except TransferError:
-            self._count_corrupt(upload, 1)
+            self._count_corrupt(upload)
             raise
         if data is not None:
             upload.part.write(chunk.index, data)
@@ -162,15 +163,15 @@ class Collection:
                 return Filed(upload.offers)
             case DamagedChunksError():
                 upload.incoming.take_back(error.indices, now)
-                return Filed(upload.offers, error, again=self._count_corrupt(upload, len(error.indices)))
+                return Filed(upload.offers, error, again=self._count_corrupt(upload))
             case TransferError():  # every piece is as the manifest says: it would end the same way again
                 del self._uploads[_key(upload.manifest)]
                 return Filed(upload.offers, error)
         raise error
 
-    def _count_corrupt(self, upload: _Upload, count: int) -> bool:
+    def _count_corrupt(self, upload: _Upload) -> bool:
         """Returns whether to go on with it."""
-        upload.corrupt += count
+        upload.corrupt += 1
         if upload.corrupt >= MAX_CORRUPT:
             del self._uploads[_key(upload.manifest)]
         return upload.corrupt < MAX_CORRUPT

@@ -81,13 +81,17 @@ def check_digest(digest: str) -> str:
     return digest
 
 
-def describe(data: bytes | memoryview, chunk_size: int | None = None) -> Manifest:
-    """Return the manifest of ``data``.
+def describe(data: bytes | memoryview, chunk_size: int | None = None, *, chunk_digests: bool = True) -> Manifest:
+    """Return the manifest of ``data``; without ``chunk_digests`` only the whole can be checked, for half the work.
 
     Raises:
         TransferError: the data is too large, or ``chunk_size`` is not allowed for it.
     """
     view = memoryview(data)
+    if not chunk_digests:
+        chunk_size = chunk_size_for(len(view)) if chunk_size is None else chunk_size
+        _check_sizes(len(view), chunk_size)
+        return Manifest(artifact=digest_of(view), size=len(view), chunk_size=chunk_size, chunk_digests=b"")
     return describe_stream(lambda start, length: view[start : start + length], len(view), chunk_size)
 
 
@@ -113,8 +117,10 @@ def describe_stream(
     return Manifest(artifact=whole.hexdigest(), size=size, chunk_size=chunk_size, chunk_digests=bytes(digests))
 
 
-def check_manifest(manifest: Manifest, max_bytes: int) -> Manifest:
+def check_manifest(manifest: Manifest, max_bytes: int, *, whole_only: bool = False) -> Manifest:
     """Return ``manifest`` unchanged if it describes at most ``max_bytes`` bytes without a contradiction.
+
+    ``whole_only``: it may do without the digests of the chunks.
 
     Raises:
         TransferError: the digest, a size or the number of chunk digests is wrong; the message names it.
@@ -125,7 +131,7 @@ def check_manifest(manifest: Manifest, max_bytes: int) -> Manifest:
         raise TransferError(message)
     _check_sizes(manifest.size, manifest.chunk_size)
     expected = DIGEST_BYTES * chunk_count(manifest)
-    if len(manifest.chunk_digests) != expected:
+    if len(manifest.chunk_digests) != expected and (manifest.chunk_digests or not whole_only):
         message = (
             f"manifest of {manifest.artifact[:12]} has {len(manifest.chunk_digests)} bytes of chunk digests, "
             f"expected {expected} for {chunk_count(manifest)} chunks"
@@ -227,7 +233,9 @@ def check_data(manifest: Manifest, index: int, data: Buffer) -> None:
 
 
 def matches(manifest: Manifest, index: int, data: Buffer) -> bool:
-    """Whether ``data`` has the digest of chunk ``index``."""
+    """Whether ``data`` has the digest of chunk ``index``; true of whatever there is no digest of."""
+    if not manifest.chunk_digests:
+        return True
     place = slice(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
     return hashlib.sha256(data).digest() == manifest.chunk_digests[place]
 

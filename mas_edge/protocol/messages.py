@@ -37,7 +37,8 @@ Verdict = Literal[
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The description of an artifact: immutable bytes named by their sha256.
 
-    ``chunk_digests`` is the sha256 of each chunk, 32 bytes each, one after the other.
+    ``chunk_digests`` is the sha256 of each chunk, 32 bytes each, one after the other. Empty in the offer of an update
+    whose sender leaves it at the digest of the whole: what arrives damaged is then sent again from the beginning.
     """
 
     artifact: str

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from device_runtime.edge.artifacts import ArtifactStore, PartFile
-from mas_edge.protocol.artifact import chunk_count, chunk_span, decode_chunk, describe, digest_of, encode_chunk
+from mas_edge.protocol.artifact import (
+    HEADER_BYTES,
+    chunk_count,
+    chunk_span,
+    decode_chunk,
+    describe,
+    digest_of,
+    encode_chunk,
+)
 from mas_edge.protocol.errors import DamagedChunksError, DeviceError, TransferError
 from mas_edge.protocol.transfer import Incoming
 
@@ -216,6 +224,42 @@ def test_damage_that_comes_after_a_chunk_was_verified_is_found_at_the_end(store:
     assert held_by(store.partial(MANIFEST)) == set(range(1, COUNT)), "a restart asks for no more than that"
     write(part, 0)
     assert part.finish().read_bytes() == DATA
+
+
+WHOLE_ONLY = describe(DATA, 1024, chunk_digests=False)
+
+
+def test_without_digests_of_its_chunks_an_artifact_that_arrived_damaged_comes_again_as_a_whole(
+    store: ArtifactStore,
+) -> None:
+    part = store.partial(WHOLE_ONLY)
+    write(part, *range(COUNT))
+    damage(store.path(DIGEST).with_suffix(".part"), 17)
+    with pytest.raises(DamagedChunksError) as caught:
+        part.finish()
+    assert caught.value.indices == list(range(COUNT))
+    assert held_by(store.partial(WHOLE_ONLY)) == set()
+    write(part, *range(COUNT))
+    assert part.finish().read_bytes() == DATA
+
+
+def test_without_digests_of_its_chunks_a_resume_believes_the_map_and_nothing_without_it(store: ArtifactStore) -> None:
+    write(store.partial(WHOLE_ONLY), 1, 7)
+    part = store.partial(WHOLE_ONLY)
+    assert held_by(part) == {1, 7}
+    store.path(DIGEST).with_suffix(".map").unlink()
+    assert held_by(store.partial(WHOLE_ONLY)) == set()
+    write(part, *part.held.missing())
+    assert part.finish().read_bytes() == DATA
+
+
+def test_what_the_disk_damaged_is_not_sent_even_without_digests_of_its_chunks(store: ArtifactStore) -> None:
+    assert store.put(DATA, 1024, chunk_digests=False) == WHOLE_ONLY
+    assert store.read_frame(WHOLE_ONLY, 3)[HEADER_BYTES:] == DATA[3 * 1024 : 4 * 1024]
+    damage(store.path(DIGEST), 17)
+    with pytest.raises(DeviceError, match="damaged"):
+        store.read_frame(WHOLE_ONLY, 3)
+    assert not store.has(DIGEST)
 
 
 @settings(max_examples=40, deadline=None)

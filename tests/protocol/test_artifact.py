@@ -261,3 +261,13 @@ def test_a_bitmap_is_a_set_that_survives_its_bytes(counted: tuple[int, set[int]]
 def test_a_bitmap_refuses_what_does_not_fit_it(wrong: Callable[[], object]) -> None:
     with pytest.raises(TransferError):
         wrong()
+
+
+def test_only_an_update_may_come_without_the_digests_of_its_chunks() -> None:
+    bare = describe(DATA, MANIFEST.chunk_size, chunk_digests=False)
+    assert bare == replace(MANIFEST, chunk_digests=b"")
+    assert check_manifest(bare, len(DATA), whole_only=True) == bare
+    with pytest.raises(TransferError, match="0 bytes of chunk digests"):
+        check_manifest(bare, len(DATA))
+    with pytest.raises(TransferError, match="expected 96 for 3 chunks"):
+        check_manifest(replace(bare, chunk_digests=b"x" * 32), len(DATA), whole_only=True)
