@@ -154,7 +154,8 @@ class ActiveRound:
         if not reports:
             return None
         matrices = [np.array(report.affinity, np.float64) for report in reports]  # None, not measured, becomes NaN
-        samples = [max(report.samples.values()) for report in reports]
+        counted = self.accumulator.counted if self.accumulator else dict
+        samples = [max(counted(report.samples).values()) for report in reports]
         weights = samples if how.weighting == "samples" else None
         return mean_affinity(matrices, weights=weights, quorum=how.quorum, average=how.average)
 

@@ -63,6 +63,10 @@ class Folding:
         """How many updates count."""
         return len(self._kept) or self._sums.count
 
+    def counted(self, samples: Mapping[str, int]) -> dict[str, int]:
+        """The samples that a device counts for, of those that it says it has."""
+        return self._rule.counted(samples)
+
     @property
     def bound(self) -> float:
         """What the norm of a change may be until it is clipped; 0 if none is."""
