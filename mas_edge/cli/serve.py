@@ -54,6 +54,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--sign", type=Path, metavar="DIR",
         help="sign plans and models with the online keys of this repository (`mas-edge sign init`)",
     )  # fmt: skip
+    parser.add_argument(
+        "--stay", action="store_true",
+        help="go on when the job is done: for `mas-edge rollout`, and devices that come back later",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON at the end")
     parser.add_argument("--quiet", action="store_true", help="only warnings")
     parser.set_defaults(run=run)
@@ -94,7 +98,7 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
         # Until here Ctrl-C ended us at once; from here on it asks the loop to leave in order.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        return run_job(job, state, there.url, stop, limits, args.sign)
+        return run_job(job, state, there.url, stop, limits, args.sign, stay=args.stay)
 
 
 def _fleet_of(job: Job, folder: Path) -> Fleet:

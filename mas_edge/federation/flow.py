@@ -80,6 +80,7 @@ class Provided(msgspec.Struct, frozen=True):
     models: dict[str, Manifest] = {}
     programs: dict[str, Manifest] = {}
     memory: dict[str, dict[int, int]] = {}
+    golden: Manifest | None = None
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -201,12 +202,18 @@ def provided(state: JobState, made: Provided) -> JobState:
     kinds: dict[str, Any] = {
         kind: {**getattr(group, kind), **getattr(made, kind)} for kind in ("models", "programs", "memory")
     }
-    return _with(state, msgspec.structs.replace(group, **kinds))
+    return _with(state, msgspec.structs.replace(group, golden=made.golden or group.golden, **kinds))
 
 
 def deployed(state: JobState, work: RoundWork) -> JobState:
     """A deployment round closed."""
     return _settled(_with(state, msgspec.structs.replace(state.group(work.group), deployed=True)))
+
+
+def rolled_out(state: JobState) -> JobState:
+    """A staged deployment came to its end, in the place of deployment rounds."""
+    groups = [msgspec.structs.replace(group, deployed=True) for group in state.groups]
+    return _settled(msgspec.structs.replace(state, groups=groups))
 
 
 def abandoned(state: JobState, work: RoundWork) -> JobState:

@@ -184,6 +184,11 @@ class Rollout:
             self._stand(device, group, standing)
             self._advance(now)
 
+    def on_ack(self, device: str, group: str, now: float) -> None:
+        """A device works on it: it need not be told so often."""
+        if clock := self._clocks.get((device, group)):
+            clock.next_send = max(clock.next_send, now + ASK_AGAIN_S)
+
     def on_refused(self, device: str, group: str, reason: str, now: float) -> None:
         """A device did not try it, for a reason of its own: it is asked again."""
         if group in self.standings.get(device, {}) and (clock := self._clocks.get((device, group))):
@@ -206,19 +211,13 @@ class Rollout:
             return self._undo(there, now)
         if self.state.mode == "running":
             self._open_stage(there)
+        belonging = self._belonging(there) if self.is_acting and self.state.opened else []
+        for device, group in belonging:
+            if group not in self.standings.get(device, {}):
+                self._stand(device, group, Standing())
         self._advance(now)
-        if not (self.is_acting and self.state.opened):
-            return []
-        orders = []
-        for device, groups in there.items():
-            if place_of(self.state.spec.seed, device) > self.state.cut:
-                continue
-            for group in groups:
-                if group not in self.standings.get(device, {}):
-                    self._stand(device, group, Standing())
-                if self.standings[device][group].stage == "told" and self._is_due(device, group, now):
-                    orders.append(Order(device, group, undo=False))
-        return orders
+        told = [each for each in belonging if self.standings[each[0]][each[1]].stage == "told" and self.is_acting]
+        return [Order(*each, undo=False) for each in told if self._is_due(*each, now)]
 
     def take_changed(self) -> dict[str, Standings]:
         """What is to be stored since the last time."""
@@ -227,6 +226,12 @@ class Rollout:
         return found
 
     # ------------------------------------------------------------------ inside
+
+    def _belonging(self, there: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
+        """The (device, group) of those that belong to the stage."""
+        seed, cut = self.state.spec.seed, self.state.cut
+        drawn = [device for device in there if place_of(seed, device) <= cut]
+        return [(device, group) for device in drawn for group in there[device]]
 
     def _open_stage(self, there: Mapping[str, Iterable[str]]) -> None:
         if there and not self.state.opened:
@@ -241,7 +246,7 @@ class Rollout:
         spec, count = self.state.spec, self.count(now)
         if count.failed > spec.halt_on * count.told:
             self._halt(count, now)
-        elif count.told and count.healthy >= (1 - spec.halt_on) * count.told and self.state.mode == "running":
+        elif self.standings and count.healthy >= (1 - spec.halt_on) * count.told and self.state.mode == "running":
             self._healthy_since = now if self._healthy_since is None else self._healthy_since
             if now - self._healthy_since >= spec.soak_s:
                 self._next_stage()

@@ -52,7 +52,9 @@ def _deadline_s(job: Job, work: RoundWork) -> float:
 def artifacts_of(plan: Plan) -> list[tuple[ArtifactKind, Manifest]]:
     """What the devices of a plan may have to fetch, by kind."""
     if plan.health:
-        return [("model", plan.program), ("golden", plan.health.golden)]
+        other = plan.health.all_in_one
+        whole: list[tuple[ArtifactKind, Manifest]] = [("model", other.model), ("golden", other.golden)] if other else []
+        return [("model", plan.program), ("golden", plan.health.golden), *whole]
     weights: list[tuple[ArtifactKind, Manifest]] = [("weights", plan.weights.manifest)] if plan.weights else []
     return [("program", plan.program), *weights]
 

@@ -176,9 +176,15 @@ class Reception:
                 self._on_want(message, now)
             case Ack() if active is not None and message.job == self._desk.state.run_id:
                 active.machine.on_ack(device)
+            case Ack() if self._desk.rollouts and message.job == self._desk.state.run_id:
+                self._desk.rollouts.on_ack(device, message.round_id, now)
             case Refusal() if message.job == self._desk.state.run_id:
                 if intake := self._desk.intake(message.round_id, device):
                     intake.on_refused(device, message.reason)
+                elif self._desk.rollouts:
+                    self._desk.rollouts.on_refused(device, message.round_id, message.reason, now)
+            case Offer() if self._desk.rollouts and (word := self._desk.rollouts.on_offer(message, now)):
+                self._receipt(device, message.job, message.round_id, *word)
             case Offer():
                 self._on_offer(message, self._desk.intake(message.round_id, device), now)
             case _:  # a commit, or a word on a round that is over: the chunks and receipts say it all
@@ -211,6 +217,8 @@ class Reception:
         if not retained:
             self._doubts.found(birth.sender)
         self._roster.note(birth)
+        if self._desk.rollouts and not retained:
+            self._desk.rollouts.on_birth(birth, now)
         if retained or not came:
             return
         self._warn(birth)

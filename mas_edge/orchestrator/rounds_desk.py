@@ -28,6 +28,7 @@ from mas_edge.orchestrator.folding import Folding
 from mas_edge.orchestrator.late_desk import LateDesk, LateRound
 from mas_edge.orchestrator.plans import artifacts_of, make_plan
 from mas_edge.orchestrator.records import ArtifactKind
+from mas_edge.orchestrator.rollout_desk import RolloutDesk
 from mas_edge.orchestrator.sealing import Sealing
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol import program as program_format
@@ -74,6 +75,7 @@ class RoundsDesk:
         self.distribution = Distribution()
         self.pace = Pace(job.seed)
         self.sealing: Sealing | None = None  # what signs plans, if they are to be signed
+        self.rollouts: RolloutDesk | None = None  # what deploys in stages
         self.supply = Supply(job)
         # The workshop is at work in its own thread, and puts artifacts into the store that no state names yet.
         self.making = False

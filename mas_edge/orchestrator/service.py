@@ -33,6 +33,7 @@ from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
 from mas_edge.orchestrator.result import result_of
+from mas_edge.orchestrator.rollout_desk import RolloutDesk
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.sealing import Sealing, open_publisher
 from mas_edge.orchestrator.steps import Steps
@@ -81,8 +82,9 @@ class Orchestrator:
     """
 
     def __init__(
-        self, job: Job, state_dir: Path, broker_url: str, limits: Limits | None = None, signing: Path | None = None
-    ) -> None:
+        self, job: Job, state_dir: Path, broker_url: str, limits: Limits | None = None, signing: Path | None = None,
+        *, stay: bool = False,
+    ) -> None:  # fmt: skip
         check(job)
         publisher = open_publisher(signing) if signing else None
         self._events: Mailbox[Event | _Made | _Supplied | _Filed] = Mailbox()
@@ -101,6 +103,8 @@ class Orchestrator:
             self._desk.sealing = Sealing(publisher, job.fleet, artifacts, self._desk.distribution)
             if publisher.notice:
                 self._desk.log("warning", publisher.notice)
+        self._desk.rollouts = self._rollouts = RolloutDesk(self._desk, self._store, self._post, state_dir)
+        self._stay = stay
         self._reception = Reception(
             self._desk, self._store, artifacts, self._post, topics, limits,
             self._clerk, lambda: self._events.put_own(_Filed()),
@@ -116,7 +120,7 @@ class Orchestrator:
         return self._desk.state
 
     def run(self, stop: threading.Event) -> bool:
-        """Work on the job until it is done (True) or ``stop`` is set (False).
+        """Work on the job until it is done (True) or ``stop`` is set (False); a rollout under way belongs to it.
 
         Raises:
             BrokerError: the broker cannot be reached.
@@ -125,7 +129,7 @@ class Orchestrator:
         try:
             self._post.start(CONNECT_TIMEOUT_S)
             self._desk.restore(time.monotonic())
-            while not stop.is_set() and self.state.phase != "done":
+            while not stop.is_set() and (self._stay or self._rollouts.is_busy or self.state.phase != "done"):
                 self._step()
                 if self._failure is not None:
                     raise self._failure
@@ -138,6 +142,7 @@ class Orchestrator:
             self._post.stop()
             self._clerk.close()
             self._workshop.shutdown(wait=False, cancel_futures=True)
+            self._rollouts.close()
             self._store.close()
         return self.state.phase == "done"
 
@@ -153,6 +158,7 @@ class Orchestrator:
         phase = self.state.phase
         self._desk.fill(self._reception.registry, now)
         self._desk.poll(now)
+        self._rollouts.poll(self._reception.registry, now)
         if self.state.phase != phase or self._desk.pace.interval_s > PACE_DRIFT * self._shown_interval_s:
             self._show(online=True)
 
@@ -181,7 +187,8 @@ class Orchestrator:
                 self._workshop.submit(self._make, work, self.state, self._store.records())
                 return
             rounds.append(work)
-        if lacking := self._desk.lacking(rounds, self._reception.registry):
+        rounds = self._rollouts.due(rounds)
+        if lacking := self._desk.lacking([*rounds, *self._rollouts.works()], self._reception.registry):
             self._desk.making = True
             self._workshop.submit(self._provide, lacking[0], self.state)
             return
@@ -264,7 +271,7 @@ class Orchestrator:
 
 def run_job(
     job: Job, state: str | Path, broker: str = "auto", stop: threading.Event | None = None,
-    limits: Limits | None = None, signing: Path | None = None,
+    limits: Limits | None = None, signing: Path | None = None, *, stay: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Orchestrate ``job`` on the fleet behind ``broker`` until it is done; return the result as plain JSON values.
 
@@ -274,6 +281,7 @@ def run_job(
         broker: a URL, or ``managed``, ``embedded``, ``auto`` for a broker that is started here and stopped at the end.
         stop: set it to leave early; the result then says ``"done": False``.
         limits: what one device may take of the orchestrator, if not the defaults (``mas_edge.orchestrator.limits``).
+        stay: go on when the job is done, until ``stop`` is set: for rollouts, and devices that come back later.
         signing: a signing repository (``mas-edge sign``): devices that were handed its root take no other plans.
 
     Raises:
@@ -281,5 +289,5 @@ def run_job(
     """
     directory = Path(state)
     with open_broker(broker, directory) as there:
-        Orchestrator(job, directory, there.url, limits, signing).run(stop or threading.Event())
+        Orchestrator(job, directory, there.url, limits, signing, stay=stay).run(stop or threading.Event())
     return result_of(view.read(directory))

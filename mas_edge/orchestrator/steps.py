@@ -126,13 +126,11 @@ class Steps:
         return {engine: self._artifacts.put(program) for engine, program in programs.items()}
 
     def _export(self, state: JobState) -> JobState:
-        workshop = _workshop()
         self._models.mkdir(exist_ok=True)
         models = {}
         for group in state.groups:
             weights = self._artifacts.read(group.weights.artifact)
-            golden = self._artifacts.put(workshop.make_golden(self._job, group.tasks, weights))
-            models[group.name] = ({FIRST_FORMAT: self._make_model(group, FIRST_FORMAT)}, golden)
+            models[group.name] = ({FIRST_FORMAT: self._make_model(group, FIRST_FORMAT)}, self._make_golden(group))
             (self._models / f"{group.name}.safetensors").write_bytes(weights)
         return flow.exported(state, models)
 
@@ -145,13 +143,18 @@ class Steps:
         group = state.group(wanted.group)
         match wanted.kind:
             case "model":
-                return Provided(group.name, models={wanted.name: self._make_model(group, wanted.name)})
+                golden = group.golden or self._make_golden(group)  # that of all tasks is made when it is asked for
+                return Provided(group.name, models={wanted.name: self._make_model(group, wanted.name)}, golden=golden)
             case "memory":
                 return Provided(group.name, memory=_workshop().memory_by_batch(self._job, group.name, group.tasks))
             case "program":
                 engine, batch = program_called(wanted.name, self._job)
                 made = _workshop().make_program(self._job, group.name, group.tasks, engine, batch, self._exports)
                 return Provided(group.name, programs={wanted.name: self._artifacts.put(made)})
+
+    def _make_golden(self, group: GroupState) -> Manifest:
+        weights = self._artifacts.read(group.weights.artifact)
+        return self._artifacts.put(_workshop().make_golden(self._job, group.tasks, weights))
 
     def _make_model(self, group: GroupState, suffix: str) -> Manifest:
         model = _workshop().make_model(self._job, group.tasks, self._artifacts.read(group.weights.artifact), suffix)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mas_edge.federation.rollout import (
@@ -27,6 +27,7 @@ from mas_edge.protocol.errors import ServerError
 GROUPS = ("group-0", "group-1")
 NAMES = [f"pi-{number}" for number in range(100)]
 SOAK, ANSWER = 60.0, 600.0
+UNHURRIED = settings(deadline=None)  # this machine has other work
 
 
 class Fleet:
@@ -85,12 +86,14 @@ class Fleet:
 # ---------------------------------------------------------------------- the draw
 
 
+@UNHURRIED
 @given(st.integers(), st.text(max_size=20))
 def test_a_place_is_between_0_and_1_and_always_the_same(seed: int, name: str) -> None:
     assert 0 <= place_of(seed, name) < 1
     assert place_of(seed, name) == place_of(seed, name)
 
 
+@UNHURRIED
 @given(st.integers(), st.sets(st.text(max_size=8), min_size=1, max_size=50), st.floats(0.001, 1))
 def test_a_stage_holds_its_share_of_the_devices_and_at_least_one(seed: int, names: set[str], share: float) -> None:
     cut = cut_of(seed, share, names)
@@ -99,6 +102,7 @@ def test_a_stage_holds_its_share_of_the_devices_and_at_least_one(seed: int, name
     assert share * len(names) - 1e-6 <= drawn < share * len(names) + 1
 
 
+@UNHURRIED
 @given(st.integers(), st.sets(st.text(max_size=8), min_size=1, max_size=50), st.floats(0.001, 1), st.floats(0.001, 1))
 def test_a_greater_stage_holds_the_smaller_one(seed: int, names: set[str], one: float, other: float) -> None:
     small, great = sorted((one, other))
@@ -266,6 +270,21 @@ def test_resuming_a_halted_rollout_excuses_those_who_failed() -> None:
     assert fleet.with_new() == set(NAMES) - set(first)
 
 
+def test_when_all_of_a_stage_are_excused_the_next_one_begins() -> None:
+    fleet = Fleet()
+    fleet.wrong = {min(NAMES, key=lambda name: place_of(0, name))}
+    fleet.until_it_rests()
+    fleet.machine.obey("resume")
+    fleet.until_it_rests()
+    assert (fleet.mode, fleet.with_new()) == ("complete", set(NAMES) - fleet.wrong)
+
+
+def test_without_a_soak_every_stage_is_still_told_before_the_next() -> None:
+    fleet = Fleet(soak_s=0.0)
+    sizes = [len(fleet.with_new()) for _ in range(4) if fleet.turn() is not None]
+    assert sizes == [1, 10, 100, 100]
+
+
 def test_an_aborted_rollout_leaves_everybody_as_they_are() -> None:
     fleet = Fleet()
     fleet.turn()
@@ -329,6 +348,7 @@ def test_a_word_that_makes_no_sense_is_refused_with_the_reason(verbs: list[Verb]
 # ---------------------------------------------------------------------- killed at any moment
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.sets(st.integers(0, 40)), st.sets(st.sampled_from(NAMES[:20]), max_size=3))
 def test_however_often_the_orchestrator_is_killed_it_ends_the_same_way(kills: set[int], wrong: set[str]) -> None:
     def ended(kills: set[int]) -> tuple[str, set[str]]:

@@ -1,0 +1,177 @@
+"""``mas-edge rollout``: bring a run's models to the fleet in stages, and stop, go on or go back."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from device_runtime.edge.lock import lock_directory
+from device_runtime.memory import parse_size
+from mas_edge.federation.rollout import RolloutSpec, Verb, check_spec
+from mas_edge.orchestrator import view
+from mas_edge.orchestrator.rollout_store import Remembered, RolloutStore, Wish, remembered
+from mas_edge.protocol.errors import EdgeError, ServerError
+
+VERBS: tuple[Verb, ...] = ("pause", "resume", "abort", "rollback")
+ANSWER_S = 10.0  # an orchestrator that works looks for orders twice a second
+LOOK_S = 0.1
+SHOWN_FAILURES = 10
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "rollout",
+        help="bring a run's models to the devices in stages; pause, resume, abort, roll back",
+        epilog="example: mas-edge rollout runs/watch --to 1% --then 10% --then 100% --halt-on 5%",
+    )
+    parser.add_argument("state", type=Path, metavar="RUN", help="the --state of the run")
+    parser.add_argument("verb", nargs="?", choices=("status", *VERBS), default="status", help="default: status")
+    parser.add_argument("--to", type=_share, metavar="SHARE", help="begin, with this share of the devices: 1%% or 0.01")
+    parser.add_argument(
+        "--then", type=_share, action="append", default=[], metavar="SHARE", help="the next stage; again for more"
+    )
+    parser.add_argument(
+        "--halt-on", type=_share, default=0.05, metavar="SHARE",
+        help="stop when more than this share of the devices so far fail (default: 5%%)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--soak", type=float, default=60.0, metavar="S",
+        help="seconds that a stage's devices are healthy before the next begins (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--answer", type=float, default=600.0, metavar="S",
+        help="a device that is silent for so long has failed (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument(
+        "--max-latency", type=float, default=5.0, metavar="S",
+        help="seconds that a device may take for one sample (default: %(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-slowdown", type=float, default=0.0, metavar="X",
+        help="... and at most so many times what it takes with its present model (default: no limit)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-memory", type=_size, default=0, metavar="SIZE",
+        help="what a model may add to the agent's memory, such as 64M (default: no limit)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-regression", type=_share, metavar="SHARE",
+        help="a group's model whose error on a device's own test data is above that of the model of all tasks by more "
+        "than this gives way to that one, and counts as failed (default: not compared)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the status as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Place an order, wait for the orchestrator's word on it if one works, and show where the rollout stands."""
+    snapshot = view.read(args.state, last_events=0)  # there is a run
+    if args.to is not None:
+        if args.verb != "status":
+            message = f"give either --to, to begin a rollout, or {args.verb}"
+            raise ServerError(message)
+        _order(args.state, Wish(spec=_spec(args)))
+    elif args.verb != "status":
+        _order(args.state, Wish(verb=args.verb))
+    found = remembered(args.state)
+    if args.json:
+        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        print("\n".join(lines_of(found) or [f"no rollout of {snapshot.run} yet: begin one with --to"]))
+    return 0
+
+
+def lines_of(found: Remembered | None) -> list[str]:
+    """Where a rollout stands, in words; nothing if there was none."""
+    if found is None:
+        return []
+    state, spec = found.state, found.state.spec
+    stages = Counter(_stage(found, device) for device in found.standings)
+    shares = " > ".join(f"{share:.4g}" for share in spec.shares)
+    of = f"stage {state.stage + 1} of {len(spec.shares)}"
+    counts = ", ".join(f"{count} {stage}" for stage, count in sorted(stages.items()))
+    lines = [
+        f"rollout  {state.number}: {state.mode.replace('_', ' ')}, {of} ({shares} of the devices)",
+        f"told     {len(found.standings)} devices{f': {counts}' if counts else ''}",
+    ]
+    if state.reason:
+        lines.append(f"because  {state.reason}")
+    wrong = [
+        f"  {device:<20} {group:<10} {standing.stage:<9} {standing.reason}".rstrip()
+        for device, standings in found.standings.items()
+        for group, standing in standings.items() if standing.reason
+    ]  # fmt: skip
+    more = [f"  and {len(wrong) - SHOWN_FAILURES} more"] if len(wrong) > SHOWN_FAILURES else []
+    return lines + wrong[:SHOWN_FAILURES] + more
+
+
+def _stage(found: Remembered, device: str) -> str:
+    """That of the group that is least far."""
+    held = {standing.stage for standing in found.standings[device].values()}
+    return next(stage for stage in ("failed", "excused", "told", "returned", "healthy") if stage in held)
+
+
+def _spec(args: argparse.Namespace) -> RolloutSpec:
+    given = {
+        "shares": [args.to, *args.then], "halt_on": args.halt_on, "soak_s": args.soak, "answer_s": args.answer,
+        "seed": args.seed, "max_latency_s": args.max_latency, "max_slowdown": args.max_slowdown,
+        "max_memory_bytes": args.max_memory, "max_regression": args.max_regression,
+    }  # fmt: skip
+    try:
+        spec = msgspec.convert(given, RolloutSpec)
+    except msgspec.ValidationError as error:
+        message = f"this rollout cannot be: {error}"
+        raise ServerError(message) from None
+    check_spec(spec)
+    return spec
+
+
+def _order(directory: Path, wish: Wish) -> None:
+    """Place an order; whoever works in the directory takes it, now or when it is started again."""
+    store = RolloutStore(directory)
+    try:
+        number = store.place(wish)
+        if not _is_served(directory):
+            print("noted; nobody serves this run now: it is done as soon as `mas-edge serve` is started again")
+            return
+        deadline = time.monotonic() + ANSWER_S
+        while (answer := store.answer(number)) is None and time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+    finally:
+        store.close()
+    if answer is None:
+        print(f"noted; the orchestrator has not taken it within {ANSWER_S:g} s")
+    elif answer:
+        raise ServerError(answer)
+
+
+def _is_served(directory: Path) -> bool:
+    """Whether an orchestrator works in a state directory."""
+    try:
+        lock_directory(directory).close()
+    except OSError:  # it is held, or cannot be: then somebody else is there
+        return True
+    return False
+
+
+def _share(text: str) -> float:
+    found = _SHARE.fullmatch(text.strip())
+    if found is None:
+        message = f"{text!r} is no share; expected such as 10% or 0.1"
+        raise argparse.ArgumentTypeError(message)
+    return float(found[1]) / (100 if found[2] else 1)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except EdgeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
