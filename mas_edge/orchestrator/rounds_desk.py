@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -44,6 +45,9 @@ ABANDONED_PAUSE_S, ABANDONED_PAUSE_MAX_S = 2.0, 60.0
 KEPT_ROUNDS = 3
 # A round that found no replacement looks again at this pace: to look goes through the whole fleet.
 FILL_AGAIN_S = 1.0
+# Files that a round leaves go a moment after it closed: what a file system has to do for it would hold up the sync of
+# the next round's opening (measured: 30 ms for 8 updates of 10 MB).
+SWEEP_AFTER_S = 0.1
 
 
 class Outbox(Protocol):
@@ -88,6 +92,7 @@ class RoundsDesk:
         self._late = LateDesk(job, store, artifacts)
         self._known: dict[str, tuple[Layout, dict[str, int]]] = {}
         self._pause_until = 0.0
+        self._sweep_at = math.inf  # when files that were set aside are to go; minus infinity: soon
         self._look_again = 0.0  # for late work that nobody wants any more
         self._lingering: set[str] = set()  # closed rounds whose artifacts are still handed out to stragglers
         self._waiting_for = ""
@@ -318,12 +323,17 @@ class RoundsDesk:
                 self._close(active, outcome, now)
         if now >= self._look_again:
             self._drop_outdated(self.state.phase, now)
+        if self._sweep_at == -math.inf:
+            self._sweep_at = now + SWEEP_AFTER_S
+        elif now >= self._sweep_at:
+            self._sweep_at = math.inf
+            self._clerk.hand(self._sweep)
 
     @property
     def next_poll(self) -> float:
         """When ``poll`` may have something."""
         times = [active.machine.next_poll for active in self.active.values()]
-        return min([*times, self.distribution.next_poll])
+        return min([*times, self.distribution.next_poll, self._sweep_at])
 
     # ------------------------------------------------------------------ closing
 
@@ -393,7 +403,7 @@ class RoundsDesk:
         kept |= {each for active in self.active.values() for each in active.needed} | self._late.needed()
         kept |= self._store.latest_weights(KEPT_ROUNDS) | (self.sealing.needed if self.sealing else set())
         self._artifacts.set_aside_all_but(kept - {""})
-        self._clerk.hand(self._sweep)
+        self._sweep_at = -math.inf
 
     def _sweep(self) -> None:
         """The clerk's."""
