@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from device_runtime.edge import enrolment
 from device_runtime.edge.files import OWNER_ONLY, write_whole
+from device_runtime.trust.anchor import holds_root, install
 from mas_edge.protocol.enrolment import CLOCKS_DIFFER_S, Invitation, Issued, join_address
 from mas_edge.protocol.errors import DeviceError, EdgeError, MessageError
 
@@ -120,7 +121,8 @@ def has_joined(state: Path) -> bool:
 def join(state: Path, invitation: Invitation, wait: Callable[[str], None]) -> Identity:
     """Join the fleet of ``invitation``; ``wait`` is told why and returns when to ask again, while it is not approved.
 
-    Asking twice with one token is safe: the key is kept until the certificate is there.
+    Asking twice with one token is safe: the key is kept until the certificate is there. Where the fleet signs its
+    plans, this device is handed the root to believe, unless its owner has given it one before.
 
     Raises:
         DeviceError: this device is in a fleet already, the endpoint refuses or cannot be reached, or the disk fails.
@@ -138,6 +140,8 @@ def join(state: Path, invitation: Invitation, wait: Callable[[str], None]) -> Id
     write_whole(folder / "ca.pem", ca, mode=OWNER_ONLY)
     issued = enrolment.join(invitation, folder / "ca.pem", _keys().signing_request(key), wait)
     _put_certificate(folder / "device.pem", issued, key)
+    if issued.root and not holds_root(state):  # before it counts as joined: from its first plan on it takes signed ones
+        install(state, issued.root)
     record = Record(
         issued.name, issued.fleet, issued.host, issued.port, invitation.address, secrets.token_hex(_SUFFIX_BYTES)
     )

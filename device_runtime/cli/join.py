@@ -9,6 +9,7 @@ from pathlib import Path
 
 from device_runtime import identity
 from device_runtime.membership import default_state
+from device_runtime.trust.anchor import has_trust
 from mas_edge.protocol.enrolment import read_token
 
 ASK_AGAIN_S = 5.0  # while the operator compares keys
@@ -43,5 +44,6 @@ def run(args: argparse.Namespace) -> int:
     joined = identity.join(state, invitation, wait).record
     where = f" --state {state}" if args.state else ""
     start = f"mas-edge-device run --name {joined.name}{where} --data DIR"
-    print(f"{joined.name} is in fleet {joined.fleet}; start it: {start}")
+    signed = ", and takes only plans that it signs" if has_trust(state) else ""
+    print(f"{joined.name} is in fleet {joined.fleet}{signed}; start it: {start}")
     return 0

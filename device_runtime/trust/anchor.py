@@ -21,6 +21,11 @@ def has_trust(state: Path) -> bool:
     return (state / "trust").exists()
 
 
+def holds_root(state: Path) -> bool:
+    """Whether this device was handed a root."""
+    return (state / "trust" / ROOT).exists()
+
+
 def install(state: Path, root: bytes) -> None:
     """Trust ``root`` (the JSON of a TUF root, got from somebody who is to be believed) from now on.
 

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,9 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
         sub = adding.add_parser(name, help=what)
         _add_folder(sub)
         sub.set_defaults(run=run)
+    sub.add_argument(
+        "--sign", type=Path, metavar="DIR", help="hand the root of this signing repository to devices that join"
+    )
     approve = adding.add_parser("approve", help="let a device in that waits, after comparing its key")
     _add_folder(approve)
     approve.add_argument("name", metavar="NAME")
@@ -91,6 +96,20 @@ def open_fleet(folder: Path) -> Fleet:
         message = "a fleet needs the package cryptography: pip install 'mas-edge[server,secure]'"
         raise ServerError(message) from None
     return Fleet(folder)
+
+
+def root_of(signing: Path | None) -> Callable[[], bytes]:
+    """What gives the newest root of a signing repository, again whenever it is asked for; nothing without one.
+
+    Raises:
+        ServerError: there is no such repository.
+    """
+    if signing is None:
+        return lambda: b""
+    from mas_edge.fleet.signing.roots import newest_root
+
+    newest_root(signing)  # it is said at the start, not to the first device
+    return partial(newest_root, signing)
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -182,6 +201,6 @@ def _serve(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Endpoint(fleet, ALL_INTERFACES) as endpoint, Guard(fleet, endpoint.renew_certificate):
+    with Endpoint(fleet, ALL_INTERFACES, root_of(args.sign)) as endpoint, Guard(fleet, endpoint.renew_certificate):
         stop.wait()
     return 0

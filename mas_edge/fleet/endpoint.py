@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -40,15 +41,16 @@ PATIENCE_S = 10.0  # for the whole handshake, and for each read: a board on a ba
 
 
 class Endpoint:
-    """Serves ``fleet`` on ``host`` from ``start`` to ``stop``.
+    """Serves ``fleet`` on ``host`` from ``start`` to ``stop``; ``root``: see ``Enrolment``.
 
     Raises:
         ServerError: from ``start``: the port cannot be listened on.
     """
 
-    def __init__(self, fleet: Fleet, host: str) -> None:
+    def __init__(self, fleet: Fleet, host: str, root: Callable[[], bytes] = lambda: b"") -> None:
         self._fleet = fleet
         self._host = host
+        self._root = root
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -56,7 +58,7 @@ class Endpoint:
         """Listen, and return."""
         port = self._fleet.settings.enrolment_port
         try:
-            self._server = _Server(self._host, port, self._fleet)
+            self._server = _Server(self._host, port, self._fleet, self._root)
         except OSError as error:
             message = (
                 f"cannot listen on {self._host}:{port} for devices that join: {error.strerror}; stop what listens "
@@ -92,10 +94,10 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # a site's devices start at once; beyond the system's default of 5 they wait a second
     block_on_close = False  # a device that hangs must not hold up the end; its thread ends with its patience
 
-    def __init__(self, host: str, port: int, fleet: Fleet) -> None:
+    def __init__(self, host: str, port: int, fleet: Fleet, root: Callable[[], bytes]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.fleet = fleet
-        self.rules = Enrolment(fleet)
+        self.rules = Enrolment(fleet, root)
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2

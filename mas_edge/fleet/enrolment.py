@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -35,10 +37,14 @@ class WaitsError(DeviceError):
 
 
 class Enrolment:
-    """The rules on one fleet. Every method is one transaction; the clock is the fleet's."""
+    """The rules on one fleet. Every method is one transaction; the clock is the fleet's.
 
-    def __init__(self, fleet: Fleet) -> None:
+    ``root`` gives what devices that join are to believe of signed plans; empty where plans are not signed.
+    """
+
+    def __init__(self, fleet: Fleet, root: Callable[[], bytes] = lambda: b"") -> None:
         self._fleet = fleet
+        self._root = root
         self._registry = fleet.registry
 
     def invite(
@@ -84,7 +90,7 @@ class Enrolment:
             message = f"waits until the operator approves it: mas-edge fleet approve {request.name} {mark[:16]}"
             raise WaitsError(message)
         self._fleet.list_revocations()
-        return issued
+        return msgspec.structs.replace(issued, root=self._root())
 
     def _check_invitation(self, request: JoinRequest) -> Invited:
         invited = self._registry.invitation(request.name)

@@ -23,7 +23,8 @@ from mas_edge.protocol.topics import check_name
 CA_PATH, JOIN_PATH, RENEW_PATH = "/v1/ca", "/v1/join", "/v1/renew"
 SECRET_BYTES = 16  # 128 bits: nobody guesses it within any expiry
 PIN_BYTES = 16  # of the authority's digest: another authority with the same ones takes 2^128 attempts
-MAX_BODY_BYTES = 16 * 1024  # of a request or an answer; a signing request has 500 bytes, a certificate 800
+MAX_BODY_BYTES = 32 * 1024  # of a request or an answer: a signing request has 500 bytes, a certificate 800, a root 5000
+MAX_ROOT_BYTES = 20 * 1024  # of a root that is handed over, as base64 in an answer: thirty keyholders
 # Certificates are valid from this long before they are made: a board without a clock battery is hours behind at first.
 CLOCKS_DIFFER_S = 24 * 3600
 _CHECK_BYTES = 4  # a typing error is told as one
@@ -67,13 +68,17 @@ class RenewRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Issued(Struct, frozen=True):
-    """A certificate (PEM) for ``name`` in ``fleet``, and the broker's host and port: always TLS."""
+    """A certificate (PEM) for ``name`` in ``fleet``, and the broker's host and port: always TLS.
+
+    ``root``: who joins a fleet that signs its plans is to believe this root (JSON of TUF) from now on; empty: none.
+    """
 
     name: str
     fleet: str
     host: str
     port: int
     certificate: _Pem
+    root: Annotated[bytes, Meta(max_length=MAX_ROOT_BYTES)] = b""
 
 
 class Refusal(Struct, frozen=True):
