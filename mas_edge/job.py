@@ -19,7 +19,7 @@ from mas_edge.protocol.errors import JobError, MessageError
 from mas_edge.protocol.toml import parse_toml
 from mas_edge.protocol.topics import check_name
 
-ENGINES = ("torch", "onnxruntime", "executorch", "litert")
+ENGINES = ("torch", "onnxruntime", "executorch", "litert", "micro")
 DEFAULT_ENGINES = ("torch", "onnxruntime")
 Kind = Literal["class", "dense_class", "value", "direction"]
 DEFAULT_LOSS: dict[str, str] = {

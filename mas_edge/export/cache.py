@@ -38,6 +38,7 @@ _PACKAGES = {
     "executorch": ("executorch", "executorch-numpy-runtime", "flatbuffers", "torchao"),
     "litert": ("litert-torch", "ai-edge-litert"),
     "tflite-micro": ("litert-torch", "tflite-micro"),
+    "micro": (),
 }
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
+from mas_edge.export import heads
 from mas_edge.export.cache import ExportCache, Verified, key_of
 from mas_edge.export.cost import with_costs
 from mas_edge.export.targets import emitter_of
@@ -37,7 +38,7 @@ def released(traced: Program, engine: str, job: Job, cache: ExportCache | None, 
             renamed = msgspec.structs.replace(program_format.load(held.program), group=traced.group)
             return Verified(program_format.dump(renamed), held.comparisons)
     with step(f"training program for {engine}: emit"):
-        program = with_costs(emitter_of(engine)(traced), traced)
+        program = heads.emit(traced, job) if engine == heads.MICRO else with_costs(emitter_of(engine)(traced), traced)
     with step(f"training program for {engine}: verify every method against eager"):
         found = Verified(program_format.dump(program), verify(program, build(job, traced.tasks), job))
     if cache is not None:

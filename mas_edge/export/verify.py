@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from device_runtime.engines import open_engine
 from device_runtime.engines.base import Arrays, Runner
+from mas_edge.export.heads import MICRO, Board, verify_training
 from mas_edge.export.reference import Reference
 from mas_edge.job import Job
 from mas_edge.learning.network import Network, vector_of
@@ -58,9 +59,11 @@ def verify(program: Program, network: Network, job: Job, seed: int = 0) -> list[
     """
     program = load(dump(program))
     with one_thread(), torch.random.fork_rng(devices=[]):
-        runner = open_engine(program.engine).load(program)
+        runner: Runner = Board(program) if program.engine == MICRO else open_engine(program.engine).load(program)
         found = [each for method in program.methods for each in _attempts(runner, program, method, network, job, seed)]
     require_close(found, f"program {program.group!r}")
+    if program.engine == MICRO:
+        verify_training(program, network, job, seed)
     return found
 
 
@@ -180,8 +183,9 @@ def _feeds(program: Program, method: str, network: Network, job: Job, seed: int)
         "task_weights": random.uniform(0.5, 1.5, len(program.tasks)).astype(np.float32),
         "hyper": np.array([*HYPER, job.optimizer.proximal_mu], np.float32),
     }
-    needed = {value.name for value in program.methods[method].inputs}
-    return {name: array for name, array in (state | _samples(program, random)).items() if name in needed}
+    needed = {value.name for value in program.methods[method].inputs}  # a board's program does not repeat them
+    feeds = state | _samples(program, random)
+    return {name: array for name, array in feeds.items() if name in needed or program.engine == MICRO}
 
 
 def _samples(program: Program, random: np.random.Generator) -> Arrays:

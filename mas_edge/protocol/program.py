@@ -33,6 +33,8 @@ MAX_PROGRAM_BYTES = 64 * 1024 * 1024  # decompressed; a ResNet-50 step is about 
 # programs have one in nine bytes; a text of nothing else would take a small board's whole memory.
 MAX_PROGRAM_MARKS = 2**22
 
+BOARD_WINDOW = 12  # bits: a board has 4 KB in one piece when it has not the usual 32
+
 
 class Value(msgspec.Struct, frozen=True):
     """A named tensor that goes into or comes out of a method; every size is static."""
@@ -106,7 +108,8 @@ def graph_output(name: str) -> str:
 
 def dump(program: Program) -> bytes:
     """Return the bytes of a program; the same program gives the same bytes."""
-    return MAGIC + zlib.compress(msgspec.json.encode(program, order="deterministic"), level=9)
+    packer = zlib.compressobj(level=9, wbits=BOARD_WINDOW if program.engine == "micro" else zlib.MAX_WBITS)
+    return MAGIC + packer.compress(msgspec.json.encode(program, order="deterministic")) + packer.flush()
 
 
 def load(data: bytes) -> Program:

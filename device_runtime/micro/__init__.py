@@ -1,0 +1,16 @@
+"""The agent for microboards: MicroPython, an MQTT 3.1.1 client of its own, a heap of 192 KB.
+
+Written from docs/protocol alone: nothing here imports the rest of the kit, so that the folder can be copied onto a
+board under any name. MicroPython's dialect explains what looks odd beside the other rooms: no ``typing``, ``pathlib``,
+``dataclasses`` or ``match``; times are whole milliseconds, because floats have 24 bits on most boards.
+
+    wire      messages, topics, manifests, frames: bytes to words and back
+    mqtt      the client; frames go from the socket to the flash without being held
+    flash     artifacts, two model slots, and a state that a power cut does not spoil
+    agent     plans, downloads, offers, receipts: messages and the time in, callbacks out
+    network   the program of a board: a fixed encoder in float32, layer by layer
+    head      trains the last layer of the heads in place
+    data      a folder of .npy files as samples
+    int8      the default of the hook ``infer``: dense int8 networks out of a .tflite file
+    device    one board: configuration, loop
+"""

@@ -1,0 +1,8 @@
+# mypy: ignore-errors
+"""``micropython -m device_runtime.micro CONFIG.json``: a board on a computer, for tests and first looks."""
+
+import sys
+
+from device_runtime.micro.device import main
+
+main(sys.argv[1])

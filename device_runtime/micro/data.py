@@ -1,0 +1,89 @@
+# mypy: ignore-errors
+"""A board's samples: the data folder of the kit, read row by row from the flash.
+
+``x.npy`` float32 [N, *input_shape], ``split.npy`` uint8 [N] (0 = train, 1 = test), ``TASK.npy`` for each task. What is
+not labelled holds ``ignore_index`` or a NaN. A board with a sensor gives an object of its own with these four methods.
+"""
+
+import struct
+from array import array
+
+from .wire import Refused
+
+_CODES = {"f4": "f", "f8": "d", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B"}
+
+
+class Rows:
+    """A .npy file, row by row."""
+
+    def __init__(self, path):
+        try:
+            self._file = open(path, "rb")
+            magic = self._file.read(8)
+            wide = magic[6] > 1
+            size = struct.unpack("<I" if wide else "<H", self._file.read(4 if wide else 2))[0]
+            header = str(self._file.read(size), "ascii")
+        except (OSError, IndexError, ValueError):
+            message = "%s cannot be read" % path
+            raise Refused(message)
+        kind = header.split("'descr': '")[1].split("'")[0]
+        shape = header.split("'shape': (")[1].split(")")[0]
+        if magic[:6] != b"\x93NUMPY" or kind[0] not in "<|" or kind[1:] not in _CODES or "True" in header:
+            message = "%s: rows of little-endian numbers are read here, not %s" % (path, kind)
+            raise Refused(message)
+        sizes = [int(each) for each in shape.split(",") if each.strip()]
+        self.code, self.count = _CODES[kind[1:]], sizes[0]
+        self.width = 1
+        for each in sizes[1:]:
+            self.width *= each
+        self._start, self._bytes = 8 + (4 if wide else 2) + size, int(kind[2:]) * self.width
+
+    def row(self, index):
+        """The numbers of row ``index``, as an array."""
+        self._file.seek(self._start + index * self._bytes)
+        return array(self.code, self._file.read(self._bytes))
+
+
+class Folder:
+    """A data folder. ``tasks``: by name ``kind`` (class, value or direction) and, for classes, ``classes``."""
+
+    def __init__(self, folder, tasks, input_shape):
+        self.input_shape = input_shape
+        self._x = Rows(folder + "/x.npy")
+        split = Rows(folder + "/split.npy")
+        self._split = bytes([split.row(index)[0] for index in range(split.count)])
+        self._tasks = {task: (known, Rows(folder + "/" + task + ".npy")) for task, known in tasks.items()}
+        self._counts = {}
+        wanted = 1
+        for size in input_shape:
+            wanted *= size
+        if self._x.width != wanted or self._x.code != "f" or self._x.count != split.count:
+            message = "x.npy does not hold a float32 sample of shape %s for each of split.npy" % input_shape
+            raise Refused(message)
+
+    def indices(self, split):
+        """The samples of a split: 0 = train, 1 = test."""
+        return [index for index, each in enumerate(self._split) if each == split]
+
+    def count(self, task, split):
+        """How many samples of a split carry a label of ``task``."""
+        if task not in self._tasks:
+            return 0
+        if (task, split) not in self._counts:
+            labels = [self.target(task, index) is not None for index in self.indices(split)]
+            self._counts[task, split] = sum(labels)
+        return self._counts[task, split]
+
+    def x(self, index):
+        """The input of a sample, flat."""
+        return self._x.row(index)
+
+    def target(self, task, index):
+        """The class, or the numbers, of a sample; None where it has no label."""
+        if task not in self._tasks:
+            return None
+        known, rows = self._tasks[task]
+        row = rows.row(index)
+        if known["kind"] == "class":
+            return row[0] if 0 <= row[0] < known["classes"] else None
+        return row if all([value == value for value in row]) else None

@@ -1,0 +1,215 @@
+# mypy: ignore-errors
+"""The program of a board: a network in float32, one sample and one layer at a time.
+
+docs/protocol, Programs for boards. Everything but the last linear layer of each head stays as it was given; the
+activations of a sample are flat arrays, channel by channel, and live until the last layer that reads them.
+"""
+
+import math
+from array import array
+
+from .wire import Refused
+
+EPSILON = 1e-8  # of a vector's length, as torch's cosine_similarity
+
+
+def zeros(count):
+    """``count`` float32 zeros."""
+    return array("f", bytes(4 * count))
+
+
+def linear(x, weight, bias):
+    """W x + b, for ``weight`` row by row and ``bias`` or None."""
+    width = len(x)
+    out = zeros(len(weight) // width)
+    for row in range(len(out)):
+        total, place = (bias[row] if bias else 0.0), row * width
+        for value in x:
+            total += value * weight[place]
+            place += 1
+        out[row] = total
+    return out
+
+
+def _linear(x, node, tensors):
+    return linear(x, tensors(node["weight"]), tensors(node["bias"]) if node.get("bias") else None)
+
+
+def _relu(x, node, tensors):
+    return array("f", [value if value > 0 else 0.0 for value in x])
+
+
+def _conv1d(x, node, tensors):
+    weight, bias = tensors(node["weight"]), tensors(node["bias"]) if node.get("bias") else None
+    length, width, stride, padding = node["length"], node["width"], node["stride"], node["padding"]
+    channels = len(x) // length
+    places = (length + 2 * padding - width) // stride + 1
+    kernels = len(weight) // (channels * width)
+    out = zeros(kernels * places)
+    for kernel in range(kernels):
+        first, base = kernel * channels * width, bias[kernel] if bias else 0.0
+        for place in range(places):
+            start = place * stride - padding
+            low, high = max(0, -start), min(width, length - start)
+            total = base
+            for channel in range(channels):
+                at, tap = channel * length + start, first + channel * width
+                for step in range(low, high):
+                    total += x[at + step] * weight[tap + step]
+            out[kernel * places + place] = total
+    return out
+
+
+def _group_norm(x, node, tensors):
+    weight, bias = tensors(node["weight"]), tensors(node["bias"])
+    groups, channels = node["groups"], len(weight)
+    length, span = len(x) // channels, len(x) // groups
+    out = zeros(len(x))
+    for group in range(groups):
+        start = group * span
+        mean = sum(x[start : start + span]) / span
+        spread = sum([(value - mean) * (value - mean) for value in x[start : start + span]]) / span
+        scale = 1 / math.sqrt(spread + node["epsilon"])
+        for place in range(start, start + span):
+            channel = place // length
+            out[place] = (x[place] - mean) * scale * weight[channel] + bias[channel]
+    return out
+
+
+def _mean(x, node, tensors):
+    length = node["length"]
+    return array("f", [sum(x[start : start + length]) / length for start in range(0, len(x), length)])
+
+
+LAYERS = {"linear": _linear, "relu": _relu, "conv1d": _conv1d, "group_norm": _group_norm, "mean": _mean}
+
+
+# ---------------------------------------------------------------------- losses and metrics of one sample
+
+
+def _cross_entropy(out, target):
+    top = max(out)
+    powers = [math.exp(value - top) for value in out]
+    total = sum(powers)
+    gradient = [power / total for power in powers]
+    gradient[target] -= 1
+    return math.log(total) + top - out[target], gradient
+
+
+def _l1(out, target):
+    n = len(out)
+    gaps = [a - b for a, b in zip(out, target)]
+    return sum([abs(gap) for gap in gaps]) / n, [((gap > 0) - (gap < 0)) / n for gap in gaps]
+
+
+def _l2(out, target):
+    n = len(out)
+    gaps = [a - b for a, b in zip(out, target)]
+    return sum([gap * gap for gap in gaps]) / n, [2 * gap / n for gap in gaps]
+
+
+def _huber(out, target):
+    n = len(out)
+    gaps = [a - b for a, b in zip(out, target)]
+    loss = sum([0.5 * gap * gap if abs(gap) < 1 else abs(gap) - 0.5 for gap in gaps]) / n
+    return loss, [max(-1.0, min(1.0, gap)) / n for gap in gaps]
+
+
+def _cosine(out, target):
+    long, other = _size(out), _size(target)
+    cos = sum([a * b for a, b in zip(out, target)]) / (long * other)
+    return 1 - cos, [cos * a / (long * long) - b / (long * other) for a, b in zip(out, target)]
+
+
+def _size(vector):
+    return max(math.sqrt(sum([value * value for value in vector])), EPSILON)
+
+
+def _accuracy(out, target):
+    best = max(out)
+    return 1.0 if out[target] == best and list(out).index(best) == target else 0.0
+
+
+def _angle(out, target):
+    return math.degrees(math.acos(max(-1.0, min(1.0, 1 - _cosine(out, target)[0]))))
+
+
+LOSSES = {"cross_entropy": _cross_entropy, "l1": _l1, "l2": _l2, "huber": _huber, "cosine": _cosine}
+METRICS = {
+    "accuracy": _accuracy, "angle_degrees": _angle, "mean_absolute_error": lambda out, target: _l1(out, target)[0],
+}  # fmt: skip
+
+
+class Head:
+    """The last layer of a task, and how it is measured: ``loss(out, target)`` gives the loss and its gradient."""
+
+    def __init__(self, node, loss, metric, scale):
+        self.source, self.weight, self.bias = node["of"], node["weight"], node.get("bias")
+        self._loss, self.metric, self._scale = loss, metric, scale
+
+    def loss(self, out, target):
+        """Loss and gradient by ``out``, for one sample."""
+        loss, gradient = self._loss(out, target)
+        if self._scale == 1:
+            return loss, gradient
+        return loss * self._scale, [value * self._scale for value in gradient]
+
+
+class Network:
+    """A program as a dict, ready to run; nothing of the dict is kept but what runs.
+
+    ``tensors(name)`` gives a tensor of the weights as float32 array: to be set before the first run.
+    """
+
+    def __init__(self, program):
+        self.tasks, self.batch_size, self.input_shape = program["tasks"], program["batch_size"], program["input_shape"]
+        self.entries = [each for each in program["layout"]["entries"] if each["part"] in self.tasks]
+        self.tensors, self._layers, self.heads, self.clip_norm = None, [], {}, 0.0
+        self._last, losses, metrics = {}, {}, {}
+        for node in program["methods"]["evaluate"]["nodes"]:
+            known, op = node["kwargs"], node["op"]
+            if op == "stack":
+                self.clip_norm = known.get("clip_norm", self.clip_norm)
+            elif op in LOSSES:
+                losses[node["args"][0]["ref"]] = (known["task"], LOSSES[op], known.get("scale", 1))
+            elif op in METRICS:
+                metrics[known["task"]] = METRICS[op]
+            elif op in LAYERS:
+                known["op"], known["name"], known["of"] = op, node["name"], node["args"][0]["ref"]
+                self._layers.append(known)
+                self._last[known["of"]] = node["name"]
+            else:
+                message = "this board has no operator %r" % (op,)
+                raise Refused(message)
+        for node in [each for each in self._layers if each["name"] in losses]:
+            task, loss, scale = losses[node["name"]]
+            self.heads[task] = Head(node, loss, metrics[task], scale)
+            self._layers.remove(node)
+        if sorted(self.heads) != sorted(self.tasks) or any([self._is_body(each) for each in self.heads.values()]):
+            raise Refused("the heads of this program do not end in a linear layer each")
+
+    def clear(self):
+        """Let go of everything: a pointer that was left on the stack must not keep it alive."""
+        self.entries, self._layers, self.heads, self.tensors = [], [], {}, None
+
+    def _is_body(self, head):
+        return any(head.weight == node.get("weight") for node in self._layers)
+
+    def features(self, x, tasks):
+        """What the last layers of ``tasks`` read, by task, for one sample ``x``."""
+        kept = {self.heads[task].source for task in tasks}
+        values = {"x": x}
+        found = {"x": x} if "x" in kept else {}
+        for node in self._layers:
+            source = node["of"]
+            value = values[node["name"]] = LAYERS[node["op"]](values[source], node, self.tensors)
+            if self._last[source] == node["name"]:
+                del values[source]
+            if node["name"] in kept:
+                found[node["name"]] = value
+        return {task: found[self.heads[task].source] for task in tasks}
+
+    def output(self, task, features):
+        """What the head of ``task`` answers to its ``features``, with the weights as they were given."""
+        head = self.heads[task]
+        return linear(features, self.tensors(head.weight), self.tensors(head.bias) if head.bias else None)
