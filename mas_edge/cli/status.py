@@ -9,9 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from mas_edge.cli.rollout import lines_of as rollout_lines
 from mas_edge.federation.methods import planned_rounds
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.result import energy_of
+from mas_edge.orchestrator.rollout_store import remembered
 from mas_edge.orchestrator.view import Snapshot
 
 
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(snapshot), indent=2).decode())
     else:
-        print("\n".join(lines_of(snapshot)))
+        print("\n".join([*lines_of(snapshot), *rollout_lines(remembered(args.state))]))
     return 0
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mas_edge.protocol.artifact import describe
 from mas_edge.protocol.errors import MessageError, TrustError
-from mas_edge.protocol.messages import HealthCheck, SignedPlan, decode_from_orchestrator, encode
+from mas_edge.protocol.messages import AllInOne, HealthCheck, SignedPlan, decode_from_orchestrator, encode
 from mas_edge.protocol.signed import (
     MAX_METADATA_BYTES,
     MAX_METADATA_FILES,
@@ -20,7 +20,7 @@ from mas_edge.protocol.signed import (
     targets_of,
     unpack_metadata,
 )
-from tests.device_runtime.one_device import MERGED_PROGRAM, plan, small
+from tests.device_runtime.one_device import GROUP_PROGRAM, MERGED_PROGRAM, plan, small
 
 GOLDEN = describe(b"golden")
 DEPLOY = plan(
@@ -82,6 +82,21 @@ def test_a_deployment_rests_on_its_model_and_its_golden_samples() -> None:
         "models/j-1/merged/model.pte": (model.artifact, model.size),
         "models/j-1/merged/golden": (GOLDEN.artifact, GOLDEN.size),
     }
+
+
+def test_a_deployment_that_is_held_against_the_model_of_all_tasks_rests_on_that_too() -> None:
+    whole = AllInOne(model=small(GROUP_PROGRAM), golden=GOLDEN, tasks=["a", "b"], max_regression=0.1)
+    assert DEPLOY.health is not None
+    health = msgspec.structs.replace(DEPLOY.health, all_in_one=whole)
+    found = targets_of(msgspec.structs.replace(DEPLOY, group="group-0", health=health))
+    assert found["models/j-1/merged/model.pte"] == (whole.model.artifact, whole.model.size)
+    assert found["models/j-1/merged/golden"] == (GOLDEN.artifact, GOLDEN.size)
+    assert len(found) == 4
+
+
+def test_to_undo_a_deployment_rests_on_the_model_that_is_left() -> None:
+    undo = msgspec.structs.replace(DEPLOY, health=None, undo=True)
+    assert targets_of(undo) == {"models/j-1/merged/model.pte": (DEPLOY.program.artifact, DEPLOY.program.size)}
 
 
 @pytest.mark.parametrize("changes", [{"job": "../x"}, {"group": "a/b"}, {"group": ""}, {"job": "a\nb"}])
