@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mas_edge.federation.flow import GroupState, RoundWork
 from mas_edge.federation.methods import measures_affinity
+from mas_edge.federation.rounds import RoundSpec
 from mas_edge.federation.schedule import learning_rate
 from mas_edge.job import Job
 from mas_edge.mas.merge import MERGED
@@ -79,3 +81,13 @@ def _training(job: Job, work: RoundWork, group: GroupState) -> Training:
         affinity_period=job.affinity.period if measured else 0,
         proximal_mu=optimizer.proximal_mu, balance=_balance(job, group),
     )  # fmt: skip
+
+
+def audiences(plans: Mapping[str, Plan], spec: RoundSpec) -> dict[Manifest, tuple[ArtifactKind, set[str]]]:
+    """The artifacts of a round and who may need them: the weights are everybody's, a program is for some."""
+    found: dict[Manifest, tuple[ArtifactKind, set[str]]] = {}
+    for supply, plan in plans.items():
+        devices = {device for device, gets in spec.supplies.items() if gets == supply}
+        for kind, manifest in artifacts_of(plan):
+            found.setdefault(manifest, (kind, set()))[1].update(devices)
+    return found

@@ -15,10 +15,11 @@ from mas_edge.orchestrator.filing import Clerk
 from mas_edge.orchestrator.gate import Gate
 from mas_edge.orchestrator.late_desk import LateRound
 from mas_edge.orchestrator.limits import Limits
+from mas_edge.orchestrator.outbox import Outbox
 from mas_edge.orchestrator.quarantine_desk import QuarantineDesk
 from mas_edge.orchestrator.records import DeviceRecord
 from mas_edge.orchestrator.roster import Roster
-from mas_edge.orchestrator.rounds_desk import Outbox, RoundsDesk
+from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import chunk_count, decode_chunk, from_ranges
 from mas_edge.protocol.errors import DeviceError, MessageError, ProtocolError, TransferError

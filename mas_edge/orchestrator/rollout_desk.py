@@ -22,7 +22,8 @@ from mas_edge.protocol.messages import AllInOne, Birth, HealthCheck, Offer, Plan
 from mas_edge.protocol.weights import Layout
 
 if TYPE_CHECKING:
-    from mas_edge.orchestrator.rounds_desk import Outbox, RoundsDesk
+    from mas_edge.orchestrator.outbox import Outbox
+    from mas_edge.orchestrator.rounds_desk import RoundsDesk
     from mas_edge.orchestrator.store import Store
 
 # Between two looks at who is there and what is due: a stage takes minutes, and a look goes through the whole fleet.

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping
-from typing import Any, Protocol
 
 import msgspec
 
@@ -23,47 +20,27 @@ from mas_edge.job import Job
 from mas_edge.orchestrator import closing
 from mas_edge.orchestrator.active import ActiveRound, update_limit
 from mas_edge.orchestrator.checks import Expected
-from mas_edge.orchestrator.distribution import Distribution, Shipment
+from mas_edge.orchestrator.distribution import Distribution
 from mas_edge.orchestrator.filing import AtOnce, Clerk
 from mas_edge.orchestrator.folding import Folding
 from mas_edge.orchestrator.late_desk import LateDesk, LateRound
-from mas_edge.orchestrator.plans import artifacts_of, make_plan
-from mas_edge.orchestrator.records import ArtifactKind
+from mas_edge.orchestrator.outbox import Outbox
+from mas_edge.orchestrator.plans import artifacts_of, audiences, make_plan
 from mas_edge.orchestrator.rollout_desk import RolloutDesk
 from mas_edge.orchestrator.sealing import Sealing
 from mas_edge.orchestrator.store import Store
+from mas_edge.orchestrator.tidying import Tidying
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, ProtocolError
-from mas_edge.protocol.messages import AnyMessage, Cancel, Manifest, Offer, Plan
+from mas_edge.protocol.messages import AnyMessage, Cancel, Offer, Plan
 from mas_edge.protocol.weights import Layout
 
 log = logging.getLogger(__name__)
 
 # After a round without enough reports: give the fleet a moment instead of asking the same devices again at once.
 ABANDONED_PAUSE_S, ABANDONED_PAUSE_MAX_S = 2.0, 60.0
-# Rounds of weights kept on disk besides those in use: enough to look back, small beside any disk.
-KEPT_ROUNDS = 3
 # A round that found no replacement looks again at this pace: to look goes through the whole fleet.
 FILL_AGAIN_S = 1.0
-# Files that a round leaves go a moment after it closed: what a file system has to do for it would hold up the sync of
-# the next round's opening (measured: 30 ms for 8 updates of 10 MB).
-SWEEP_AFTER_S = 0.1
-
-
-class Outbox(Protocol):
-    """What carries the orchestrator's words and artifacts; ``mas_edge.orchestrator.post.Post`` does it by a broker."""
-
-    def sender(self) -> dict[str, Any]:
-        """The fields every message begins with."""
-        ...
-
-    def tell(self, device: str, message: AnyMessage) -> int:
-        """Send a control message to one device; returns its bytes."""
-        ...
-
-    def ship(self, shipment: Shipment) -> None:
-        """Send chunks of an artifact."""
-        ...
 
 
 class RoundsDesk:
@@ -88,11 +65,10 @@ class RoundsDesk:
         self._store = store
         self._artifacts = artifacts
         self._post = post
-        self._clerk = clerk or AtOnce()  # who removes files
+        self._tidying = Tidying(artifacts, store, clerk or AtOnce())
         self._late = LateDesk(job, store, artifacts)
         self._known: dict[str, tuple[Layout, dict[str, int]]] = {}
         self._pause_until = 0.0
-        self._sweep_at = math.inf  # when files that were set aside are to go; minus infinity: soon
         self._look_again = 0.0  # for late work that nobody wants any more
         self._lingering: set[str] = set()  # closed rounds whose artifacts are still handed out to stragglers
         self._waiting_for = ""
@@ -210,7 +186,7 @@ class RoundsDesk:
         machine = Round(spec, now)
         active = ActiveRound(work, machine, group, phase, plans, layout, costs, accumulator)
         self.active[work.round_id] = active
-        for manifest, (kind, audience) in _audiences(plans, spec).items():
+        for manifest, (kind, audience) in audiences(plans, spec).items():
             self.distribution.offer(work.round_id, kind, manifest, frozenset(audience))
         return active
 
@@ -323,17 +299,13 @@ class RoundsDesk:
                 self._close(active, outcome, now)
         if now >= self._look_again:
             self._drop_outdated(self.state.phase, now)
-        if self._sweep_at == -math.inf:
-            self._sweep_at = now + SWEEP_AFTER_S
-        elif now >= self._sweep_at:
-            self._sweep_at = math.inf
-            self._clerk.hand(self._sweep)
+        self._tidying.poll(now)
 
     @property
     def next_poll(self) -> float:
         """When ``poll`` may have something."""
         times = [active.machine.next_poll for active in self.active.values()]
-        return min([*times, self.distribution.next_poll, self._sweep_at])
+        return min([*times, self.distribution.next_poll, self._tidying.next_poll])
 
     # ------------------------------------------------------------------ closing
 
@@ -387,42 +359,16 @@ class RoundsDesk:
         self._prune()
 
     def _prune(self) -> None:
-        """Keep what is in use, the updates of open rounds, and the weights of the last rounds.
+        """Remove the artifacts that nobody needs any more.
 
         Nothing is removed while the workshop makes something: it may lie in the store already. It is looked at again
         when the next round closes, so that the disk holds what a few rounds leave for the time of one export.
         """
-        if self.making:
-            return
-        groups = self.state.networks
-        kept = {
-            m.artifact for g in groups for m in (*g.programs.values(), g.weights, *g.models.values(), g.golden) if m
-        }
-        kept |= {g.derive_from for g in groups}
-        kept |= {update for active in self.active.values() for update in active.updates.values()}
-        kept |= {each for active in self.active.values() for each in active.needed} | self._late.needed()
-        kept |= self._store.latest_weights(KEPT_ROUNDS) | (self.sealing.needed if self.sealing else set())
-        self._artifacts.set_aside_all_but(kept - {""})
-        self._sweep_at = -math.inf
-
-    def _sweep(self) -> None:
-        """The clerk's."""
-        try:
-            self._artifacts.sweep()
-        except DeviceError as error:
-            log.warning("%s", error)
+        if not self.making:
+            others = self._late.needed() | (self.sealing.needed if self.sealing else set())
+            self._tidying.tidy(self.state.networks, self.active.values(), others)
 
     def log(self, level: str, text: str) -> None:
         """Say it in the process's log, and keep it for ``mas-edge status``."""
         log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", text)
         self._store.log(level, text)
-
-
-def _audiences(plans: Mapping[str, Plan], spec: RoundSpec) -> dict[Manifest, tuple[ArtifactKind, set[str]]]:
-    """The artifacts of a round and who may need them: the weights are everybody's, a program is for some."""
-    found: dict[Manifest, tuple[ArtifactKind, set[str]]] = {}
-    for supply, plan in plans.items():
-        devices = {device for device, gets in spec.supplies.items() if gets == supply}
-        for kind, manifest in artifacts_of(plan):
-            found.setdefault(manifest, (kind, set()))[1].update(devices)
-    return found

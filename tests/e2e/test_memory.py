@@ -65,6 +65,7 @@ def memory_of(process: subprocess.Popen[bytes], key: str) -> int:
 
 
 def known(fleet: Fleet, name: str) -> DeviceRecord:
+    """What the orchestrator has written down of a device; ask when it is done: until then it writes now and then."""
     return next(found for found in fleet.snapshot().devices if found.name == name)
 
 
