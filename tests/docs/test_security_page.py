@@ -52,3 +52,11 @@ def test_no_line_promises_a_file_that_is_not_there(page: Path) -> None:
     for text in in_ticks(page.read_text()):
         if text.startswith(("tools/", "docs/", "broker/", "tests/", "mas_edge/")):
             assert (ROOT / text).exists(), text
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    for _, tests, _ in rows(section(MODEL, "The tests that try it")):
+        code = "".join((ROOT / name).read_text() for name in in_ticks(tests) if name.startswith("tests/"))
+        for name in in_ticks(tests):
+            if name.isidentifier():
+                assert any(name in line for line in code.splitlines() if line.startswith("def test_")), name
