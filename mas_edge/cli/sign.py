@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from mas_edge.fleet.signing.repository import Repository
 
 _Verbs = argparse._SubParsersAction
+PASSPHRASE = "MAS_EDGE_PASSPHRASE"  # noqa: S105 - the name of a variable, for who signs without a terminal
 
 
 def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
@@ -31,16 +34,25 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
     replace = _add_signed(adding, "replace", _replace, "put a new key in the place of a keyholder's")
     replace.add_argument("name", metavar="NAME", help="as `status` calls the keyholder")
     replace.add_argument("key", type=Path, metavar="FILE", help="where the new key is written (FILE.pem)")
+    _add_passphrase(replace)
     _add_signed(adding, "approve", _approve, "add a keyholder's signature to what waits for it")
 
 
 def _add_init(adding: _Verbs[argparse.ArgumentParser]) -> None:
     parser = _add(adding, "init", _init, "make a signing repository and its keys")
     parser.add_argument("--offline", type=Path, metavar="DIR", help="where keyholders' keys go (default: DIR/offline)")
+    _add_passphrase(parser)
     parser.add_argument("--keyholders", type=int, default=3, metavar="N", help="their number (default: %(default)s)")
     parser.add_argument(
         "--threshold", type=int, default=2, metavar="N", help="how many of them must agree (default: %(default)s)"
     )
+
+
+def _add_passphrase(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--passphrase", action="store_true",
+        help=f"encrypt keyholders' keys; each is asked for, or all are taken from {PASSPHRASE}",
+    )  # fmt: skip
 
 
 def _add_signed(adding: _Verbs[argparse.ArgumentParser], name: str, run: object, what: str) -> argparse.ArgumentParser:
@@ -61,7 +73,8 @@ def _add(adding: _Verbs[argparse.ArgumentParser], name: str, run: object, what: 
 
 def _init(args: argparse.Namespace) -> int:
     offline = args.offline or args.folder / "offline"
-    _ceremony().create(args.folder, offline, args.keyholders, args.threshold)
+    secret = {"secret": _chosen} if args.passphrase else {}
+    _ceremony().create(args.folder, offline, args.keyholders, args.threshold, **secret)
     print(f"signing repository in {args.folder}; devices trust {args.folder / 'metadata' / '1.root.json'}")
     print(f"give each key in {offline} to another person, on another medium, and delete it here:")
     print(f"{args.threshold} of {args.keyholders} are needed once a year, and when an online key is lost or stolen")
@@ -108,7 +121,7 @@ def _rotate(args: argparse.Namespace) -> int:
 def _replace(args: argparse.Namespace) -> int:
     repository, key = _repository(args.folder), args.key.with_suffix(".pem")
     with repository.locked():
-        _ceremony().replace_keyholder(repository, args.name, key)
+        _ceremony().replace_keyholder(repository, args.name, key, **({"secret": _chosen} if args.passphrase else {}))
     print(f"the new key is in {key}: give it to its holder, who is called {key.stem} from now on")
     return _approve(args)
 
@@ -117,7 +130,7 @@ def _approve(args: argparse.Namespace) -> int:
     from mas_edge.fleet.signing.keys import read_keys
 
     repository = _repository(args.folder)
-    signers = [signer for place in args.offline for signer in read_keys(place)]
+    signers = [signer for place in args.offline for signer in read_keys(place, _known)]
     with repository.locked():
         missing = _ceremony().approve(repository, signers)
     if missing:
@@ -127,6 +140,30 @@ def _approve(args: argparse.Namespace) -> int:
             f"published: root version {repository.root.signed.version}; an orchestrator that runs sends it from now on"
         )
     return 0
+
+
+def _known(name: str) -> bytes:
+    """The passphrase of a key that there is."""
+    return (os.environ.get(PASSPHRASE) or _asked(f"passphrase of {name}: ")).encode()
+
+
+def _chosen(name: str) -> bytes:
+    """The passphrase of a key that is made now."""
+    if known := os.environ.get(PASSPHRASE):
+        return known.encode()
+    first = _asked(f"passphrase for {name}: ")
+    if not first or first != _asked("the same again: "):
+        message = "the passphrases differ, or are empty; nothing was made for this key"
+        raise ServerError(message)
+    return first.encode()
+
+
+def _asked(prompt: str) -> str:
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        message = f"a passphrase is needed: type it at a terminal, or set {PASSPHRASE}"
+        raise ServerError(message) from None
 
 
 def _repository(folder: Path) -> Repository:

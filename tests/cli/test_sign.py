@@ -10,7 +10,7 @@ import pytest
 import device_runtime.cli
 import mas_edge.cli
 from device_runtime.trust import anchor
-from mas_edge.protocol.errors import DeviceError
+from mas_edge.protocol.errors import DeviceError, ServerError
 
 
 def sign(*words: object) -> int:
@@ -119,3 +119,25 @@ def test_serve_says_at_once_that_there_is_no_repository(signing: Path, tmp_path:
         open_publisher(signing)
     with pytest.raises(ServerError, match="mas-edge sign init"):
         open_publisher(tmp_path / "nowhere")
+
+
+def test_a_key_with_a_passphrase_signs_only_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MAS_EDGE_PASSPHRASE", "correct horse")
+    signing, keys = tmp_path / "signing", tmp_path / "keys"
+    assert sign("init", signing, "--offline", keys, "--passphrase") == 0
+    assert all(b"ENCRYPTED" in path.read_bytes() for path in keys.glob("*.pem"))
+    assert not any(b"ENCRYPTED" in path.read_bytes() for path in (signing / "online").glob("*.pem"))  # read unattended
+    monkeypatch.setenv("MAS_EDGE_PASSPHRASE", "battery staple")
+    assert sign("renew", signing, "--offline", keys) == ServerError.exit_code
+    assert "its passphrase is another one, or was not given" in capsys.readouterr().err
+    monkeypatch.delenv("MAS_EDGE_PASSPHRASE")
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: "correct horse")
+    assert sign("approve", signing, "--offline", keys) == 0
+    assert "published: root version 2" in capsys.readouterr().out
+    words = iter(["one", "another"])
+    monkeypatch.setattr("getpass.getpass", lambda _prompt: next(words))
+    assert sign("replace", signing, "keyholder-1", tmp_path / "anna", "--passphrase") == ServerError.exit_code
+    assert "the passphrases differ" in capsys.readouterr().err
+    assert not (tmp_path / "anna.pem").exists()

@@ -17,7 +17,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Snapshot, Targets, Timestamp
 
 from mas_edge.fleet.folder import write_private
-from mas_edge.fleet.signing.keys import NAME, name_of, new_key, read_key
+from mas_edge.fleet.signing.keys import NAME, Secret, name_of, new_key, no_secret, read_key
 from mas_edge.fleet.signing.repository import Repository
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.signed import ISSUED, MODELS, MODELS_PATTERN
@@ -29,9 +29,12 @@ _ONLINE = ("models", "freshness")
 
 
 def create(
-    folder: Path, offline: Path, keyholders: int, threshold: int, clock: Callable[[], float] = time.time
-) -> Repository:
+    folder: Path, offline: Path, keyholders: int, threshold: int, clock: Callable[[], float] = time.time,
+    secret: Secret = no_secret,
+) -> Repository:  # fmt: skip
     """Make a repository in ``folder`` and the keys of ``keyholders`` in ``offline``, ``threshold`` of whom must agree.
+
+    ``secret`` gives the passphrase by which a keyholder's key is encrypted.
 
     Raises:
         ServerError: there is one, the numbers are odd, or nothing can be written there.
@@ -43,7 +46,7 @@ def create(
         message = f"{folder} holds a signing repository already; its devices trust that one: choose another directory"
         raise ServerError(message)
     _make_folders(folder, offline)
-    holders = [new_key(offline / f"keyholder-{number}.pem") for number in range(1, keyholders + 1)]
+    holders = [new_key(offline / f"keyholder-{number}.pem", secret) for number in range(1, keyholders + 1)]
     models, freshness = (new_key(folder / "online" / f"{name}.pem") for name in _ONLINE)
     repository = _Beginning(folder, clock)
     root = Root(consistent_snapshot=True)
@@ -83,8 +86,8 @@ def rotate_online(repository: Repository) -> None:
     _stage(repository, root, targets)
 
 
-def replace_keyholder(repository: Repository, name: str, key: Path) -> None:
-    """Stage a new key, written to ``key``, in the place of the keyholder called ``name``.
+def replace_keyholder(repository: Repository, name: str, key: Path, secret: Secret = no_secret) -> None:
+    """Stage a new key, written to ``key``, in the place of the keyholder called ``name``; ``secret`` as in ``create``.
 
     Raises:
         ServerError: there is no such keyholder, or there is a file at ``key``.
@@ -96,7 +99,7 @@ def replace_keyholder(repository: Repository, name: str, key: Path) -> None:
         known = ", ".join(sorted(keyholders(root.signed).values()))
         message = f"there is no keyholder {name!r}; there are {known}"
         raise ServerError(message)
-    signer = new_key(key)
+    signer = new_key(key, secret)
     for role in ("root", "targets"):
         for keyid in held:
             root.signed.revoke_key(keyid, role)

@@ -1,21 +1,33 @@
-"""Signing keys as files: Ed25519, PEM (PKCS#8), for the owner alone."""
+"""Signing keys as files: Ed25519, PEM (PKCS#8), for the owner alone; a keyholder's may be encrypted by a passphrase."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from securesystemslib.signer import CryptoSigner
 
 from mas_edge.fleet.folder import write_private
 from mas_edge.protocol.errors import ServerError
 
 NAME = "x-mas-edge-name"  # a field of a public key: what people call it
+Secret = Callable[[str], bytes]  # gives the passphrase of the key of a name; empty: it is not encrypted
 
 
-def new_key(path: Path) -> CryptoSigner:
-    """Make a key named as the file, and write it.
+def no_secret(_name: str) -> bytes:
+    """Keys that an unattended process reads are not encrypted."""
+    return b""
+
+
+def new_key(path: Path, secret: Secret = no_secret) -> CryptoSigner:
+    """Make a key named as the file, and write it, encrypted if ``secret`` gives a passphrase.
 
     Raises:
         ServerError: there is a file already, or it cannot be written.
@@ -24,20 +36,26 @@ def new_key(path: Path) -> CryptoSigner:
         message = f"{path} exists: a key is never written over; move it away, or choose another place"
         raise ServerError(message)
     signer = _named(CryptoSigner.generate_ed25519(), path)
-    write_private(path, signer.private_bytes)
+    data = signer.private_bytes
+    if phrase := secret(path.stem):
+        private = load_pem_private_key(data, None)
+        data = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(phrase))
+    write_private(path, data)
     return signer
 
 
-def read_key(path: Path) -> CryptoSigner:
-    """The key in a file.
+def read_key(path: Path, secret: Secret = no_secret) -> CryptoSigner:
+    """The key in a file; ``secret`` is asked only where it is encrypted.
 
     Raises:
         ServerError: it cannot be read, or is none of ours.
     """
     try:
-        private = load_pem_private_key(path.read_bytes(), None)
+        phrase = secret(path.stem) if _is_encrypted(path) else b""
+        private = load_pem_private_key(path.read_bytes(), phrase or None)
     except (OSError, ValueError, TypeError) as error:
-        message = f"the signing key {path} cannot be used: {error}"
+        hint = "its passphrase is another one, or was not given" if _is_encrypted(path) else str(error)
+        message = f"the signing key {path} cannot be used: {hint}"
         raise ServerError(message) from None
     if not isinstance(private, Ed25519PrivateKey):
         message = f"{path} is not a signing key: expected Ed25519, as `mas-edge sign init` makes them"
@@ -45,13 +63,17 @@ def read_key(path: Path) -> CryptoSigner:
     return _named(CryptoSigner(private), path)
 
 
-def read_keys(place: Path) -> list[CryptoSigner]:
+def _is_encrypted(path: Path) -> bool:
+    return path.is_file() and b"ENCRYPTED" in path.read_bytes()[:64]  # as PEM says it in its first line
+
+
+def read_keys(place: Path, secret: Secret = no_secret) -> list[CryptoSigner]:
     """The keys in a file, or in all ``.pem`` files of a folder.
 
     Raises:
         ServerError: there are none, or one cannot be used.
     """
-    found = [read_key(path) for path in (sorted(place.glob("*.pem")) if place.is_dir() else [place])]
+    found = [read_key(path, secret) for path in (sorted(place.glob("*.pem")) if place.is_dir() else [place])]
     if not found:
         message = f"there is no signing key in {place}: expected .pem files of keyholders"
         raise ServerError(message)
