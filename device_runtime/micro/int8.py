@@ -10,6 +10,7 @@ of the multiplier, which may move an output by one step.
 import struct
 from array import array
 
+from .flash import size_of
 from .wire import Refused
 
 MAX_MODEL = 64 * 1024  # bytes: this interpreter holds the model in memory
@@ -20,9 +21,11 @@ INT8, FLOAT32, INT32 = 9, 0, 2
 def load(path, tasks):
     """The model at ``path``, whose outputs are called ``tasks`` or are theirs in that order. Raises Refused."""
     try:
+        if size_of(path) > MAX_MODEL:
+            raise ValueError
         with open(path, "rb") as file:
-            data = file.read(MAX_MODEL + 1)
-        if data[4:8] != b"TFL3" or len(data) > MAX_MODEL:
+            data = file.read()
+        if data[4:8] != b"TFL3":
             raise ValueError
         return Model(data, tasks)
     except (ValueError, IndexError, KeyError, OSError, MemoryError):
