@@ -11,6 +11,7 @@ import msgspec
 
 from mas_edge.mas.merge import MERGED
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord, Traffic
+from mas_edge.orchestrator.rollout_store import Remembered
 from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.messages import Quality
 
@@ -186,4 +187,27 @@ def deployment_of(snapshot: Snapshot, records: list[RoundRecord]) -> dict[str, A
         "share": share,
         "reasons": reasons,
         "median_latency_s": {group: times[len(times) // 2] for group, times in latencies.items()},
+    }
+
+
+def rolled_out_of(found: Remembered | None) -> dict[str, Any] | None:
+    """The same for models that were deployed in stages: of the devices that were told."""
+    if found is None:
+        return None
+    reasons: dict[str, str] = {}
+    latencies: dict[str, list[float]] = {}
+    for device, standings in found.standings.items():
+        for group, standing in standings.items():
+            if standing.stage == "healthy":
+                latencies.setdefault(group, []).append(standing.latency_s)
+            else:
+                reasons[device] = standing.reason or standing.stage
+    told = len(found.standings)
+    healthy = told - len(reasons)
+    return {
+        "devices": told,
+        "healthy": healthy,
+        "share": healthy / told if told else 0.0,
+        "reasons": reasons,
+        "median_latency_s": {group: sorted(times)[len(times) // 2] for group, times in latencies.items()},
     }

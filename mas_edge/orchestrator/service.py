@@ -32,8 +32,9 @@ from mas_edge.orchestrator.mailbox import Mailbox
 from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
-from mas_edge.orchestrator.result import result_of
+from mas_edge.orchestrator.result import result_of, rolled_out_of
 from mas_edge.orchestrator.rollout_desk import RolloutDesk
+from mas_edge.orchestrator.rollout_store import remembered
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.sealing import Sealing, open_publisher
 from mas_edge.orchestrator.steps import Steps
@@ -290,4 +291,5 @@ def run_job(
     directory = Path(state)
     with open_broker(broker, directory) as there:
         Orchestrator(job, directory, there.url, limits, signing, stay=stay).run(stop or threading.Event())
-    return result_of(view.read(directory))
+    result = result_of(view.read(directory))
+    return {**result, "deployment": result["deployment"] or rolled_out_of(remembered(directory))}

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from mas_edge.federation.flow import JobState, Phase, RoundWork
 from mas_edge.federation.rollout import RolloutSpec, place_of
+from mas_edge.orchestrator.result import rolled_out_of
 from mas_edge.orchestrator.rollout_desk import LOOK_S, RolloutDesk
 from mas_edge.orchestrator.rollout_store import RolloutStore, Wish, remembered
 from mas_edge.protocol.errors import ServerError
@@ -278,3 +279,16 @@ def test_a_damaged_record_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "rollouts.db").write_bytes(b"no database, but long enough to be looked at" * 100)
     with pytest.raises(ServerError, match=r"rollouts\.db cannot be used"):
         RolloutStore(tmp_path)
+
+
+def test_the_result_counts_who_is_healthy_of_those_that_were_told(small: Deploying) -> None:
+    assert rolled_out_of(remembered(small.directory)) is None
+    small.order(Wish(spec=replace(SPEC, shares=[1.0], halt_on=0.5)))
+    small.tried(NAMES[0], healthy=False, reason="outputs differ")
+    for name in NAMES[1:3]:
+        small.tried(name)
+    small.look()
+    assert rolled_out_of(remembered(small.directory)) == {
+        "devices": 4, "healthy": 2, "share": 0.5, "reasons": {NAMES[0]: "outputs differ", NAMES[3]: "told"},
+        "median_latency_s": {"group-0": 0.0},
+    }  # fmt: skip
