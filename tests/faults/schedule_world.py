@@ -22,6 +22,7 @@ LIMIT_EVENTS = 300_000  # a schedule has some thousands; more is a machine that 
 LEAST_PAUSE_S = 0.001  # between two looks at the clock of one machine
 EPOCH = 1_700_000_000.0  # what the clocks on the wall show when a schedule begins
 INFINITY = float("inf")
+NOWHERE = Path("/nowhere")  # what a simulated disk is called: whoever goes round it finds nothing
 
 
 class ScheduleError(AssertionError):
@@ -117,7 +118,7 @@ class Schedule:
 
     def _home(self, key: str, directory: Path | None) -> Home:
         if directory is None:
-            return Home.simulated(Path(key), lambda: self._wall_of(key), database=key == SERVER)
+            return Home.simulated(NOWHERE / key, lambda: self._wall_of(key), database=key == SERVER)
         return Home.real(directory / key)
 
     def _draw_job(self) -> tuple[Job, list[str]]:
