@@ -41,8 +41,9 @@ def test_nothing_that_a_broker_changed_is_trained_with_and_the_job_goes_on_when_
     mosquitto_is_here: None, tmp_path: Path
 ) -> None:
     text = job_text(rounds=1, merge_rounds=1, min_devices=2)
-    with ManagedBroker(tmp_path / "broker") as broker, MaliciousBroker(broker.url, Faults(), 0) as between:
-        with Fleet(broker.url, tmp_path, text) as fleet:
+    with ManagedBroker(tmp_path / "broker") as broker:
+        between = MaliciousBroker(broker.url, Faults(), 0)
+        with between, Fleet(broker.url, tmp_path, text) as fleet:
             orchestrator = fleet.orchestrate()
             fleet.url = between.url
             devices = [fleet.device(name) for name in ("ada", "bob")]
