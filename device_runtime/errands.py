@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from device_runtime.edge.artifacts import PartFile
+from device_runtime.edge.part_file import PartFile
 from device_runtime.pending import Finished
 from mas_edge.protocol.messages import Manifest, Plan
 from mas_edge.protocol.transfer import Incoming, Outgoing

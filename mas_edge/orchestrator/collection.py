@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.part_file import PartFile
 from mas_edge.orchestrator.filing import AtOnce, Clerk
 from mas_edge.protocol.artifact import Chunk, check_manifest
 from mas_edge.protocol.errors import DamagedChunksError, EdgeError, TransferError

@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from device_runtime.agent import MAX_ARTIFACT_BYTES, MAX_ERRANDS
-from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.part_file import PartFile
 from device_runtime.effects import Start
 from device_runtime.pending import PendingOffers
 from mas_edge.protocol.errors import DeviceError, TransferError

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.part_file import PartFile
 from mas_edge.protocol.artifact import (
     HEADER_BYTES,
     chunk_count,

@@ -24,11 +24,11 @@ from types import ModuleType, TracebackType
 from typing import Any, NamedTuple, cast
 
 from device_runtime import pending
-from device_runtime.edge import artifacts, files
+from device_runtime.edge import artifacts, files, part_file
 from mas_edge.orchestrator.store import open_database
 
 ROOM = 1 << 40  # bytes free on a disk that never fills up: a full one is a condition of its own
-_USERS = (artifacts, files, pending)  # the modules whose calls of the system reach this disk
+_USERS = (artifacts, files, part_file, pending)  # the modules whose calls of the system reach this disk
 
 
 class _Usage(NamedTuple):
@@ -327,7 +327,7 @@ def _open(handle: Any, *args: Any, **options: Any) -> Any:
     return handle if isinstance(handle, _Handle) else open(handle, *args, **options)  # noqa: PTH123
 
 
-_real_shutil: Any = artifacts.__dict__["shutil"]
+_real_shutil: Any = part_file.__dict__["shutil"]
 _real_mmap: Any = artifacts.__dict__["mmap"]
 _INSTEAD = {"os": _Os(), "shutil": _Shutil("shutil"), "mmap": _Mmap("mmap"), "open": _open}
 

@@ -17,7 +17,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from device_runtime.agent import Agent
-from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.part_file import PartFile
 from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
 from device_runtime.pending import Finished, PendingOffers
 from mas_edge.federation import flow

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from device_runtime.data import open_data, problems
-from device_runtime.edge.artifacts import ArtifactStore, PartFile
+from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.part_file import PartFile
 from device_runtime.engines.onnx_model import check_model
 from device_runtime.engines.pte_model import check_pte
 from device_runtime.engines.tflite_model import read_model
