@@ -58,6 +58,9 @@ class Weights:
         for name, each in told.items():
             first, last = each["data_offsets"]
             self._places[name] = (start + first, (last - first) // 4)
+            each.clear()
+        told.clear()  # see Network: a pointer that is left on the stack must not keep it
+        gc.collect()
 
     def tensor(self, name):
         """The float32 numbers of a tensor. Raises Refused where there is none."""
@@ -243,6 +246,7 @@ class Device:
             yield from head.evaluate(network, self._data, plan, report)
             return None
         layers = yield from head.train(network, self._data, plan, report)
+        gc.collect()
         return self._store.put(head.update_pieces(network, layers), UPDATE_CHUNK)
 
     def _program(self, plan):

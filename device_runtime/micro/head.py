@@ -13,6 +13,7 @@ from array import array
 from .network import linear, zeros
 from .wire import Refused
 
+PIECE = 64  # numbers of an update that are copied at a time: 256 bytes are always free
 ENCODER = "encoder"  # the part that a board does not train, and how a report says so
 
 
@@ -197,7 +198,9 @@ def update_pieces(network, layers):
             trained[name] = values
     yield header_of(entries)
     for entry in entries:
-        yield bytes(trained[entry["name"]] if entry["name"] in trained else network.tensors(entry["name"]))
+        values = trained[entry["name"]] if entry["name"] in trained else network.tensors(entry["name"])
+        for start in range(0, len(values), PIECE):
+            yield bytes(values[start : start + PIECE])
 
 
 def header_of(entries):

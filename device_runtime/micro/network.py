@@ -156,7 +156,7 @@ class Head:
 
 
 class Network:
-    """A program as a dict, ready to run; nothing of the dict is kept but what runs.
+    """A program as a dict, ready to run; the dict is emptied, and nothing of it kept but what runs.
 
     ``tensors(name)`` gives a tensor of the weights as float32 array: to be set before the first run.
     """
@@ -185,6 +185,10 @@ class Network:
             task, loss, scale = losses[node["name"]]
             self.heads[task] = Head(node, loss, metrics[task], scale)
             self._layers.remove(node)
+        # What is left of the program would live on as long as a pointer to it lies on the stack
+        program["methods"]["evaluate"]["nodes"].clear()
+        program["layout"]["entries"].clear()
+        program.clear()
         if sorted(self.heads) != sorted(self.tasks) or any([self._is_body(each) for each in self.heads.values()]):
             raise Refused("the heads of this program do not end in a linear layer each")
 
