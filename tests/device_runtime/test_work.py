@@ -109,9 +109,9 @@ def test_the_report_says_the_joules_of_each_activity_and_what_they_are_made_of(p
     assert report.energy is not None
     assert (report.energy.quality, report.energy.error) == ("estimated", 0.5)
     assert min(report.energy.joules[activity] for activity in ("train", "affinity", "other")) > 0
-    assert sum(report.energy.joules[activity] for activity in ("train", "affinity")) == pytest.approx(
-        2.0 * report.cpu_seconds, rel=0.2
-    )
+    assert report.energy.joules["affinity"] == pytest.approx(2.0 * report.affinity_cpu_seconds, rel=0.2)
+    # The whole is more: reading the data belongs to no activity, and on a busy machine it is a third.
+    assert sum(report.energy.joules[activity] for activity in ("train", "affinity")) <= 2.0 * report.cpu_seconds
     assert bench.carry_out(place.plan(kind="evaluate"), go_on).report.energy.joules["evaluate"] > 0  # type: ignore[union-attr]
 
 
