@@ -44,4 +44,4 @@ def test_the_emitter_of_torch_is_the_trace_itself_and_every_engine_has_one() -> 
     program = trace_program(series_job(KINDS[:1]), "g", ["label"], ["evaluate"])
     assert emitter_of("torch")(program) is program
     assert emitter_of("onnxruntime")(program).engine == "onnxruntime"
-    assert {"torch", *(target.engine for target in TARGETS.values() if target.emitter)} == set(ENGINES)
+    assert {"torch", "micro", *(target.engine for target in TARGETS.values() if target.emitter)} == set(ENGINES)

@@ -44,7 +44,8 @@ def surface_at(rooms: Rooms, hits: Hits, direction: Triple, pixel: float) -> Sur
         last = first + objects.present.shape[1]
         where = np.flatnonzero((hits.surface >= first) & (hits.surface < last))
         if len(where):
-            fill(flat, _Part(objects, where, hits.surface.reshape(-1)[where] - first, hits.depth.shape[1]))
+            numbers = hits.surface.reshape(-1)[where] - first
+            fill(flat, _Part(objects, where, numbers, hits.depth.shape[1], rooms.camera))
     return Surface((x, y, z), flat.normal, flat.u, flat.v, flat.most, flat.least, _covered(rooms, hits, flat))
 
 
@@ -87,12 +88,15 @@ def _rounded(distance: F32, footprint: F32) -> F32:
 class _Part:
     """The pixels that show objects of one kind, and of each the object's numbers."""
 
-    def __init__(self, objects: Objects, where: NDArray[np.intp], n: NDArray[np.int8], pixels: int) -> None:
+    def __init__(
+        self, objects: Objects, where: NDArray[np.intp], n: NDArray[np.int8], pixels: int, camera: F32
+    ) -> None:
         self.where = where
         entry = where // pixels * objects.present.shape[1] + n
         self.centre = objects.centre.reshape(-1, 3)[entry].T  # [3, n]
         self.half = objects.half.reshape(-1, 3)[entry].T
         self.cos, self.sin = objects.cos.reshape(-1)[entry], objects.sin.reshape(-1)[entry]
+        self.camera = np.asarray(camera[where // pixels].T - self.centre, np.float32)  # [3, n], from the centres
 
     def of(self, values: F32) -> F32:
         """The pixels of this part out of [B, P]."""
@@ -101,6 +105,11 @@ class _Part:
     def local(self, flat: _Flat) -> F32:
         """Points relative to the objects' centres, [3, n]."""
         return np.asarray(np.stack([self.of(p) for p in flat.point]) - self.centre, np.float32)
+
+    def turned(self, vectors: F32) -> F32:
+        """[3, n] in the axes of each object."""
+        x, y, z = vectors
+        return np.stack([self.cos * x + self.sin * y, self.cos * y - self.sin * x, z])
 
     def put(self, flat: _Flat, normal: tuple[F32, ...], uv: tuple[F32, F32], curvatures: tuple[F32, F32]) -> None:
         """Write this part's values; the two curvatures in any order."""
@@ -118,10 +127,10 @@ class _Part:
 
 def _fill_boxes(flat: _Flat, part: _Part) -> None:
     """Flat faces with convex edges, in the axes of each box; the edges at the floor stay sharp."""
-    px, py, pz = part.local(flat)
-    point = np.stack([part.cos * px + part.sin * py, part.cos * py - part.sin * px, pz])
+    point, camera = part.turned(part.local(flat)), part.turned(part.camera)
     inside = part.half - np.abs(point)  # [3, n], from the faces
-    axis = inside.argmin(axis=0)
+    in_sight = np.where(point > 0, camera, -camera) > part.half  # on an edge, rounding may prefer the hidden face
+    axis = np.where(in_sight, inside, np.inf).argmin(axis=0)
     on_x, on_y, on_z = (axis == i for i in range(3))
     side = np.where(point[axis, np.arange(len(axis))] > 0, np.float32(1), np.float32(-1))
     local_x, local_y = on_x * side, on_y * side
@@ -148,7 +157,7 @@ def _fill_columns(flat: _Flat, part: _Part) -> None:
     x, y, z = part.local(flat)
     radius, half = part.half[0], part.half[2]
     from_axis, below = np.hypot(x, y), half - z
-    top = (below < TOUCH) | (below < radius - from_axis)
+    top = ((below < TOUCH) | (below < radius - from_axis)) & (part.camera[2] > half)  # from below, its rim is side
     flat_top = top.astype(np.float32)
     share = (1 - flat_top) / np.maximum(from_axis, TOUCH)
     around, rim = (1 - flat_top) / radius, _rounded(np.where(top, radius - from_axis, below), part.of(flat.footprint))
