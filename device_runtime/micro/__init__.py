@@ -12,5 +12,6 @@ board under any name. MicroPython's dialect explains what looks odd beside the o
     head      trains the last layer of the heads in place
     data      a folder of .npy files as samples
     int8      the default of the hook ``infer``: dense int8 networks out of a .tflite file
-    device    one board: configuration, loop
+    device    one board: its loop, and what carries out a plan
+    boot      loads all this so that the memory stays in one piece
 """

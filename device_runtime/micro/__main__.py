@@ -3,6 +3,6 @@
 
 import sys
 
-from device_runtime.micro.device import main
+from device_runtime.micro.boot import main
 
 main(sys.argv[1])

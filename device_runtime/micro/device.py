@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """One board: its configuration, its loop, and what carries out a plan.
 
-``run(config)`` never returns; docs/devices/microboard.md explains the configuration. The connection is looked after
-between any two samples, so that a long training neither loses it nor misses a cancel.
+``run`` never returns; docs/devices/microboard.md explains the configuration. The connection is looked after between any
+two samples, so that a long training neither loses it nor misses a cancel.
 """
 
 import binascii
@@ -24,7 +24,6 @@ from .wire import Refused, Topics
 VERSION = "1"
 FIRST_WAIT_MS, LAST_WAIT_MS = 500, 30000  # docs/protocol, Connection
 UPDATE_CHUNK = 4096  # bytes: a chunk that is lost costs little, and a head has few of them
-ARENA = 32 * 1024  # bytes for weights, taken in one piece at the start: later the memory is in pieces
 LATENCY_RUNS = 5  # docs/protocol, deploy
 
 
@@ -62,6 +61,11 @@ class Weights:
         told.clear()  # see Network: a pointer that is left on the stack must not keep it
         gc.collect()
 
+    def rest(self):
+        """What is left of the arena; from now on it is the caller's."""
+        rest, self._free = self._free, self._free[:0]
+        return rest
+
     def tensor(self, name):
         """The float32 numbers of a tensor. Raises Refused where there is none."""
         if name in self._kept:
@@ -85,12 +89,9 @@ class Weights:
 class Device:
     """A board with its data, flash and connection. ``data``: an object as ``data.Folder``, None for no samples."""
 
-    def __init__(self, config, data=None):
+    def __init__(self, config, data, arena):
         self._config, self._data, self._clock = config, data, Clock()
-        self._arena = b""
-        if data and config.get("train", True):
-            self._arena = array("f", range(config.get("arena", ARENA) // 4))  # of bytes it would be a copy
-            from . import head, network  # noqa: F401 - compiled while the memory is whole
+        self._arena = arena
         config.setdefault("max_control", wire.MAX_CONTROL)
         self._topics = Topics(config["fleet"], config["name"])
         folder = config["state"]
@@ -161,6 +162,7 @@ class Device:
         except StopIteration as end:
             self._work = None
             report, manifest = end.value
+            gc.collect()
             self.agent.on_finished(errand, report, manifest, self._clock.now())
         except (Refused, OSError, MemoryError, ValueError, KeyError, TypeError, IndexError) as error:
             self._work = None
@@ -183,6 +185,7 @@ class Device:
             self._client.publish_from(self._topics.upload, header, length, file.readinto)
 
     def _on_message(self, topic, payload):
+        gc.collect()  # what stays of a message lies behind what is left of a computation, unless that is gone
         self.agent.on_message(payload, self._clock.now())
 
     def _on_stream(self, topic, length, reader):
@@ -240,7 +243,8 @@ class Device:
     def _run(self, head, network, plan, report):
         if network.tasks != plan["tasks"] or network.input_shape != self._data.input_shape:
             raise Refused("the program is not for the tasks and samples of this board")
-        network.tensors = Weights(self._store.path(plan["weights"]["manifest"]["artifact"]), self._arena).tensor
+        weights = Weights(self._store.path(plan["weights"]["manifest"]["artifact"]), self._arena)
+        network.tensors, network.scratch = weights.tensor, weights.rest
         report["batch_size"] = network.batch_size
         if plan["kind"] == "evaluate":
             yield from head.evaluate(network, self._data, plan, report)
@@ -344,13 +348,11 @@ def _compare(answer, expected, tolerance, task):
             raise Refused(message)
 
 
-def main(path):
-    """Run the board whose configuration is the JSON file ``path``."""
-    with open(path) as file:
-        config = json.load(file)
+def run(config, arena):
+    """Serve with this configuration; ``arena``: float32 memory for weights and features."""
     data = None
     if config.get("data") and size_of(config["data"] + "/x.npy") >= 0:
         from .data import Folder
 
         data = Folder(config["data"], config["tasks"], config["input_shape"])
-    Device(config, data).run()
+    Device(config, data, arena).run()

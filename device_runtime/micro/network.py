@@ -18,10 +18,15 @@ def zeros(count):
     return array("f", bytes(4 * count))
 
 
+def blank(count):
+    """``count`` float32 numbers that are about to be written; unlike ``zeros`` it takes their memory once."""
+    return array("f", range(count))
+
+
 def linear(x, weight, bias):
     """W x + b, for ``weight`` row by row and ``bias`` or None."""
     width = len(x)
-    out = zeros(len(weight) // width)
+    out = blank(len(weight) // width)
     for row in range(len(out)):
         total, place = (bias[row] if bias else 0.0), row * width
         for value in x:
@@ -36,7 +41,11 @@ def _linear(x, node, tensors):
 
 
 def _relu(x, node, tensors):
-    return array("f", [value if value > 0 else 0.0 for value in x])
+    out = blank(len(x))
+    for place in range(len(x)):
+        value = x[place]
+        out[place] = value if value > 0 else 0.0
+    return out
 
 
 def _conv1d(x, node, tensors):
@@ -45,7 +54,7 @@ def _conv1d(x, node, tensors):
     channels = len(x) // length
     places = (length + 2 * padding - width) // stride + 1
     kernels = len(weight) // (channels * width)
-    out = zeros(kernels * places)
+    out = blank(kernels * places)
     for kernel in range(kernels):
         first, base = kernel * channels * width, bias[kernel] if bias else 0.0
         for place in range(places):
@@ -64,12 +73,14 @@ def _group_norm(x, node, tensors):
     weight, bias = tensors(node["weight"]), tensors(node["bias"])
     groups, channels = node["groups"], len(weight)
     length, span = len(x) // channels, len(x) // groups
-    out = zeros(len(x))
+    out = blank(len(x))
     for group in range(groups):
         start = group * span
-        mean = sum(x[start : start + span]) / span
-        spread = sum([(value - mean) * (value - mean) for value in x[start : start + span]]) / span
-        scale = 1 / math.sqrt(spread + node["epsilon"])
+        mean = _sum(x, start, span) / span
+        spread = 0.0
+        for place in range(start, start + span):
+            spread += (x[place] - mean) * (x[place] - mean)
+        scale = 1 / math.sqrt(spread / span + node["epsilon"])
         for place in range(start, start + span):
             channel = place // length
             out[place] = (x[place] - mean) * scale * weight[channel] + bias[channel]
@@ -78,7 +89,17 @@ def _group_norm(x, node, tensors):
 
 def _mean(x, node, tensors):
     length = node["length"]
-    return array("f", [sum(x[start : start + length]) / length for start in range(0, len(x), length)])
+    out = blank(len(x) // length)
+    for channel in range(len(out)):
+        out[channel] = _sum(x, channel * length, length) / length
+    return out
+
+
+def _sum(x, start, count):
+    total = 0.0
+    for place in range(start, start + count):
+        total += x[place]
+    return total
 
 
 LAYERS = {"linear": _linear, "relu": _relu, "conv1d": _conv1d, "group_norm": _group_norm, "mean": _mean}
@@ -158,12 +179,14 @@ class Head:
 class Network:
     """A program as a dict, ready to run; the dict is emptied, and nothing of it kept but what runs.
 
-    ``tensors(name)`` gives a tensor of the weights as float32 array: to be set before the first run.
+    ``tensors(name)`` gives a tensor of the weights as float32 array: to be set before the first run. ``scratch()``
+    gives float32 memory that nobody else uses, as much as there is.
     """
 
     def __init__(self, program):
         self.tasks, self.batch_size, self.input_shape = program["tasks"], program["batch_size"], program["input_shape"]
         self.entries = [each for each in program["layout"]["entries"] if each["part"] in self.tasks]
+        self.scratch = list
         self.tensors, self._layers, self.heads, self.clip_norm = None, [], {}, 0.0
         self._last, losses, metrics = {}, {}, {}
         for node in program["methods"]["evaluate"]["nodes"]:

@@ -15,7 +15,6 @@ MAX_FIELDS = 64  # numbers of a list of ranges, tasks, engines: far more than a 
 MIN_CHUNK, MAX_CHUNK, MAX_CHUNKS = 1024, 262144, 4096  # docs/protocol, Artifacts
 HEADER = 24  # bytes of a frame before its data
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-HEX = "0123456789abcdef"
 VERDICTS = (
     "accepted", "duplicate", "stale_round", "bad_digest", "too_large", "not_selected", "invalid", "round_closed"
 )  # fmt: skip
@@ -159,7 +158,10 @@ def _is_number(value):
 
 
 def _digest(value):
-    return isinstance(value, str) and len(value) == 64 and all(letter in HEX for letter in value), value
+    try:
+        return len(value) == 64 and value == value.lower() and len(binascii.unhexlify(value)) == 32, value
+    except (ValueError, TypeError, AttributeError):
+        return False, value
 
 
 def _base64(value):

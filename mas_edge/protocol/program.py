@@ -33,7 +33,7 @@ MAX_PROGRAM_BYTES = 64 * 1024 * 1024  # decompressed; a ResNet-50 step is about 
 # programs have one in nine bytes; a text of nothing else would take a small board's whole memory.
 MAX_PROGRAM_MARKS = 2**22
 
-BOARD_WINDOW = 12  # bits: a board has 4 KB in one piece when it has not the usual 32
+BOARD_WINDOW = 10  # bits: a board that has been at work has 1 KB in one piece when it has neither 32 nor 4
 
 
 class Value(msgspec.Struct, frozen=True):
