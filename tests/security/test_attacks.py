@@ -24,6 +24,7 @@ from device_runtime.edge.tls import fleet_context
 from mas_edge.fleet.authority import ORCHESTRATOR, Use, key_of_request, pem
 from mas_edge.fleet.endpoint import Endpoint
 from mas_edge.fleet.guard import Guard
+from mas_edge.protocol.enrolment import MAX_BODY_BYTES
 from mas_edge.protocol.errors import BrokerError, DeviceError
 from tests.fleet.members import Clock, make_fleet
 from tests.inbox import Inbox, until
@@ -358,7 +359,7 @@ def test_connections_that_say_nothing_keep_nobody_from_joining(endpoint: Ground)
         ("GET", "/v1/../../etc/passwd", b"", 404),
         ("POST", "/v1/ca", b"{}", 404),
         ("POST", "/v1/join", b"", 400),
-        ("POST", "/v1/join", b"{" * 20_000, 413),
+        ("POST", "/v1/join", b"{" * (MAX_BODY_BYTES + 1), 413),
         ("POST", "/v1/join", b"\xff", 400),
         ("POST", "/v1/join", b'{"name": "x", "secret": "zz", "csr": ""}', 400),
         ("POST", "/v1/join", b'{"name": "x", "secret": "00", "csr": "", "more": 1}', 400),
