@@ -66,7 +66,7 @@ def test_the_reader_agrees_on_a_cortex_m4(tmp_path: Path) -> None:
           .ARM.exidx : { *(.ARM.exidx*) } > FLASH
           .data : { *(.data*) } > RAM AT > RAM
           .bss (NOLOAD) : { __bss_start__ = .; *(.bss*) *(COMMON) __bss_end__ = .; } > RAM
-          . = ALIGN(8); end = .; __stack = 0x20400000;
+          . = ALIGN(8); end = .; __end__ = .; __stack = 0x20400000;
         }"""
     )
     target = ["-mcpu=cortex-m4", "-mthumb", "--specs=rdimon.specs", "-nostartfiles", "-T", str(tmp_path / "board.ld")]
