@@ -14,7 +14,7 @@ AMQTT      := .venv-amqtt
 LITERT_TESTS := tests/export/litert tests/export/micro tests/device_runtime/test_litert_engine.py
 NEW_PYTHON ?= $(shell tools/newer_python.sh)
 
-.PHONY: demo test test-litert test-aarch64 test-starved test-brokers test-kill environments check fix clean
+.PHONY: demo test test-litert test-aarch64 test-starved test-brokers test-cortex test-kill environments check fix clean
 
 demo: $(STAMP)  ## run the whole MAS job on real data with ten device processes (under 3 minutes)
 	$(BIN)/mas-edge demo --out demo-out --json demo-out/result.json $(DEMO_ARGS)
@@ -34,6 +34,9 @@ test-starved: $(STAMP)  ## a device under a real limit on its address space: fai
 test-brokers: $(STAMP) $(AMQTT)/.installed  ## the acceptance suite on mosquitto, the embedded broker and amqtt, every packet limit
 	MAS_EDGE_BROKERS=mosquitto,embedded,amqtt $(BIN)/python -m pytest tests/device_runtime/test_mqtt.py tests/e2e/test_whole_job.py \
 	  tests/e2e/test_faults.py tests/e2e/test_refusals.py tests/e2e/test_deployment.py tests/e2e/test_packet_limits.py $(PYTEST_ARGS)
+
+test-cortex: $(STAMP)  ## the wire's vectors read in C on an emulated Cortex-M4: needs gcc-arm-none-eabi, libnewlib-arm-none-eabi, qemu-system-arm
+	MAS_EDGE_CORTEX=1 $(BIN)/python -m pytest tests/micro/test_c.py $(PYTEST_ARGS)
 
 test-kill: $(STAMP)  ## 200 jobs whose processes are killed at random moments, and 5000 simulated schedules
 	MAS_EDGE_KILL_RUNS=200 MAS_EDGE_SCHEDULES=5000 MAS_EDGE_REQUIRE_MOSQUITTO=1 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
