@@ -99,10 +99,9 @@ class PartFile:
 
     def _give_back_damaged(self) -> None:
         """Raise DamagedChunksError if there are any."""
-        spans = ((index, chunk_span(self.manifest, index)) for index in range(self.held.count))
-        damaged = [index for index, span in spans if not matches(self.manifest, index, _read_span(self._part, span))]
-        if not self.manifest.chunk_digests:
-            damaged = list(range(self.held.count))
+        damaged = list(range(self.held.count))
+        if self.manifest.chunk_digests:
+            damaged = [index for index in damaged if not self._matches(index)]
         if not damaged:
             return
         for index in damaged:
@@ -132,10 +131,15 @@ class PartFile:
             return Bitmap(chunk_count(self.manifest))
         held = Bitmap(chunk_count(self.manifest))
         for index in self._candidates():
-            data = _read_span(self._part, chunk_span(self.manifest, index))
-            if matches(self.manifest, index, data):
+            if self._matches(index):
                 held.add(index)
         return held
+
+    def _matches(self, index: int) -> bool:
+        """Whether a chunk on the disk has its digest; it is not read if there is none."""
+        if not self.manifest.chunk_digests:
+            return True
+        return matches(self.manifest, index, _read_span(self._part, chunk_span(self.manifest, index)))
 
     def _candidates(self) -> list[int]:
         """The chunks worth verifying: those of the map, or all when the map is lost or of another chunk size.

@@ -102,8 +102,9 @@ class Collection:
             return False  # the same weights in other chunks: when they are whole, the offer comes again
         part = self._artifacts.partial(manifest)
         if part.held.complete:  # it is empty, or we were killed between its last piece and its name
-            part.finish()
-            return True
+            with contextlib.suppress(DamagedChunksError):  # by a power cut: those pieces are missing again
+                part.finish()
+                return True
         incoming = Incoming(manifest, part.held, verify=False)
         self._uploads[_key(manifest)] = _Upload([offer], manifest, part, incoming)
         return False

@@ -265,3 +265,18 @@ def test_an_upload_that_was_given_up_while_it_was_filed_is_not_spoken_of(artifac
     collection.keep_rounds(set())
     clerk.work()
     assert list(collection.filed(0.0)) == []
+
+
+def test_an_update_that_a_power_cut_damaged_before_it_had_its_name_is_asked_for_again(artifacts: ArtifactStore) -> None:
+    whole_only = describe(DATA, 1024, chunk_digests=False)
+    clerk = Slow()
+    collection = Collection(artifacts, clerk)
+    collection.begin(offer(manifest=whole_only), whole_only, 100_000)
+    for index in range(COUNT):
+        collection.on_chunk("pi-1", piece(index), 0.0)
+    part = artifacts.path(MANIFEST.artifact).with_suffix(".part")
+    part.write_bytes(bytes(1024) + part.read_bytes()[1024:])  # the map was written, the first piece was not
+    again = Collection(artifacts)
+    assert not again.begin(offer(manifest=whole_only), whole_only, 100_000)
+    assert fetch(again) == [offer(manifest=whole_only)]
+    assert artifacts.read(MANIFEST.artifact) == DATA
