@@ -13,7 +13,6 @@ between, ``recover`` tells the files by their digests and brings them in line; w
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import shutil
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from device_runtime.edge.files import disk, sync, temporary_of, write_whole
+from device_runtime.edge.files import disk, hash_file, sync, temporary_of, write_whole
 from mas_edge.protocol.errors import DeviceError
 from mas_edge.protocol.models import ENGINE_OF
 
@@ -31,7 +30,6 @@ log = logging.getLogger(__name__)
 MAX_STARTS = 2
 # Digests that are never tried again, with their reasons; a model is refused about once a run of a job.
 MAX_REFUSED = 64
-READ_BYTES = 1024 * 1024
 RECORD = "slots.json"
 
 
@@ -286,14 +284,10 @@ def _digest_of(path: Path) -> str:
     Raises:
         DeviceError: it cannot be read for a reason that may pass: nothing may be concluded from that.
     """
-    digest = hashlib.sha256()
     with disk("read", path):
         try:
-            with path.open("rb", buffering=0) as file:
-                while block := file.read(READ_BYTES):
-                    digest.update(block)
+            return hash_file(path)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EIO):
                 return ""
             raise
-    return digest.hexdigest()

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from device_runtime.edge.files import disk, sync
-from device_runtime.edge.part_file import Mark, PartFile, hash_file, mark, publish, read_into
+from device_runtime.edge.files import disk, hash_file, sync
+from device_runtime.edge.part_file import Mark, PartFile, mark, publish, read_into
 from mas_edge.protocol.artifact import (
     HEADER_BYTES,
     Buffer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.errors import DeviceError
 
 OWNER_ONLY = 0o600  # keys
+READ_BYTES = 1024 * 1024  # how much of a file is in memory while it is hashed
 _EVERYBODY = 0o666  # less the process's umask, as ``open`` does it
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or choose another state directory",
@@ -72,6 +74,15 @@ def sync(path: Path) -> None:
     with disk("write down", path):
         _sync(path)
         _sync(path.parent)
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file, in hex. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _write_new(path: Path, parts: tuple[Buffer, ...], mode: int, *, durable: bool) -> None:

@@ -8,12 +8,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from device_runtime.edge.files import disk, sync
+from device_runtime.edge.files import READ_BYTES, disk, sync
 from mas_edge.protocol.artifact import Bitmap, Buffer, chunk_count, chunk_span, matches
 from mas_edge.protocol.errors import DamagedChunksError, DeviceError, TransferError
 from mas_edge.protocol.messages import Manifest
 
-READ_BYTES = 1024 * 1024  # how much of a file is in memory while it is hashed
 _MAP_MAGIC = b"MAP1"
 _CLOSED_IN_CHILDREN = os.O_CLOEXEC
 Mark = tuple[int, int, int]
@@ -191,15 +190,6 @@ def _write_at(path: Path, offset: int, data: Buffer) -> None:
             view, offset = view[count:], offset + count
     finally:
         os.close(handle)
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def mark(path: Path) -> Mark:
