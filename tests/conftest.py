@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from device_runtime.edge.mqtt import Arrived, Event, Link, Will
 from mas_edge.orchestrator.broker import EmbeddedBroker, ManagedBroker
@@ -25,6 +26,10 @@ Connect = Callable[..., tuple[Link, Inbox]]
 BROKERS = ("mosquitto", "embedded", "amqtt")
 # By fixture: how long one of these brokers lives.
 _OF_THE_MATRIX = {"broker": "function", "running_broker": "module", "mortal_broker": "function"}
+
+# A machine with other work draws and runs examples slowly: neither is a fault of what is tested.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

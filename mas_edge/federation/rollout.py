@@ -205,12 +205,16 @@ class Rollout:
                 self._stand(device, group, gone)
         self._advance(now)
 
-    def poll(self, there: Mapping[str, Iterable[str]], now: float) -> list[Order]:
-        """Whom to tell now; ``there``: the devices that can be told, with the groups whose models they can run."""
+    def poll(self, there: Mapping[str, Iterable[str]], now: float, expected: Iterable[str] = ()) -> list[Order]:
+        """Whom to tell now.
+
+        ``there``: the devices that can be told, with the groups whose models they can run; ``expected``: devices that
+        will be back in a moment: before, no stage is opened, because it is a share of who is there.
+        """
         if self.state.mode in ("rolling_back", "rolled_back"):
             return self._undo(there, now)
         if self.state.mode == "running":
-            self._open_stage(there)
+            self._open_stage(there, expected)
         belonging = self._belonging(there) if self.is_acting and self.state.opened else []
         for device, group in belonging:
             if group not in self.standings.get(device, {}):
@@ -233,8 +237,8 @@ class Rollout:
         drawn = [device for device in there if place_of(seed, device) <= cut]
         return [(device, group) for device in drawn for group in there[device]]
 
-    def _open_stage(self, there: Mapping[str, Iterable[str]]) -> None:
-        if there and not self.state.opened:
+    def _open_stage(self, there: Mapping[str, Iterable[str]], expected: Iterable[str]) -> None:
+        if there and not self.state.opened and all(device in there for device in expected):
             spec = self.state.spec
             cut = max(self.state.cut, cut_of(spec.seed, spec.shares[self.state.stage], there))
             self.state = replace(self.state, cut=cut, opened=True)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 # Between two looks at who is there and what is due: a stage takes minutes, and a look goes through the whole fleet.
 LOOK_S = 0.5
+# An orchestrator that was started again gives the devices it knew this long to come back before it counts whom a stage
+# is a share of: they connect within a few seconds, and who is the first of them is chance.
+SETTLE_S = 15.0
 LEAST_DEADLINE_S = 60.0  # a device may take this long in any case before it drops a plan
 _NAME = re.compile(r"(rollout|rollback)-(\d+)-(.+)")
 
@@ -43,6 +46,8 @@ class RolloutDesk:
         self._seen_version = -1
         self._look_again = -math.inf
         self._there: dict[str, dict[str, str]] = {}  # by device and group, the format that it gets
+        self._settled_at: float | None = None
+        self._expected = {known.name for known in store.devices() if known.online and not known.no_model}
         self._saved: RolloutState | None = None
         self.machine: Rollout | None = None
         if found := self._store.latest():
@@ -76,12 +81,13 @@ class RolloutDesk:
         if now < self._look_again:
             return
         self._look_again = now + LOOK_S
+        self._settle(now)
         self._take_wishes()
         if self.machine is None:
             return
         if self._is_time:
             self._there = self._served(registry)
-            orders = self.machine.poll(self._there, now)
+            orders = self.machine.poll(self._there, now, self._expected)
             for order in orders:
                 self._tell(order, orders)
         self._save()
@@ -89,6 +95,11 @@ class RolloutDesk:
             state = flow.rolled_out(self._desk.state)
             self._jobs.save(state)
             self._desk.move(state)
+
+    def _settle(self, now: float) -> None:
+        self._settled_at = now + SETTLE_S if self._settled_at is None else self._settled_at
+        if now >= self._settled_at:
+            self._expected = set()
 
     # ------------------------------------------------------------------ what devices say
 

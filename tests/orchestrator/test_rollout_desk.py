@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from mas_edge.federation.flow import JobState, Phase, RoundWork
 from mas_edge.federation.rollout import RolloutSpec, place_of
 from mas_edge.orchestrator.result import rolled_out_of
-from mas_edge.orchestrator.rollout_desk import LOOK_S, RolloutDesk
+from mas_edge.orchestrator.rollout_desk import LOOK_S, SETTLE_S, RolloutDesk
 from mas_edge.orchestrator.rollout_store import RolloutStore, Wish, remembered
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.messages import Ack, AllInOne, Plan, Refusal, Report
@@ -134,6 +134,28 @@ def test_a_rollout_that_was_asked_for_early_waits_for_the_models(tmp_path: Path)
     small.set(replace(small.desk.state, phase="deploy"))
     small.look()
     assert small.plans(NAMES[0])
+    small.close()
+
+
+@pytest.mark.parametrize("all_back", [True, False])
+def test_an_orchestrator_that_was_killed_counts_a_stage_when_its_devices_are_back(
+    tmp_path: Path, all_back: bool
+) -> None:
+    small = Deploying(tmp_path, "groups")
+    small.come(*NAMES)
+    small.order(Wish(spec=SPEC))
+    small.reception.poll(small.now)  # writes down who is there
+    small.restart()
+    small.set(replace(small.desk.state, phase="deploy"))
+    small.come(NAMES[2])
+    small.look(LOOK_S)
+    small.look(SETTLE_S / 2)
+    assert not any(small.plans(name) for name in NAMES)
+    if all_back:
+        small.come(*NAMES)
+    small.look(0.0 if all_back else SETTLE_S)
+    small.look(LOOK_S)
+    assert [name for name in NAMES if small.plans(name)] == [NAMES[0 if all_back else 2]]
     small.close()
 
 
