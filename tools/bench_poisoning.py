@@ -3,9 +3,11 @@
 python tools/bench_poisoning.py --json poisoning.json
 
 A hundred devices hold the watch recordings (a tenth of a person each); some of them lie in every round they are in.
-Each cell is a whole simulated run of the real orchestrator, programs and training: the mean over the tasks of the final
-test loss, divided by that of the undisturbed run with the plain mean. "lost": the run broke, or ended a thousand times
-worse. Runs that are in the JSON file already are not made again.
+Each run is a whole simulated one of the real orchestrator, programs and training, quarantine included. Its number is
+the mean over the tasks of the final test loss, divided by that of the undisturbed run with the plain mean and the same
+seed; a seed decides who lies, who is drawn into rounds, and the first weights. Each cell is the mean over the seeds
+and, in brackets, the smallest and the largest. "lost": a run broke, or ended a thousand times worse. Runs that are in
+the JSON file already are not made again.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shares", nargs="+", type=int, default=[1, 10, 30], metavar="PERCENT")
     parser.add_argument("--attacks", nargs="+", default=[*ATTACKS, LABELS])
     parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--devices-per-round", type=int, default=20)
     parser.add_argument("--job", type=Path, default=Path("models/watch.toml"))
@@ -62,12 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: Results = json.loads(options.json.read_text()) if options.json and options.json.is_file() else {}
     with tempfile.TemporaryDirectory(prefix="poisoning-") as folder:
         ground = Ground(Path(folder), job_of(options))
-        for name, rule, attack, share in cases(options.rules, options.attacks, options.shares):
-            if name not in found:
-                found[name] = {"rule": rule, "attack": attack, "share": share} | ground.run(RULES[rule], attack, share)
-                print(f"{name}: {found[name]['losses'] or found[name]['problem']}", flush=True)
-            if options.json:
-                options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        for seed in options.seeds:
+            for name, rule, attack, share in cases(options.rules, options.attacks, options.shares):
+                key = f"{name}, seed {seed}"
+                if key not in found:
+                    about = {"rule": rule, "attack": attack, "share": share, "seed": seed}
+                    found[key] = about | ground.run(RULES[rule], attack, share, seed)
+                    print(f"{key}: {found[key]['losses'] or found[key]['problem']}", flush=True)
+                if options.json:
+                    options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(markdown(found, options.rules))
     return 0
 
@@ -110,15 +116,17 @@ class Ground:
         self._devices = sorted(path.name for path in self._honest.iterdir())
         (folder / "exports").mkdir()
 
-    def run(self, rule: dict[str, Any], attack: str, share: int) -> dict[str, Any]:
+    def run(self, rule: dict[str, Any], attack: str, share: int, seed: int) -> dict[str, Any]:
         """One run; its final test losses by task, or what was wrong."""
-        liars = random.Random(0).sample(self._devices, share * len(self._devices) // 100)  # nested as the share grows
+        liars = random.Random(seed).sample(
+            self._devices, share * len(self._devices) // 100
+        )  # nested as the share grows
         state, began = self._folder / "state", time.process_time()
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir()
         (state / "exports").symlink_to(self._folder / "exports")
-        job = check(replace(self._job, federation=replace(self._job.federation, **rule)))
-        tamper = poisoner(attack, liars) if attack in ATTACKS else honest
+        job = check(replace(self._job, seed=seed, federation=replace(self._job.federation, **rule)))
+        tamper = poisoner(attack, liars, seed) if attack in ATTACKS else honest
         problem = ""
         try:
             Simulation(job, self._data(attack, liars), state, tamper=tamper).run()
@@ -159,12 +167,15 @@ def part_of(person: Path, part: int, target: Path) -> None:
 
 def markdown(found: Results, rules: Sequence[str]) -> str:
     """The table of relative losses."""
-    base = found["mean, undisturbed"]["losses"]
+    bases = {run["seed"]: run["losses"] for run in found.values() if (run["rule"], run["attack"]) == ("mean", "")}
     lines = [f"| attack | devices | most in a round | {' | '.join(rules)} |", f"|---|---|---|{'---|' * len(rules)}"]
     for key in dict.fromkeys((run["attack"], run["share"]) for run in found.values()):
-        runs = {run["rule"]: run for run in found.values() if (run["attack"], run["share"]) == key}
-        cells = [shown(runs[rule]["losses"], base) if rule in runs else "" for rule in rules]
-        most = max(run["most_liars_in_a_round"] for run in runs.values())
+        runs = [run for run in found.values() if (run["attack"], run["share"]) == key and run["seed"] in bases]
+        cells = [
+            shown([relative(run["losses"], bases[run["seed"]]) for run in runs if run["rule"] == rule])
+            for rule in rules
+        ]  # fmt: skip
+        most = max(run["most_liars_in_a_round"] for run in runs)
         lines.append(f"| {key[0] or 'none'} | {key[1]} % | {most} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -174,10 +185,14 @@ def relative(losses: dict[str, float], base: dict[str, float]) -> float:
     return float(np.mean([losses[task] / base[task] for task in base])) if losses else float("inf")
 
 
-def shown(losses: dict[str, float], base: dict[str, float]) -> str:
-    """A cell."""
-    ratio = relative(losses, base)
-    return "lost" if ratio > LOST else f"{ratio:.2f}"
+def shown(ratios: Sequence[float]) -> str:
+    """A cell: the mean over the seeds, the smallest and the largest."""
+    if not ratios:
+        return ""
+    lost = sum(ratio > LOST for ratio in ratios)
+    if lost:
+        return "lost" if lost == len(ratios) else f"lost in {lost} of {len(ratios)}"
+    return f"{np.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

@@ -103,10 +103,7 @@ class Reception:
 
     def poll(self, now: float) -> None:
         """Ask for what is missing of the uploads, and whether those who are said to be gone are."""
-        if (rounds := self._desk.wanted_rounds()) != self._rounds:
-            self._rounds = rounds
-            self._gate.keep(self._rounds)
-        self._shut_out(self._quarantine.poll(self._rounds, now))
+        self.judge(now)
         self._collection.keep_rounds(self._rounds)
         if now >= self._look_for_silence:
             self._look_for_silence = now + SILENCE_S
@@ -117,6 +114,13 @@ class Reception:
         self._roster.poll(now)
         for device in self._doubts.poll(now):
             self._desk.tell(device, Rebirth(**self._post.sender()), None)
+
+    def judge(self, now: float) -> None:
+        """Leave out whose reports were refused in too many rounds, and let back whose time is over."""
+        if (rounds := self._desk.wanted_rounds()) != self._rounds:
+            self._rounds = rounds
+            self._gate.keep(self._rounds)
+        self._shut_out(self._quarantine.poll(self._rounds, now))
 
     def _shut_out(self, devices: Sequence[str]) -> None:
         """These devices stand otherwise than before: who is in quarantine now, no round waits for."""

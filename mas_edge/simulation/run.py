@@ -97,6 +97,7 @@ class Simulation:
         return self._desk.state
 
     def _step(self) -> None:
+        self._reception.judge(time.monotonic())
         due = flow.due(self._desk.state)
         if isinstance(due[0], Local):
             state, split = self._steps.take(due[0], self._desk.state, self._store.records())

@@ -12,6 +12,7 @@ import pytest
 from mas_edge.federation.methods import with_method
 from mas_edge.job import Job, Network, check, load_job
 from mas_edge.orchestrator import view
+from mas_edge.orchestrator.limits import Limits
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.protocol.errors import ServerError
 from mas_edge.simulation.poison import ATTACKS, NOISE, SCALE, flip_labels, poisoner
@@ -99,6 +100,24 @@ def test_the_norms_of_the_changes_show_who_lies(bench: Bench) -> None:
         largest = sorted(record.norms, key=record.norms.__getitem__)[-len(LIARS) :]
         assert set(largest) == set(LIARS)
         assert record.norm_bound == pytest.approx(np.median(list(record.norms.values())))
+
+
+def test_who_sends_what_is_refused_round_after_round_is_left_out_as_by_the_real_orchestrator(
+    bench: Bench, data: Path, exports: Path, tmp_path: Path
+) -> None:
+    """The bound on the norm refuses a hundredfold change, and nobody honest."""
+    rounds = bench.rounds("clip", "scale")
+    longest = max(norm for record in rounds for device, norm in record.norms.items() if device not in LIARS)
+    job = job_of(tmp_path, "mean")
+    federation = msgspec.structs.replace(job.federation, max_norm=10 * longest)
+    bounded = check(msgspec.structs.replace(job, federation=federation))
+    (tmp_path / "exports").symlink_to(exports)
+    Simulation(bounded, data, tmp_path, tamper=poisoner("scale", LIARS)).run()
+    selected = [set(record.selected) for record in view.read(tmp_path).rounds if record.kind == "train"]
+    strikes = Limits().quarantine_rounds
+    assert all(set(LIARS) <= each for each in selected[:strikes])
+    assert len(selected) > strikes
+    assert all(not each & set(LIARS) for each in selected[strikes:])
 
 
 def test_an_attack_changes_what_its_name_says() -> None:
