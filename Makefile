@@ -14,7 +14,7 @@ AMQTT      := .venv-amqtt
 LITERT_TESTS := tests/export/litert tests/export/micro tests/device_runtime/test_litert_engine.py
 NEW_PYTHON ?= $(shell tools/newer_python.sh)
 
-.PHONY: demo test test-litert test-aarch64 test-starved test-brokers test-cortex test-kill environments check fix clean
+.PHONY: demo test test-litert test-arm test-starved test-brokers test-cortex test-kill environments check fix clean
 
 demo: $(STAMP)  ## run the whole MAS job on real data with ten device processes (under 3 minutes)
 	$(BIN)/mas-edge demo --out demo-out --json demo-out/result.json $(DEMO_ARGS)
@@ -25,7 +25,7 @@ test: $(STAMP)  ## the tests
 test-litert: $(LITERT)/.installed $(TFLITE)/.installed  ## the tests of LiteRT and of microboards, where their converter is
 	MAS_EDGE_TFLITE_RUNTIME_PYTHON=$(TFLITE)/bin/python $(LITERT)/bin/python -m pytest -p no:anyio $(LITERT_TESTS) $(PYTEST_ARGS)
 
-test-aarch64: $(STAMP)  ## the device runtime on emulated 64-bit ARM, up to a whole job: fetches 150 MB once; Debian 12
+test-arm: $(STAMP)  ## the device runtime on emulated 64-bit ARM, up to a whole job: fetches 150 MB once; Debian 12
 	MAS_EDGE_AARCH64=1 $(BIN)/python -m pytest tests/e2e/test_aarch64.py $(PYTEST_ARGS)
 
 test-starved: $(STAMP)  ## a device under a real limit on its address space: fails, says so, goes on with less
