@@ -31,6 +31,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """When a round was open, in seconds since the epoch; ``closed`` is None while it is."""
+
+    round_id: str
+    phase: str
+    opened: float
+    closed: float | None
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a person may ask about a run, at one moment."""
 
@@ -78,6 +87,20 @@ def read_database(db: sqlite3.Connection, state_dir: Path, last_events: int = 20
         split=read_optional(row[2], SplitRecord),
         events=[Event(time=time, level=level, text=text) for time, level, text in reversed(events)],
     )  # fmt: skip
+
+
+def read_spans(state_dir: Path) -> list[Span]:
+    """When each round of the run in ``state_dir`` was open, oldest first. Raises ServerError as ``read``."""
+    try:
+        db = open_database(state_dir)
+        try:
+            rows = db.execute("SELECT round_id, phase, opened, closed FROM rounds ORDER BY number").fetchall()
+        finally:
+            db.close()
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        message = f"state in {state_dir} cannot be read: {error}; restore it from a copy"
+        raise ServerError(message) from None
+    return [Span(round_id=name, phase=phase, opened=opened, closed=closed) for name, phase, opened, closed in rows]
 
 
 def _open_rounds(db: sqlite3.Connection) -> list[OpenRound]:
