@@ -23,7 +23,7 @@ from device_runtime.errands import Download, Errand, Pending, named
 from device_runtime.pending import Finished, PendingOffers
 from device_runtime.trust.seals import SIGNED_ONLY, Seals
 from mas_edge.protocol import program as program_format
-from mas_edge.protocol.artifact import Buffer, check_digest, check_manifest, decode_chunk, digest_of
+from mas_edge.protocol.artifact import Buffer, check_digest, check_manifest, chunk_count, decode_chunk, digest_of
 from mas_edge.protocol.errors import DamagedChunksError, DeviceError, EdgeError, TransferError, WeightsError
 from mas_edge.protocol.layout import derive
 from mas_edge.protocol.messages import (
@@ -438,8 +438,9 @@ class Agent:
                 pending.next_send, pending.repeat = now + OFFER_REPEAT_S, OFFER_REPEAT_S
                 for send in pending.outgoing.on_want(want.sender, want.ranges, False, now):
                     effects.append(SendChunks(done.manifest, send.indices))
-                commit = Commit(**self._sender(), job=done.job, round_id=done.round_id, artifact=want.artifact)
-                effects.append(Tell(commit, after_chunks=True))
+                if want.ranges and want.ranges[-1][1] == chunk_count(done.manifest):
+                    commit = Commit(**self._sender(), job=done.job, round_id=done.round_id, artifact=want.artifact)
+                    effects.append(Tell(commit, after_chunks=True))
         return effects
 
     def _forget(self, job: str, round_id: str) -> None:

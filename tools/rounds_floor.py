@@ -24,7 +24,7 @@ import rounds_meter as meter
 
 ROOT = Path(__file__).resolve().parent.parent
 WARM_UP = 2
-PIECE = 256 * 1024  # the packets of the bare broker: as large as our chunks may be
+PIECE = 512 * 1024  # the packets of the bare broker: as large as our chunks may be
 READ = 1024 * 1024
 
 

@@ -12,7 +12,7 @@ MAX_CONTROL = (
     16 * 1024
 )  # bytes of a message: a plan with 100 chunk digests is 6 KB, and read it takes several times that
 MAX_FIELDS = 64  # numbers of a list of ranges, tasks, engines: far more than a board is ever told
-MIN_CHUNK, MAX_CHUNK, MAX_CHUNKS = 1024, 262144, 4096  # docs/protocol, Artifacts
+MIN_CHUNK, MAX_CHUNK, MAX_CHUNKS = 1024, 524288, 4096  # docs/protocol, Artifacts
 HEADER = 24  # bytes of a frame before its data
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 VERDICTS = (

@@ -21,14 +21,17 @@ from dataclasses import dataclass
 from mas_edge.protocol.errors import TransferError
 from mas_edge.protocol.messages import Manifest
 
-MAX_CHUNK = 256 * 1024  # hosted brokers cap a packet at 256 KiB or more; larger chunks gain nothing (measured)
+# Each chunk costs every hand that it passes through, however large it is: with 256 KiB a round of 10.49 MB took 14 %
+# longer (measured, docs/results/rounds.md). A chunk of 1 MiB would not fit the packets of 1 MiB that our brokers carry;
+# one that is larger than a broker's packets goes in fragments.
+MAX_CHUNK = 512 * 1024
 DEFAULT_CHUNK = 64 * 1024
 MIN_CHUNK = 1024  # what a microboard can still buffer; below it the headers and digests outweigh the data
 MAX_CHUNKS = 4096  # 1 GiB in chunks of 256 KiB; their digests are 128 KiB, which a control message can carry
 HEADER_BYTES = 24
 DIGEST_BYTES = 32
 # Chunks grow above 32 of them (2 MiB in the default size): each costs every hand that it passes through about as much
-# as 64 KiB of data do (measured, docs/results/rounds.md). A manifest stays below 24 KB up to 128 MiB.
+# as 64 KiB of data do (measured, docs/results/rounds.md). A manifest stays below 24 KB up to 256 MiB.
 CHUNKS_BEFORE_GROWTH = 32
 
 Buffer = bytes | bytearray | memoryview

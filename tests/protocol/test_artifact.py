@@ -71,7 +71,8 @@ def test_a_stream_that_ends_early_is_refused() -> None:
         (0, MAX_CHUNK, DEFAULT_CHUNK),
         (2 * MIB, MAX_CHUNK, DEFAULT_CHUNK),
         (2 * MIB + 1, MAX_CHUNK, 2 * DEFAULT_CHUNK),
-        (4 * MIB + 1, MAX_CHUNK, MAX_CHUNK),
+        (4 * MIB + 1, MAX_CHUNK, 4 * DEFAULT_CHUNK),
+        (8 * MIB + 1, MAX_CHUNK, MAX_CHUNK),
         (100 * MIB, MAX_CHUNK, MAX_CHUNK),
         (1024 * MIB, MAX_CHUNK, MAX_CHUNK),
         (MIB, 20_000, 20_000),  # a broker with a small packet limit

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas_edge.protocol.artifact import DIGEST_BYTES, MAX_CHUNK, MAX_CHUNKS, check_manifest, describe
+from mas_edge.protocol.artifact import DIGEST_BYTES, MAX_CHUNKS, check_manifest, describe
 from mas_edge.protocol.errors import MessageError
 from mas_edge.protocol.messages import (
     MAX_MESSAGE_BYTES,
@@ -103,8 +103,8 @@ def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
 def test_a_plan_for_artifacts_of_1_gib_fits_into_a_message() -> None:
     largest = Manifest(
         artifact="ab" * 32,
-        size=MAX_CHUNKS * MAX_CHUNK,
-        chunk_size=MAX_CHUNK,
+        size=2**30,
+        chunk_size=2**30 // MAX_CHUNKS,
         chunk_digests=b"\xff" * (DIGEST_BYTES * MAX_CHUNKS),
     )
     message = plan(program=largest, weights=Weights(manifest=check_manifest(largest, 2**30)), training=TRAINING)
