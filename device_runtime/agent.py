@@ -18,7 +18,7 @@ from typing import Any
 from msgspec.structs import asdict, replace
 
 from device_runtime.edge.artifacts import ArtifactStore
-from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.effects import Effect, Fetch, Interrupt, Listen, SendChunks, Start, Tell
 from device_runtime.errands import Download, Errand, Pending, named
 from device_runtime.pending import Finished, PendingOffers
 from device_runtime.trust.seals import SIGNED_ONLY, Seals
@@ -77,6 +77,7 @@ class Agent:
     chunk_size: Callable[[int], int | None] = lambda size: None  # of an update of this size; None = as its size asks
     unwilling: Callable[[PlanKind], str] = lambda _kind: ""
     seals: Seals = field(default_factory=Seals)
+    elsewhere: bool = False  # whether there is another way than the broker's
     _seq: int = 0
     _number: int = 0
     _errands: dict[str, Errand] = field(default_factory=dict)
@@ -149,6 +150,11 @@ class Agent:
                 errand.received_bytes += len(data)
         return [*self._complete(download, now), *self._ask(download, now)]
 
+    def on_trust_renewed(self, now: float) -> list[Effect]:
+        """Newer signing metadata came on another way: those that plans wait for are not needed any more."""
+        effects = [effect for signed in self.seals.freed_all() for effect in self._on_signed(signed, now)]
+        return [*effects, *self._release()]
+
     def on_finished(self, number: int, report: Report, update: bytes | None, now: float) -> list[Effect]:
         """The background work is done: keep its result until the orchestrator has it."""
         errand = self._take(number)
@@ -186,7 +192,7 @@ class Agent:
             if now >= pending.sync_at:
                 self._sync(pending)
         for download in list(self._downloads.values()):
-            effects += self._ask(download, now)
+            effects += [*self._ask(download, now), *self._fetch_elsewhere(download, now)]
         if now >= self._next_checkin:
             self._next_checkin = now + self._checkin_s
             effects += self.introduce()
@@ -373,6 +379,11 @@ class Agent:
         broadcast = download.incoming.asks_broadcast  # of the ask that was just made
         want = Want(**self._sender(), artifact=download.manifest.artifact, ranges=ranges, broadcast=broadcast)
         return [Tell(want, after_chunks=True)]
+
+    def _fetch_elsewhere(self, download: Download, now: float) -> list[Effect]:
+        missing = download.stalled(now) if self.elsewhere else ()
+        metadata = self.seals.waits_for(download.manifest.artifact)
+        return [Fetch(download.manifest, missing, metadata)] if missing else []
 
     def _next_work(self) -> list[Effect]:
         if any(errand.stage == "work" for errand in self._errands.values()):

@@ -49,4 +49,13 @@ class Interrupt:
     number: int
 
 
-Effect = Tell | Listen | SendChunks | Start | Interrupt
+@dataclass(frozen=True)
+class Fetch:
+    """Get these chunks of an artifact on another way than the broker's; ``metadata``: the newest signing metadata."""
+
+    manifest: Manifest
+    indices: tuple[int, ...]
+    metadata: bool = False
+
+
+Effect = Tell | Listen | SendChunks | Start | Interrupt | Fetch

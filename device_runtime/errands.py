@@ -11,6 +11,10 @@ from device_runtime.pending import Finished
 from mas_edge.protocol.messages import Manifest, Plan
 from mas_edge.protocol.transfer import Incoming, Outgoing
 
+# A broker that is started again is back within seconds, and its queues with it. Then another way is tried, at first
+# soon again, later rarely: whoever is asked may be down with the broker.
+STALLED_S, STALLED_MAX_S = 20.0, 300.0
+
 
 @dataclass
 class Errand:
@@ -27,11 +31,20 @@ class Errand:
 
 @dataclass
 class Download:
-    """An artifact on its way to the disk."""
+    """An artifact on its way to the disk. ``pause``: between two attempts to get it on another way."""
 
     manifest: Manifest
     part: PartFile
     incoming: Incoming
+    pause: float = STALLED_S
+    not_before: float = -math.inf
+
+    def stalled(self, now: float) -> tuple[int, ...]:
+        """The chunks to be fetched on another way now, because none has come for long; mostly nothing."""
+        if now < max(self.incoming.stalled_since + STALLED_S, self.not_before):
+            return ()
+        self.not_before, self.pause = now + self.pause, min(2 * self.pause, STALLED_MAX_S)
+        return tuple(self.incoming.held.missing())
 
 
 @dataclass

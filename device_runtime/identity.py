@@ -24,6 +24,7 @@ from msgspec import Struct
 
 from device_runtime.edge import enrolment
 from device_runtime.edge.files import OWNER_ONLY, write_whole
+from device_runtime.edge.web import Site
 from device_runtime.trust.anchor import holds_root, install
 from mas_edge.protocol.enrolment import CLOCKS_DIFFER_S, Invitation, Issued, join_address
 from mas_edge.protocol.errors import DeviceError, EdgeError, MessageError
@@ -74,6 +75,11 @@ class Identity:
         """The same for a broker at another address of the same fleet."""
         files = {"ca": str(self.file("ca.pem")), "cert": str(self.file("device.pem")), "suffix": self.record.suffix}
         return f"{broker}{'&' if '?' in broker else '?'}{urlencode(files)}"
+
+    @property
+    def site(self) -> Site:
+        """Where the fleet hands out what the broker does not bring: its enrolment endpoint."""
+        return Site(f"https://{self.record.enrolment}", str(self.file("ca.pem")), str(self.file("device.pem")))
 
     def file(self, name: str) -> Path:
         """One of the files of the module's docstring."""

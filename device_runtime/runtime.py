@@ -19,7 +19,9 @@ from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.fragments import room
 from device_runtime.edge.lock import lock_directory
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame, Link, Will
-from device_runtime.effects import Effect, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.edge.web import Site
+from device_runtime.effects import Effect, Fetch, Interrupt, Listen, SendChunks, Start, Tell
+from device_runtime.elsewhere import Elsewhere, Fetched, TrustRenewed
 from device_runtime.engines import base_name, runnable
 from device_runtime.holdings import Holdings
 from device_runtime.host import Host
@@ -63,6 +65,7 @@ class Settings:
     engines: tuple[str, ...] = ()  # that work here, beside this one
     memory: int = 0  # bytes that the process may hold; 0 = no limit
     policy: Policy = field(default_factory=Policy)
+    site: Site | None = None  # where the fleet hands out what the broker does not bring
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Runtime:
     def __init__(self, settings: Settings, data: Holdings, bench: type[Bench] = Bench, host: Host = _HERE) -> None:
         self._settings = settings
         self._topics = Topics(settings.fleet)
-        self._events: queue.SimpleQueue[Event | _Finished] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | _Finished | Fetched | TrustRenewed] = queue.SimpleQueue()
         self._plans: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
         self._interrupted: set[int] = set()
         self._leaving = False
@@ -99,6 +102,8 @@ class Runtime:
             settings.name, self._boot_id, self._birth, self._store, PendingOffers(settings.state / "pending"),
             unwilling=self.watch.gate.why_not, seals=Seals(self.verifier),
         )  # fmt: skip
+        self._elsewhere = Elsewhere(settings.site, self.verifier, self._events.put) if settings.site else None
+        self.agent.elsewhere = self._elsewhere is not None
         gone = self._status(online=False, reason="connection lost")
         self._control = Link(
             settings.broker, settings.name, self._events.put, will=Will(self._topics.status(settings.name), gone)
@@ -135,6 +140,8 @@ class Runtime:
             thread.start()
         self._control.start()
         self._bulk.start()
+        if self._elsewhere:
+            self._elsewhere.start()
         try:
             while not stop.is_set():
                 alive()
@@ -146,6 +153,8 @@ class Runtime:
         self._leaving = True
         self._plans.put(None)
         self._outbox.put(None)
+        if self._elsewhere:
+            self._elsewhere.stop()
         farewell = self._status(online=False, reason="stopped")
         self._control.publish(self._topics.status(self._settings.name), farewell, retain=True)
         self._bulk.stop()
@@ -173,7 +182,7 @@ class Runtime:
         """Tell the orchestrator when the owner's rules forbid something else than when it was told last."""
         return self.agent.introduce() if self.watch.gate.news() else []
 
-    def _react(self, event: Event | _Finished, now: float) -> list[Effect]:
+    def _react(self, event: Event | _Finished | Fetched | TrustRenewed, now: float) -> list[Effect]:
         match event:
             case Connected():
                 log.info("connected to %s", self._settings.broker)
@@ -186,6 +195,10 @@ class Runtime:
                 return self.agent.on_message(decode_from_orchestrator(payload), now)
             case Frame(_, data):
                 return self.agent.on_chunk(data, now)
+            case Fetched(frame):
+                return self._on_fetched(frame, now)
+            case TrustRenewed():
+                return self.agent.on_trust_renewed(now)
             case _Finished(number, outcome, reason):
                 self._make_room()
                 if outcome is None:
@@ -193,6 +206,13 @@ class Runtime:
                 finished = self.agent.on_finished(number, outcome.report, outcome.update, now)
                 return [*finished, *self._say_what_changed()]
         return []
+
+    def _on_fetched(self, frame: bytes, now: float) -> list[Effect]:
+        try:
+            return self.agent.on_chunk(frame, now)
+        finally:
+            if self._elsewhere:
+                self._elsewhere.taken()
 
     def _carry(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -214,6 +234,8 @@ class Runtime:
                         self._bulk.unsubscribe(topic)
                 case Start():
                     self._plans.put(effect)
+                case Fetch() if self._elsewhere:
+                    self._elsewhere.fetch(effect)
                 case Interrupt(number):
                     self._interrupted.add(number)
 

@@ -103,7 +103,10 @@ def run(args: argparse.Namespace) -> int:
     data = look(args.data)
     choice = choose(args.engine, state, memory=args.memory)
     print(choice.line, flush=True)
-    settings = Settings(args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory, policy)
+    site = member.identity.site if member.identity else None
+    settings = Settings(
+        args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory, policy, site
+    )
     runtime = Runtime(settings, data)
     stop = threading.Event()
     if member.identity is not None:

@@ -89,6 +89,11 @@ class Seals:
         """Whether a plan waits for this artifact."""
         return any(each.metadata and each.metadata.artifact == artifact for each in self._waiting)
 
+    def freed_all(self) -> list[SignedPlan]:
+        """The plans that wait, as what they are without their metadata: newer ones came on another way."""
+        freed, self._waiting = [replace(each, metadata=None) for each in self._waiting], []
+        return freed
+
     def freed(self, artifact: str) -> list[SignedPlan]:
         """The plans that waited for this artifact; they wait no longer."""
         freed = [each for each in self._waiting if each.metadata and each.metadata.artifact == artifact]

@@ -18,6 +18,7 @@ from mas_edge.protocol.errors import ServerError
 
 if TYPE_CHECKING:
     from mas_edge.fleet.folder import Fleet
+    from mas_edge.fleet.shelf import Shelf
 
 _Verbs = argparse._SubParsersAction
 
@@ -40,7 +41,7 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
         _add_folder(sub)
         sub.set_defaults(run=run)
     sub.add_argument(
-        "--sign", type=Path, metavar="DIR", help="hand the root of this signing repository to devices that join"
+        "--sign", type=Path, metavar="DIR", help="hand out this signing repository: its root to who joins, its metadata"
     )
     approve = adding.add_parser("approve", help="let a device in that waits, after comparing its key")
     _add_folder(approve)
@@ -110,6 +111,13 @@ def root_of(signing: Path | None) -> Callable[[], bytes]:
 
     newest_root(signing)  # it is said at the start, not to the first device
     return partial(newest_root, signing)
+
+
+def shelf_of(signing: Path | None, state: Path | None = None) -> Shelf | None:
+    """What is handed out over HTTPS: metadata, and what they list of the artifacts of the run in ``state``."""
+    from mas_edge.fleet.shelf import Shelf
+
+    return Shelf(signing, state / "artifacts" if state else None) if signing else None
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -201,6 +209,7 @@ def _serve(args: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with Endpoint(fleet, ALL_INTERFACES, root_of(args.sign)) as endpoint, Guard(fleet, endpoint.renew_certificate):
+    serving = Endpoint(fleet, ALL_INTERFACES, root_of(args.sign), shelf_of(args.sign))
+    with serving as endpoint, Guard(fleet, endpoint.renew_certificate):
         stop.wait()
     return 0

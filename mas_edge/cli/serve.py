@@ -91,7 +91,7 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as serving:
         there = serving.enter_context(open_broker(args.broker, state, args.listen, fleet, insecure=args.insecure))
         if fleet is not None:
-            _let_join(fleet, there, serving, args.sign)
+            _let_join(fleet, there, serving, args.sign, state)
         else:
             elsewhere = " (from elsewhere: this machine's address instead)" if args.listen else ""
             print(f"devices connect to {there.url}{elsewhere}", file=sys.stderr)
@@ -114,13 +114,13 @@ def _fleet_of(job: Job, folder: Path) -> Fleet:
     return fleet
 
 
-def _let_join(fleet: Fleet, broker: Broker, serving: ExitStack, signing: Path | None) -> None:
+def _let_join(fleet: Fleet, broker: Broker, serving: ExitStack, signing: Path | None, state: Path) -> None:
     """Serve the enrolment endpoint, and act on revocations, as long as ``serving`` lasts."""
-    from mas_edge.cli.fleet import root_of
+    from mas_edge.cli.fleet import root_of, shelf_of
     from mas_edge.fleet.endpoint import ALL_INTERFACES, Endpoint
     from mas_edge.fleet.guard import Guard
 
-    endpoint = serving.enter_context(Endpoint(fleet, ALL_INTERFACES, root_of(signing)))
+    endpoint = serving.enter_context(Endpoint(fleet, ALL_INTERFACES, root_of(signing), shelf_of(signing, state)))
 
     def act() -> None:
         endpoint.renew_certificate()

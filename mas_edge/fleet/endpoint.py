@@ -1,17 +1,21 @@
 """The HTTPS endpoint where devices join and renew: the only port, beside the broker's, that a fleet opens.
 
 It is reachable before anybody is known, so everything is bounded: connections at a time, seconds for each, bytes of a
-request. A private key never comes here, and neither tokens nor requests are logged.
+request. A private key never comes here, and neither tokens nor requests are logged. Members that show their certificate
+get here what the broker does not bring them: signing metadata and listed artifacts (``shelf``).
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,11 +23,13 @@ from cryptography import x509
 
 from mas_edge.fleet.enrolment import Enrolment, RefusedError, WaitsError
 from mas_edge.fleet.folder import Fleet
+from mas_edge.fleet.shelf import Shelf
 from mas_edge.protocol.enrolment import (
     CA_PATH,
     JOIN_PATH,
     MAX_BODY_BYTES,
     RENEW_PATH,
+    Issued,
     JoinRequest,
     Refusal,
     RenewRequest,
@@ -38,19 +44,28 @@ MAX_CONNECTIONS = 32  # each is a thread; joining takes milliseconds, and whoeve
 _DROPPED_BYTES = 4 * MAX_BODY_BYTES  # of a request that is too large; whoever sends more is cut off
 LINGER_S = 2.0  # after a refusal: enough for what was on its way
 PATIENCE_S = 10.0  # for the whole handshake, and for each read: a board on a bad link needs seconds
+# Of the connections, at most so many hand out files: the rest is left for those who join and renew.
+MAX_DOWNLOADS = 16
+# Then a download gives up its place. Who has come less far by then goes on with a Range request, behind the others.
+DOWNLOAD_S = 60.0
+_BLOCK_BYTES = 64 * 1024
+_RANGE = re.compile(r"bytes=(\d{1,15})-(\d{0,15})")
 
 
 class Endpoint:
-    """Serves ``fleet`` on ``host`` from ``start`` to ``stop``; ``root``: see ``Enrolment``.
+    """Serves ``fleet`` on ``host`` from ``start`` to ``stop``; ``root``: see ``Enrolment``; ``shelf``: its files.
 
     Raises:
         ServerError: from ``start``: the port cannot be listened on.
     """
 
-    def __init__(self, fleet: Fleet, host: str, root: Callable[[], bytes] = lambda: b"") -> None:
+    def __init__(
+        self, fleet: Fleet, host: str, root: Callable[[], bytes] = lambda: b"", shelf: Shelf | None = None
+    ) -> None:
         self._fleet = fleet
         self._host = host
         self._root = root
+        self._shelf = shelf
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -58,7 +73,7 @@ class Endpoint:
         """Listen, and return."""
         port = self._fleet.settings.enrolment_port
         try:
-            self._server = _Server(self._host, port, self._fleet, self._root)
+            self._server = _Server(self._host, port, self._fleet, self._root, self._shelf)
         except OSError as error:
             message = (
                 f"cannot listen on {self._host}:{port} for devices that join: {error.strerror}; stop what listens "
@@ -94,10 +109,12 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128  # a site's devices start at once; beyond the system's default of 5 they wait a second
     block_on_close = False  # a device that hangs must not hold up the end; its thread ends with its patience
 
-    def __init__(self, host: str, port: int, fleet: Fleet, root: Callable[[], bytes]) -> None:
+    def __init__(self, host: str, port: int, fleet: Fleet, root: Callable[[], bytes], shelf: Shelf | None) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.fleet = fleet
         self.rules = Enrolment(fleet, root)
+        self.shelf = shelf
+        self.downloads = threading.BoundedSemaphore(MAX_DOWNLOADS)
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -160,6 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == CA_PATH:
             self._send(200, self.server.fleet.file("ca.pem").read_bytes(), "application/x-pem-file")
+        elif (shelf := self.server.shelf) is not None:
+            self._answer(lambda: self._hand_out(shelf))
         else:
             self._refuse(404, "there is nothing here")
 
@@ -173,8 +192,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(min(_DROPPED_BYTES, int(length) if length.isdecimal() else 0))  # else it reads no answer
             self._refuse(413, f"expected a request of at most {MAX_BODY_BYTES} bytes")
             return
+        body = self.rfile.read(int(length))
+        self._answer(lambda: self._give(answer(body)))
+
+    def _answer(self, do: Callable[[], None]) -> None:
+        """Do what was asked for, or say why not."""
         try:
-            issued = answer(self.rfile.read(int(length)))
+            do()
         except WaitsError as error:
             self._refuse(202, str(error))
         except RefusedError as error:
@@ -185,19 +209,59 @@ class _Handler(BaseHTTPRequestHandler):
         except ServerError as error:
             log.error("enrolment: %s", error)
             self._refuse(500, "the server cannot serve this now; its log says why")
-        else:
-            log.info("enrolment: a certificate for %s", issued.name)
-            self._send(200, msgspec.json.encode(issued), "application/json")
 
-    def _join(self, body: bytes) -> Any:
+    def _give(self, issued: Issued) -> None:
+        log.info("enrolment: a certificate for %s", issued.name)
+        self._send(200, msgspec.json.encode(issued), "application/json")
+
+    def _join(self, body: bytes) -> Issued:
         return self.server.rules.join(decode(body, JoinRequest))
 
-    def _renew(self, body: bytes) -> Any:
+    def _renew(self, body: bytes) -> Issued:
+        return self.server.rules.renew(self._shown(), decode(body, RenewRequest).csr)
+
+    def _shown(self) -> x509.Certificate:
+        """The certificate of the other side. Raises RefusedError if it shows none."""
         shown = self.connection.getpeercert(binary_form=True)
         if shown is None:
-            message = "renewing needs the present certificate; join with a token"
+            message = "this needs the device's present certificate; join with a token"
             raise RefusedError(message)
-        return self.server.rules.renew(x509.load_der_x509_certificate(shown), decode(body, RenewRequest).csr)
+        return x509.load_der_x509_certificate(shown)
+
+    def _hand_out(self, shelf: Shelf) -> None:
+        """A file, or the part of it that is asked for, to a member."""
+        self.server.rules.require_member(self._shown())
+        path = shelf.find(self.path)
+        if path is None:
+            self._refuse(404, "there is nothing here")
+        elif not self.server.downloads.acquire(blocking=False):
+            self._refuse(503, "too many download at this moment; ask again later")
+        else:
+            try:
+                self._send_file(path)
+            finally:
+                self.server.downloads.release()
+
+    def _send_file(self, path: Path) -> None:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            asked = _RANGE.fullmatch(self.headers.get("Range", ""))
+            begin = int(asked[1]) if asked else 0
+            end = min(size, int(asked[2]) + 1) if asked and asked[2] else size
+            if asked and begin >= end:
+                self._refuse(416, f"there are {size} bytes")
+                return
+            self.send_response(206 if asked else 200)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(end - begin))
+            if asked:
+                self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{size}")
+            self.end_headers()
+            file.seek(begin)
+            until = time.monotonic() + DOWNLOAD_S
+            while begin < end and time.monotonic() < until and (block := file.read(min(_BLOCK_BYTES, end - begin))):
+                self.wfile.write(block)
+                begin += len(block)
 
     def _refuse(self, status: int, reason: str) -> None:
         self._send(status, msgspec.json.encode(Refusal(reason)), "application/json")

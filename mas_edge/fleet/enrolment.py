@@ -125,18 +125,27 @@ class Enrolment:
         key = key_of_request(csr)
         now = self._fleet.clock()
         with self._registry.transaction():
-            held = self._registry.certificate(present.serial_number)
-            if held is None or held.name != _common_name(present):
-                message = "this certificate is not one of the fleet's devices; join with a token"
-                raise RefusedError(message)
-            if held.revoked is not None or held.expires <= now:
-                message = "this certificate is revoked or expired; ask for a new token (mas-edge fleet invite)"
-                raise RefusedError(message)
+            held = self._member(present)
             if held.expires - now > (held.expires - held.issued) / 2:
                 message = "this certificate is good for more than half of its life; renew it later"
                 raise RefusedError(message)
             self._registry.forget_expired(held.name, now)
             return self._issue(held.name, key, fingerprint(key))
+
+    def require_member(self, present: x509.Certificate) -> None:
+        """Raise RefusedError if ``present``, whose chain the TLS layer has verified, is not a device's that is in."""
+        with self._registry.transaction():
+            self._member(present)
+
+    def _member(self, present: x509.Certificate) -> Certified:
+        held = self._registry.certificate(present.serial_number)
+        if held is None or held.name != _common_name(present):
+            message = "this certificate is not one of the fleet's devices; join with a token"
+            raise RefusedError(message)
+        if held.revoked is not None or held.expires <= self._fleet.clock():
+            message = "this certificate is revoked or expired; ask for a new token (mas-edge fleet invite)"
+            raise RefusedError(message)
+        return held
 
     def _issue(self, name: str, key: ec.EllipticCurvePublicKey, mark: str) -> Issued:
         now = self._fleet.now

@@ -4,7 +4,12 @@
     POST /v1/join    JoinRequest  -> 200 Issued | 202 Refusal (wait for approval, ask again) | 4xx Refusal
     POST /v1/renew   RenewRequest, with the present certificate  -> 200 Issued | 4xx Refusal
 
-All of it is JSON over HTTPS. A private key is in none of these: the device makes it, and sends a signing request.
+and, of a fleet that signs, for members that show their certificate; ``Range: bytes=N-[M]`` is understood:
+
+    GET  /v1/metadata/NAME     -> a file of TUF metadata
+    GET  /v1/artifacts/SHA256  -> a program, a model or its golden samples that these metadata list
+
+The first three speak JSON. A private key is in none of these: the device makes it, and sends a signing request.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from mas_edge.protocol.errors import MessageError
 from mas_edge.protocol.topics import check_name
 
 CA_PATH, JOIN_PATH, RENEW_PATH = "/v1/ca", "/v1/join", "/v1/renew"
+METADATA_PATH, ARTIFACTS_PATH = "/v1/metadata/", "/v1/artifacts/"
 SECRET_BYTES = 16  # 128 bits: nobody guesses it within any expiry
 PIN_BYTES = 16  # of the authority's digest: another authority with the same ones takes 2^128 attempts
 MAX_BODY_BYTES = 32 * 1024  # of a request or an answer: a signing request has 500 bytes, a certificate 800, a root 5000

@@ -32,7 +32,7 @@ ISSUED = "x-mas-edge-issued"  # in root and timestamp: when it was signed, secon
 # Eight runs of a job with four groups are 40 KB, a rotated root 3 KB: more is no metadata of ours.
 MAX_METADATA_BYTES = 1024 * 1024
 MAX_METADATA_FILES = 300  # a root for each rotation, and four more
-_FILE = re.compile(r"(\d{1,10}\.)?(root|timestamp|snapshot|targets|models)\.json")
+METADATA_FILE = re.compile(r"(\d{1,10}\.)?(root|timestamp|snapshot|targets|models)\.json")
 
 
 def signed_bytes(fleet: str, receiver: str, life: int, seq: int, plan: bytes) -> bytes:
@@ -103,7 +103,7 @@ def unpack_metadata(data: bytes) -> dict[str, bytes]:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         message = f"signing metadata does not decode: {error}"
         raise TrustError(message) from None
-    if len(files) > MAX_METADATA_FILES or not all(_FILE.fullmatch(name) for name in files):
+    if len(files) > MAX_METADATA_FILES or not all(METADATA_FILE.fullmatch(name) for name in files):
         message = f"signing metadata holds {len(files)} files such as {min(files)[:40]!r}; expected TUF metadata"
         raise TrustError(message)
     return {name: bytes(raw) for name, raw in files.items()}
