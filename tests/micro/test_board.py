@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mas_edge.protocol.weights import ENCODER
+from mas_edge.orchestrator.records import RoundRecord
+from mas_edge.protocol.artifact import decode_chunk, digest_of
+from mas_edge.protocol.messages import Manifest
+from mas_edge.protocol.weights import ENCODER, Vector, unpack
 from tests.brokers import Running
 from tests.e2e.fleet import INPUT_SHAPE, TASKS, Fleet, job_text, until
+from tests.e2e.tap import Tap
 from tests.micro.board import Board, configure, needs_micropython
 
 pytestmark = [pytest.mark.e2e, needs_micropython]
 KINDS = {"sign": {"kind": "class", "classes": 2}, "mean": {"kind": "value"}, "way": {"kind": "direction"}}
+ENGINES = {"ada": "torch", "bob": "onnxruntime", "cyd": "executorch", "esp": "micro"}
+SAMPLES = {"ada": 32, "bob": 48, "cyd": 32, "esp": 32}  # to train on: one counts for more than the others
 
 
 def board_in(fleet: Fleet, name: str = "esp") -> Board:
@@ -24,22 +32,61 @@ def board_in(fleet: Fleet, name: str = "esp") -> Board:
     return Board(path)
 
 
-def test_a_board_takes_part_in_a_whole_job_with_python_devices(running_broker: Running, tmp_path: Path) -> None:
-    text = 'engines = ["torch", "micro"]\n' + job_text(per_round=3, min_devices=3)
+@pytest.mark.skipif(find_spec("executorch") is None, reason="needs executorch")
+def test_a_board_takes_part_in_every_round_beside_python_devices_on_three_engines(
+    running_broker: Running, tmp_path: Path
+) -> None:
+    text = f"engines = {list(ENGINES.values())}\n" + job_text(per_round=4, min_devices=4)
     with Fleet(running_broker.url, tmp_path, text) as fleet, board_in(fleet) as board:
-        for name in ("ada", "bob"):
-            fleet.device(name)
-        fleet.serve()  # a process: it is in the middle of its work when this ends
-        # What comes after are models for Python devices: no board takes part in it.
-        until(lambda: fleet.snapshot().phase in ("export", "deploy", "done"), f"the rounds: {board.console}")
-        snapshot = fleet.snapshot()
-    trained = [record for record in snapshot.rounds if record.kind == "train"]
-    assert [record.round_id for record in trained if "esp" not in record.reports] == []
-    for record in trained:
-        report = record.reports["esp"]
-        assert report.engine == "micro"
-        assert report.samples[ENCODER] == 0
-        assert {task for task in record.tasks if report.samples[task] == 32} == set(record.tasks)
-    evaluated = [record for record in snapshot.rounds if record.kind == "evaluate"]
-    assert [record.round_id for record in evaluated if "esp" not in record.reports] == []
-    assert evaluated[-1].reports["esp"].losses.keys() == set(evaluated[-1].tasks)
+        with Tap(fleet.url, fleet.job.fleet) as tap:
+            fleet.device("ada")
+            for name in ("bob", "cyd"):
+                fleet.device_process(name, train=SAMPLES[name], engine=ENGINES[name])
+            fleet.serve()  # a process: it is in the middle of its work when this ends
+            # What comes after are models for Python devices: no board takes part in it.
+            until(lambda: fleet.snapshot().phase in ("export", "deploy", "done"), f"the rounds: {board.console}")
+            snapshot = fleet.snapshot()
+        trained = [record for record in snapshot.rounds if record.kind == "train"]
+        assert len(trained) == 2 + 2 * 1
+        for record in trained:
+            assert {name: report.engine for name, report in record.reports.items()} == ENGINES
+            assert record.reports["esp"].samples == {ENCODER: 0, **dict.fromkeys(record.tasks, 32)}
+        evaluated = [record for record in snapshot.rounds if record.kind == "evaluate"]
+        assert [record.round_id for record in evaluated if record.reports.keys() != ENGINES.keys()] == []
+        assert evaluated[-1].reports["esp"].losses.keys() == set(evaluated[-1].tasks)
+        assert_counted(tap, trained[0], trained[1])
+
+
+def assert_counted(tap: Tap, record: RoundRecord, following: RoundRecord) -> None:
+    """The weights after a round are the mean of its updates by samples: four of every head, three of the encoder."""
+    updates = {name: unpack(tap.update(name, tap.offers(name)[record.round_id])) for name in ENGINES}
+    plan = next(plan for device, plan in tap.plans() if device == "esp" and plan.round_id == following.round_id)
+    assert plan.weights is not None
+    weights = unpack(fetched(tap, plan.weights.manifest))
+    heads = {name for name in weights if name.startswith("heads.")}
+    assert updates["esp"].keys() == heads
+    assert 0 < len(heads) < len(weights)
+    for name, tensor in weights.items():
+        counted = {device: SAMPLES[device] for device, update in updates.items() if name in update}
+        assert len(counted) == (4 if name in heads else 3)
+        np.testing.assert_allclose(tensor, mean_of(updates, counted, name), rtol=1e-5, atol=1e-7)
+        if name in heads:  # and the board's share is to be seen
+            others = {device: count for device, count in counted.items() if device != "esp"}
+            assert not np.allclose(tensor, mean_of(updates, others, name), rtol=1e-5, atol=1e-7), name
+
+
+def mean_of(updates: dict[str, dict[str, Vector]], counted: dict[str, int], name: str) -> Vector:
+    """The mean of one tensor over these devices, by their samples."""
+    tensors = [updates[device][name].astype(np.float64) for device in counted]
+    mean: Vector = np.average(tensors, axis=0, weights=list(counted.values())).astype(np.float32)
+    return mean
+
+
+def fetched(tap: Tap, manifest: Manifest) -> bytes:
+    """An artifact out of the pieces that the board fetched."""
+    prefix, topic = bytes.fromhex(manifest.artifact)[:16], tap.topics.chunk("esp")
+    chunks = [decode_chunk(arrived.payload) for arrived in tap.heard() if arrived.topic == topic]
+    pieces = {chunk.index: bytes(chunk.data) for chunk in chunks if chunk.artifact_prefix == prefix}
+    data = b"".join(pieces[index] for index in sorted(pieces))
+    assert digest_of(data) == manifest.artifact
+    return data
