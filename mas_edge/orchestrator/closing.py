@@ -41,12 +41,12 @@ def found(job: Job, record: RoundRecord, store: Store) -> Found:
     return Found(losses=record.losses, task_weights=mean_task_weights(record.every_report), stable=stable)
 
 
-def announcement(record: RoundRecord) -> Iterator[tuple[str, str]]:
-    """The lines of the log about a closed round: (level, text)."""
+def announcement(record: RoundRecord) -> Iterator[tuple[str, str, str]]:
+    """The lines of the log about a closed round: (level, text, the device that it is about)."""
     losses = ", ".join(f"{task} {loss:.3f}" for task, loss in record.losses.items())
     late = f" and {len(record.late)} late ones" if record.late else ""
     text = f"{record.round_id}: {record.outcome}, {len(record.reports)} of {len(record.selected)} reports{late}"
     level = "warning" if record.outcome == "abandoned" else "info"
-    yield level, f"{text} in {record.wall_seconds:.1f} s{'; ' + losses if losses else ''}"
+    yield level, f"{text} in {record.wall_seconds:.1f} s{'; ' + losses if losses else ''}", ""
     for device, reason in record.refused.items():
-        yield "warning", f"{record.round_id}: {device} is out: {reason}"
+        yield "warning", f"{record.round_id}: {device} is out: {reason}", device

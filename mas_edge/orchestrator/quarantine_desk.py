@@ -22,7 +22,7 @@ from mas_edge.protocol.errors import ServerError
 FOLDER = "released"
 LOOK_S = 2.0  # until an operator's release is seen: as long as a person waits before asking again
 MAX_REASON = 200  # characters of a refusal that are kept: it may quote what the device sent
-Log = Callable[[str, str], None]
+Log = Callable[[str, str, str, str], None]  # level, text, round, device
 
 
 class QuarantineDesk:
@@ -81,17 +81,18 @@ class QuarantineDesk:
             struck += self._quarantine.on_closed(round_id, time.time(), went_well=went_well)
         for device in struck:
             if why := self.why(device):
-                self._log("warning", f"{device} is in quarantine: {why}")
+                self._log("warning", f"{device} is in quarantine: {why}", "", device)
         return struck
 
     def _let_out(self, released: Sequence[str]) -> list[str]:
         out = self._quarantine.poll(time.time())
         for device in out:
-            self._log("info", f"{device} is out of quarantine, its time is over; the next strike brings it back")
+            text = f"{device} is out of quarantine, its time is over; the next strike brings it back"
+            self._log("info", text, "", device)
         for device in released:
             if self._quarantine.release(device):
                 out.append(device)
-                self._log("info", f"{device} is released from quarantine by the operator")
+                self._log("info", f"{device} is released from quarantine by the operator", "", device)
         return out
 
     def _write(self, devices: Sequence[str]) -> None:

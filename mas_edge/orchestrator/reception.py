@@ -85,13 +85,13 @@ class Reception:
     def _complain(self, device: str, text: str, now: float, level: str = "warning") -> None:
         """Log a line about a device, unless it has caused so many that this one says nothing new."""
         if line := self._gate.line(device, text, now):
-            self._desk.log(level, line)
+            self._desk.log(level, line, device=device)
 
-    def _admits(self, answer: tuple[bool, str]) -> bool:
+    def _admits(self, device: str, answer: tuple[bool, str]) -> bool:
         """What the gate says; its text goes to the operator."""
         admitted, text = answer
         if text:
-            self._desk.log("warning", text)
+            self._desk.log("warning", text, device=device)
         return admitted
 
     def review(self) -> None:
@@ -156,7 +156,7 @@ class Reception:
     # ------------------------------------------------------------------ control
 
     def _on_message(self, device: str, payload: bytes, topic_bytes: int, retained: bool, now: float) -> None:
-        if not self._admits(self._gate.message(device, now)):
+        if not self._admits(device, self._gate.message(device, now)):
             return
         try:
             message = decode_from_device(payload, device)
@@ -173,7 +173,7 @@ class Reception:
         if active is not None:
             active.traffic.received_control += len(payload) + topic_bytes
         match message:
-            case Birth() if self._admits(self._gate.birth(device, now)):
+            case Birth() if self._admits(device, self._gate.birth(device, now)):
                 self._on_birth(message, retained=retained, now=now)
             case Status():
                 self._on_status(message, now)
@@ -234,7 +234,7 @@ class Reception:
         problem, no_model = self._why_not(birth), self._why_no_model(birth)
         text = f"cannot serve this job: {problem}" if problem else f"will get no model: {no_model}" if no_model else ""
         if text and self._warned.get(birth.sender) != (birth.boot_id, text):
-            self._desk.log("warning", f"{birth.sender} {text}")
+            self._desk.log("warning", f"{birth.sender} {text}", device=birth.sender)
         self._warned[birth.sender] = (birth.boot_id, text)
 
     def _on_status(self, status: Status, now: float) -> None:
@@ -268,7 +268,7 @@ class Reception:
 
     def _on_want(self, want: Want, now: float) -> None:
         distribution = self._desk.distribution
-        if not self._admits(self._may_have(want, now)):
+        if not self._admits(want.sender, self._may_have(want, now)):
             return
         for shipment in distribution.on_want(want.sender, want.artifact, want.ranges, want.broadcast, now):
             self._post.ship(shipment)

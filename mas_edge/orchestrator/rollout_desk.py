@@ -112,7 +112,7 @@ class RolloutDesk:
         """A device could not try a model, for a reason of its own."""
         if self.machine and (group := self._group_of(round_id)):
             self.machine.on_refused(device, group, reason, now)
-            self._desk.log("warning", f"{round_id}: {device} cannot: {reason}")
+            self._desk.log("warning", f"{round_id}: {device} cannot: {reason}", round_id, device)
 
     def on_birth(self, birth: Birth, now: float) -> None:
         """A device is there, and says which models it has in use."""
@@ -135,7 +135,8 @@ class RolloutDesk:
             report.latency_s,
         )  # fmt: skip
         if not report.healthy:
-            self._desk.log("warning", f"{offer.round_id}: {offer.sender}: {report.health_reason}")
+            text = f"{offer.round_id}: {offer.sender}: {report.health_reason}"
+            self._desk.log("warning", text, offer.round_id, offer.sender)
         self.machine.on_report(offer.sender, group, stage, now)
         return "accepted", ""
 

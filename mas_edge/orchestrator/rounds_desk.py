@@ -89,7 +89,7 @@ class RoundsDesk:
             active.resumed = True
             self._take_up(active)
             reports = f"{active.machine.reports} of {len(spec.selected)} reports"
-            self.log("info", f"{spec.round_id}: taken up again with {reports}")
+            self.log("info", f"{spec.round_id}: taken up again with {reports}", spec.round_id)
 
     def _take_up(self, active: ActiveRound) -> None:
         """Fold what was accepted for a round before it opened, or in an earlier life."""
@@ -98,7 +98,8 @@ class RoundsDesk:
                 self._fold_again(active, offer)
             except (DeviceError, ProtocolError) as error:  # the disk lost it: its device is told once more
                 self._store.forget(offer.round_id, offer.sender)
-                self.log("warning", f"{offer.round_id}: the update of {offer.sender} is lost: {error}")
+                text = f"{offer.round_id}: the update of {offer.sender} is lost: {error}"
+                self.log("warning", text, offer.round_id, offer.sender)
 
     def _fold_again(self, active: ActiveRound, offer: Offer) -> None:
         update = self._artifacts.read(offer.manifest.artifact) if offer.manifest else None
@@ -170,7 +171,8 @@ class RoundsDesk:
             self._take_up(active)
             self._late.refresh()
         self._waiting_for = ""
-        self.log("info", f"{work.round_id}: {work.kind} on {', '.join(supplies) or 'those who are at it'}")
+        devices = ", ".join(supplies) or "those who are at it"
+        self.log("info", f"{work.round_id}: {work.kind} on {devices}", work.round_id)
 
     def _deadline_s(self, work: RoundWork) -> float:
         federation, attempt = self.job.federation, self.state.attempts.get(work.tag, 0)
@@ -245,7 +247,8 @@ class RoundsDesk:
                 if self.distribution.round_of(manifest.artifact) is None:
                     self.distribution.offer(active.work.round_id, kind, manifest, frozenset(supplies))
         self._draw.serve(active.work.group, supplies)
-        self.log("info", f"{active.work.round_id}: further devices: {', '.join(supplies)}")
+        round_id = active.work.round_id
+        self.log("info", f"{round_id}: further devices: {', '.join(supplies)}", round_id)
 
     # ------------------------------------------------------------------ running
 
@@ -329,8 +332,8 @@ class RoundsDesk:
         self._late.refresh()
         self._lingering.add(work.round_id)
         self._times.note(record.kind, record.group, record.report_seconds.values())
-        for level, text in closing.announcement(record):
-            self.log(level, text)
+        for level, text, device in closing.announcement(record):
+            self.log(level, text, record.round_id, device)
         phase = self.state.phase
         self.move(state)
         self._drop_outdated(phase, now)
@@ -368,7 +371,8 @@ class RoundsDesk:
             others = self._late.needed() | (self.sealing.needed if self.sealing else set())
             self._tidying.tidy(self.state.networks, self.active.values(), others)
 
-    def log(self, level: str, text: str) -> None:
-        """Say it in the process's log, and keep it for ``mas-edge status``."""
-        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", text)
+    def log(self, level: str, text: str, round_id: str = "", device: str = "") -> None:
+        """Say it in the process's log, with what it is about, and keep it for ``mas-edge status``."""
+        about = {"job": self.state.run_id, "round": round_id, "device": device}
+        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", text, extra=about)
         self._store.log(level, text)
