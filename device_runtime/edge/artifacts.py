@@ -100,11 +100,10 @@ class ArtifactStore:
         with disk("read the artifact", path), path.open("rb") as file:
             # an empty file cannot be mapped
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
-            verified = self._is_verified(path)
-        view = memoryview(data)
-        if not verified and digest_of(view) != digest:
+            damaged = not self._is_verified(path) and hash_file(path) != digest  # read: what is mapped stays in memory
+        if damaged:
             raise self._remove_damaged(path)
-        yield view
+        yield memoryview(data)
 
     def manifest(self, digest: str, chunk_size: int | None = None) -> Manifest:
         """Describe an artifact that is here, holding one chunk in memory at a time.

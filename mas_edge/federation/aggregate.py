@@ -13,7 +13,7 @@ import numpy as np
 
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Report
-from mas_edge.protocol.weights import Layout, Vector, part_weights, sent_layout
+from mas_edge.protocol.weights import Layout, Numbers, Vector, part_weights, sent_layout
 
 PIECE = 128 * 1024  # numbers that are computed at a time: 1 MiB in float64, which a server's second cache holds
 
@@ -28,7 +28,7 @@ class Accumulator:
         self._weight: dict[str, float] = {}  # whole numbers unless late updates were folded
         self.count = 0
 
-    def fold(self, update: Vector, samples: Mapping[str, int]) -> None:
+    def fold(self, update: Numbers, samples: Mapping[str, int]) -> None:
         """Add one update: the flat vector of ``sent_layout(layout, samples)``.
 
         Raises:
@@ -37,8 +37,9 @@ class Accumulator:
         self._fold(update, samples, None, 1.0, 1.0)
 
     def fold_late(
-        self, update: Vector, samples: Mapping[str, int], base: Vector, now: Vector, scale: float, shrink: float = 1.0
-    ) -> None:
+        self, update: Numbers, samples: Mapping[str, int], base: Numbers, now: Numbers, scale: float,
+        shrink: float = 1.0,
+    ) -> None:  # fmt: skip
         """Add an update that began from the weights ``base``, as if it had begun from those of ``now``.
 
         Both have the shape (layout.size,). It is moved to now + shrink * (update - base), and counts ``scale`` times as
@@ -50,7 +51,7 @@ class Accumulator:
         self._fold(update, samples, (base, now), scale, shrink)
 
     def _fold(
-        self, update: Vector, samples: Mapping[str, int], moved: tuple[Vector, Vector] | None, scale: float,
+        self, update: Numbers, samples: Mapping[str, int], moved: tuple[Numbers, Numbers] | None, scale: float,
         shrink: float,
     ) -> None:  # fmt: skip
         sent, weights = check_update(self._layout, update, samples), part_weights(samples)
@@ -88,7 +89,7 @@ class Accumulator:
                 yield (self._sum[there] / weight if weight else previous[there]).astype(np.float32)
 
 
-def check_update(layout: Layout, update: Vector, samples: Mapping[str, int]) -> Layout:
+def check_update(layout: Layout, update: Numbers, samples: Mapping[str, int]) -> Layout:
     """The layout that a device with these samples sends.
 
     Raises:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mas_edge.job import Federation
-from mas_edge.protocol.weights import Layout, Vector, sent_layout
+from mas_edge.protocol.weights import Layout, Numbers, Vector, sent_layout
 
 READ_NUMBERS = 2 * 1024 * 1024  # of all devices together that are in memory at a time: 8 MB, whatever the network
 PIECE = 8 * 1024  # numbers that are ranked at a time: the rows of 64 devices fit a second cache (measured: the fastest)
@@ -92,7 +92,7 @@ def shrink_to(norm: float, bound: float) -> float:
     return 1.0 if norm <= bound else bound / norm
 
 
-def change_norm(layout: Layout, update: Vector, samples: Mapping[str, int], base: Vector) -> float:
+def change_norm(layout: Layout, update: Numbers, samples: Mapping[str, int], base: Numbers) -> float:
     """|update - base| over what a device with these samples sends; ``base`` has the shape (layout.size,)."""
     sent, places, total = sent_layout(layout, samples), layout.slices(), 0.0
     for entry, source in zip(sent.entries, sent.slices().values(), strict=True):

@@ -8,10 +8,11 @@ from itertools import chain
 
 import numpy as np
 
+from mas_edge.orchestrator.lent import Lent
 from mas_edge.protocol.artifact import Buffer
 from mas_edge.protocol.errors import WeightsError
 from mas_edge.protocol.messages import Birth, Energy, PlanKind, Report, SampleCount
-from mas_edge.protocol.weights import ENCODER, Layout, Vector, flatten, require_finite, sent_layout, unpack
+from mas_edge.protocol.weights import ENCODER, Layout, Numbers, flatten, require_finite, sent_layout, unpack
 
 # Beyond this a float64 does not hold every whole number, and means would no longer be exact.
 MAX_COUNT = 2**53
@@ -33,7 +34,7 @@ class Expected:
     tasks: list[str]
     layout: Layout
 
-    def vector(self, update: Buffer | None, report: Report) -> Vector:
+    def vector(self, update: Buffer | None, report: Report) -> Numbers:
         """The numbers of an update, shape (sent_layout(layout, samples).size,).
 
         Raises:
@@ -47,7 +48,7 @@ class Expected:
         if extra:
             message = f"update holds tensors that were not asked for: {', '.join(sorted(extra))}"
             raise WeightsError(message)
-        vector = flatten(sent, update)
+        vector = Lent(flatten(sent, update), update)
         require_finite(vector, "update")
         return vector
 

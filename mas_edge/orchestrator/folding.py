@@ -15,8 +15,9 @@ import numpy as np
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.aggregate import Accumulator, check_update
 from mas_edge.federation.robust import Read, Row, Rule, aggregate, change_norm, shrink_to
+from mas_edge.orchestrator.lent import Lent
 from mas_edge.protocol.errors import DeviceError, WeightsError
-from mas_edge.protocol.weights import Layout, Vector, flatten, part_weights, sent_layout, unpack
+from mas_edge.protocol.weights import Layout, Numbers, Vector, flatten, part_weights, sent_layout, unpack
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Origin:
     """What a late update began from, and what the weights are in the round that it counts in."""
 
     index: int
-    base: Vector
-    now: Vector
+    base: Numbers
+    now: Numbers
     artifact: str  # of the base
 
 
@@ -73,7 +74,7 @@ class Folding:
         bound = self._rule.bound([kept.norm for kept in self._kept])
         return bound if np.isfinite(bound) else 0.0
 
-    def fold(self, device: str, artifact: str, update: Vector, samples: Mapping[str, int]) -> None:
+    def fold(self, device: str, artifact: str, update: Numbers, samples: Mapping[str, int]) -> None:
         """Add an update, which is ``artifact`` on the disk.
 
         Raises:
@@ -86,13 +87,13 @@ class Folding:
             self._add(_Kept(artifact, samples, 0.0), update, None)
             return
         with self._files.opened(self._weights) as data:
-            now = flatten(self._layout, data)
+            now = Lent(flatten(self._layout, data), data)
             kept = _Kept(artifact, samples, self._norm(update, samples, now))
             self._add(kept, update, (now, now))
         self.norms[device] = kept.norm
 
     def fold_late(
-        self, artifact: str, update: Vector, samples: Mapping[str, int], origin: Origin, scale: float
+        self, artifact: str, update: Numbers, samples: Mapping[str, int], origin: Origin, scale: float
     ) -> None:
         """Add an update of an earlier round, as if it had begun from this one's weights. Raises as ``fold``."""
         samples = self._rule.counted(samples)
@@ -126,14 +127,14 @@ class Folding:
             raise DeviceError(message)
         return self._artifacts
 
-    def _norm(self, update: Vector, samples: Mapping[str, int], base: Vector) -> float:
+    def _norm(self, update: Numbers, samples: Mapping[str, int], base: Numbers) -> float:
         norm, most = change_norm(self._layout, update, samples, base), self._rule.max_norm
         if most and norm > most:
             message = f"update changes the weights by a norm of {norm:.4g}; {most:g} is allowed (federation.max_norm)"
             raise WeightsError(message)
         return norm
 
-    def _add(self, kept: _Kept, update: Vector, moved: tuple[Vector, Vector] | None) -> None:
+    def _add(self, kept: _Kept, update: Numbers, moved: tuple[Numbers, Numbers] | None) -> None:
         """Fold an update now, or keep it; ``moved``: what it began from, and the weights of this round."""
         if self._rule.defers:
             self._kept.append(kept)
@@ -145,8 +146,8 @@ class Folding:
         for kept in self._kept:
             sent = sent_layout(self._layout, kept.samples)
             with self._files.opened(kept.artifact) as data, self._files.opened(kept.base or self._weights) as began:
-                base = flatten(self._layout, began) if kept.base else previous
-                _fold(sums, kept, flatten(sent, data), (base, previous), bound)
+                base = Lent(flatten(self._layout, began), began) if kept.base else previous
+                _fold(sums, kept, Lent(flatten(sent, data), data), (base, previous), bound)
         return sums
 
     # ------------------------------------------------------------------ the disk
@@ -179,7 +180,7 @@ class Folding:
         return read
 
 
-def _fold(sums: Accumulator, kept: _Kept, update: Vector, moved: tuple[Vector, Vector] | None, bound: float) -> None:
+def _fold(sums: Accumulator, kept: _Kept, update: Numbers, moved: tuple[Numbers, Numbers] | None, bound: float) -> None:
     shrink = shrink_to(kept.norm, bound)
     if moved is None or (not kept.base and shrink == 1.0):  # as it came, to the bit
         sums.fold(update, kept.samples)

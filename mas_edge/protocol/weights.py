@@ -8,6 +8,7 @@ bytes: the digest names the weights. What the bytes are is said in ``layout``, w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,26 @@ from mas_edge.protocol.layout import (
 )
 
 __all__ = [
-    "ENCODER", "Entry", "Layout", "Vector", "derive", "flatten", "gather", "header_of", "pack", "part_weights",
-    "require_finite", "sent_layout", "unpack",
+    "ENCODER", "Entry", "Layout", "Numbers", "Vector", "derive", "flatten", "gather", "header_of", "pack",
+    "part_weights", "require_finite", "sent_layout", "unpack",
 ]  # fmt: skip
 
 Vector = NDArray[np.float32]
+# Numbers that are looked at together: what is made of them on the way stays small beside any vector.
+_LOOKED_AT = 128 * 1024
+
+
+class Numbers(Protocol):
+    """A flat vector that is read in pieces, from its beginning to its end: an array, or what stands for a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(its length,)."""
+        ...
+
+    def __getitem__(self, place: slice, /) -> Vector:
+        """A piece."""
+        ...
 
 
 def pack(layout: Layout, vector: Vector) -> bytes:
@@ -90,9 +106,12 @@ def flatten(layout: Layout, data: Buffer) -> Vector:
     return gather(layout, tensors)
 
 
-def require_finite(vector: Vector, whose: str) -> None:
+def require_finite(vector: Numbers, whose: str) -> None:
     """Raise WeightsError if ``vector`` holds a NaN or an infinity."""
-    if not np.isfinite(vector).all():
-        bad = int(np.count_nonzero(~np.isfinite(vector)))
-        message = f"{whose} has {bad} of {vector.size} numbers that are not finite (NaN or infinity)"
+    (size,) = vector.shape
+    finite = sum(
+        int(np.count_nonzero(np.isfinite(vector[start : start + _LOOKED_AT]))) for start in range(0, size, _LOOKED_AT)
+    )
+    if finite < size:
+        message = f"{whose} has {size - finite} of {size} numbers that are not finite (NaN or infinity)"
         raise WeightsError(message)
