@@ -149,6 +149,11 @@ class Rollout:
         """Whether devices are told something in this mode."""
         return self.state.mode in ("running", "complete", "rolling_back", "rolled_back")
 
+    @property
+    def verbs(self) -> list[Verb]:
+        """The words that it takes now."""
+        return [verb for verb, (before, _) in _ALLOWED.items() if self.state.mode in before]
+
     def count(self, now: float) -> Count:
         """Who was told, who is healthy and who failed; those that an operator has excused are left out."""
         told = healthy = failed = 0

@@ -227,8 +227,8 @@ def _write_state(db: sqlite3.Connection, state: JobState) -> None:
     db.execute("UPDATE job SET state = ?, finished = ?", (msgspec.json.encode(state), finished))
 
 
-def open_database(directory: Path, *, create: bool = False) -> sqlite3.Connection:
-    """Open ``state.db``; readers may open it while an orchestrator works (WAL).
+def open_database(directory: Path, *, create: bool = False, read_only: bool = False) -> sqlite3.Connection:
+    """Open ``state.db``; readers may open it while an orchestrator works (WAL). ``read_only``: SQLite refuses writes.
 
     Raises:
         ServerError: there is no state here, it is damaged, or it is another version's or another program's.
@@ -239,7 +239,8 @@ def open_database(directory: Path, *, create: bool = False) -> sqlite3.Connectio
         raise ServerError(message)
     db = None
     try:
-        db = sqlite3.connect(path, isolation_level=None, timeout=10)
+        where = f"{path.resolve().as_uri()}?mode=ro" if read_only else path
+        db = sqlite3.connect(where, isolation_level=None, timeout=10, uri=read_only)
         _prepare(db, path, create=create)
     except (*_UNREADABLE, ServerError) as error:
         if db is not None:

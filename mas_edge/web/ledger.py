@@ -1,0 +1,92 @@
+"""What the closed rounds of a run add up to, folded in as they close: reports are decoded once, and not kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from mas_edge.orchestrator.records import RoundRecord
+from mas_edge.protocol.messages import Report
+from mas_edge.web.shapes import EnergySource, Joules, LastError, RoundView
+
+
+@dataclass
+class Work:
+    """What a device has done in this run."""
+
+    selected: int = 0
+    reports: int = 0
+    last_round: str = ""
+    last_error: LastError | None = None
+    cpu_seconds: float = 0.0
+    received_bytes: int = 0
+    joules: Joules = field(default_factory=dict)
+    energy_source: str = ""
+
+
+@dataclass
+class Ledger:
+    """Everything that is remembered of closed rounds, without their reports."""
+
+    records: dict[int, RoundRecord] = field(default_factory=dict)  # by number; reports are left out
+    rounds: dict[int, RoundView] = field(default_factory=dict)
+    work: dict[str, Work] = field(default_factory=dict)
+    sources: dict[tuple[str, str], EnergySource] = field(default_factory=dict)
+    silent: int = 0
+
+    def add(self, number: int, opened: float, closed: float, record: RoundRecord) -> None:
+        """Take in a round that has closed; each number once."""
+        self.rounds[number] = view_of(number, opened, closed, record)
+        for device in record.selected:
+            self._of(device).selected += 1
+        for device, report in record.reports.items():
+            self._report(device, record.round_id, report, closed)
+        for late in record.late:
+            self._report(late.device, late.round_id, late.report, closed)
+        for device, reason in record.refused.items():
+            self._of(device).last_error = LastError(round_id=record.round_id, reason=reason, time=closed)
+        self.records[number] = replace(record, reports={}, late=[])
+
+    def _of(self, device: str) -> Work:
+        return self.work.setdefault(device, Work())
+
+    def _report(self, device: str, round_id: str, report: Report, closed: float) -> None:
+        work = self._of(device)
+        work.reports += 1
+        work.last_round = round_id
+        work.cpu_seconds += report.cpu_seconds
+        work.received_bytes += report.received_bytes
+        if report.healthy is False:
+            work.last_error = LastError(round_id=round_id, reason=report.health_reason, time=closed)
+        energy = report.energy
+        if energy is None or not energy.joules:
+            self.silent += 1
+            return
+        work.energy_source = energy.source
+        add_joules(work.joules, {energy.quality: energy.joules})
+        key = (energy.source, energy.quality)
+        known = self.sources.get(key) or EnergySource(source=energy.source, quality=energy.quality, error=0, devices=[])
+        devices = known.devices if device in known.devices else sorted([*known.devices, device])
+        self.sources[key] = replace(known, error=max(known.error, energy.error), devices=devices)
+
+
+def add_joules(into: Joules, more: dict[str, dict[str, float]] | Joules) -> None:
+    """Add up by quality and activity; measured and estimated stay apart."""
+    for quality, activities in more.items():
+        sums = into.setdefault(quality, {})
+        for activity, value in activities.items():
+            sums[activity] = sums.get(activity, 0.0) + value
+
+
+def view_of(number: int, opened: float, closed: float, record: RoundRecord) -> RoundView:
+    """A closed round as lists show it."""
+    return RoundView(
+        number=number, round_id=record.round_id, kind=record.kind, group=record.group, phase=record.phase,
+        index=record.index, tasks=record.tasks, outcome=record.outcome, opened=opened, closed=closed,
+        wall_seconds=record.wall_seconds, learning_rate=record.learning_rate, selected=len(record.selected),
+        reports=len(record.reports), late=len(record.late), refused=len(record.refused), losses=record.losses,
+        metrics=record.metrics, samples=record.samples, sent_bytes=record.traffic.sent,
+        received_bytes=record.traffic.received,
+        joules={str(quality): activities for quality, activities in record.joules.items()},
+    )  # fmt: skip

@@ -1,0 +1,188 @@
+"""The routes that read. Every answer is JSON of ``mas_edge.web.shapes``, with an ETag: ask again with it, and a 304
+costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from litestar import MediaType, Request, Response, get
+from litestar.datastructures import State
+from litestar.params import Parameter
+from litestar.response import Stream
+
+from mas_edge.orchestrator.records import RoundRecord
+from mas_edge.orchestrator.store import MAX_EVENTS
+from mas_edge.web import answers, findings, shapes
+from mas_edge.web.library import Body, Library, is_readable
+from mas_edge.web.live import Live
+from mas_edge.web.metrics import CONTENT_TYPE, exposition
+from mas_edge.web.mirror import Known, Part
+from mas_edge.web.problems import RefusedError
+from mas_edge.web.staff import Staff
+
+MAX_LIMIT = 1000  # of one page of a list: half a megabyte of rounds
+USUAL_LIMIT = 100
+MAX_NUMBER = 2**53  # beyond this a browser's numbers are not whole
+
+Cursor = Annotated[int, Parameter(ge=0, le=MAX_NUMBER, description="the `next` of the page before")]
+Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="how many at most")]
+EventLimit = Annotated[int, Parameter(ge=1, le=MAX_EVENTS, description="how many at most")]
+Name = Annotated[str, Parameter(max_length=128)]
+Asked = Request[Any, Any, State]
+_T = TypeVar("_T")
+
+
+@get("/api/run", tags=["run"])
+async def get_run(request: Asked) -> Response[shapes.RunView]:
+    """The run: job, phase, progress, open rounds, newest losses."""
+    staff = _staff(request)
+    return await _view(request, "run", ("run", "rounds"), lambda known: answers.run_view(known, staff.control))
+
+
+@get("/api/devices", tags=["devices"])
+async def get_devices(request: Asked) -> Response[shapes.DeviceList]:
+    """Every device and what it has done."""
+    staff = _staff(request)
+    return await _view(request, "devices", ("devices",), lambda known: answers.device_list(known, staff.membership))
+
+
+@get("/api/devices/{name:str}", tags=["devices"])
+async def get_device(request: Asked, name: Name) -> Response[shapes.DeviceView]:
+    """One device."""
+    staff = _staff(request)
+
+    def view(known: Known) -> shapes.DeviceView:
+        found = answers.device_views(known, staff.membership).get(name)
+        return _there(found, f"no device {name!r} in this run; see /api/devices")
+
+    return await _view(request, f"device {name}", ("devices",), view)
+
+
+@get("/api/rounds", tags=["rounds"])
+async def get_rounds(request: Asked, after: Cursor = 0, limit: Limit = USUAL_LIMIT) -> Response[shapes.RoundPage]:
+    """Rounds in the order of their opening."""
+    key = f"rounds {after} {limit}"
+    return await _view(request, key, ("rounds",), lambda known: answers.round_page(known, after, limit))
+
+
+@get("/api/rounds/{round_id:str}", tags=["rounds"])
+async def get_round(request: Asked, round_id: Name) -> Response[RoundRecord]:
+    """One round with every device's report."""
+    found = await _library(request).record(round_id)
+    body = _there(found, f"no round {round_id!r} in this run; see /api/rounds")
+    answer: Response[Any] = Response(body, media_type=MediaType.JSON, headers={"cache-control": "no-cache"})
+    return answer
+
+
+@get("/api/affinity", tags=["split"])
+async def get_affinity(request: Asked) -> Response[shapes.AffinityView]:
+    """Task affinity, round by round and on average."""
+    return await _view(request, "affinity", ("affinity",), findings.affinity_view)
+
+
+@get("/api/split", tags=["split"])
+async def get_split(request: Asked) -> Response[shapes.SplitView]:
+    """The groups, and why."""
+    return await _view(request, "split", ("split",), findings.split_view)
+
+
+@get("/api/artifacts", tags=["artifacts"])
+async def get_artifacts(request: Asked) -> Response[shapes.ArtifactList]:
+    """Programs, weights and models of every network."""
+    folder = _library(request).directory / "artifacts"
+    return await _view(
+        request, "artifacts", ("artifacts", "rounds"), lambda known: answers.artifact_list(known, folder)
+    )
+
+
+@get("/api/rollouts", tags=["rollouts"])
+async def get_rollouts(request: Asked) -> Response[shapes.RolloutList]:
+    """The last rollout: stages, how devices stand, what it can be told."""
+    return await _view(request, "rollouts", ("rollouts",), answers.rollout_list)
+
+
+@get("/api/events", tags=["events"])
+async def get_events(
+    request: Asked, after: Cursor | None = None, limit: EventLimit = USUAL_LIMIT
+) -> Response[shapes.EventPage]:
+    """The event log; without `after` its last lines."""
+    key = f"events {after} {limit}"
+    return await _view(request, key, ("events",), lambda known: answers.event_page(known, after, limit))
+
+
+@get("/api/traffic", tags=["cost"])
+async def get_traffic(request: Asked) -> Response[shapes.TrafficView]:
+    """Bytes over the broker, by phase and kind."""
+    return await _view(request, "traffic", ("rounds",), answers.traffic_view)
+
+
+@get("/api/energy", tags=["cost"])
+async def get_energy(request: Asked) -> Response[shapes.EnergyView]:
+    """Joules by phase, group and activity, and who measured them."""
+    return await _view(request, "energy", ("rounds",), answers.energy_view)
+
+
+@get("/api/live", tags=["run"], media_type="text/event-stream")
+async def get_live(request: Asked) -> Stream:
+    """Server-sent events: what has changed, at most once a second."""
+    live: Live = request.app.state.live
+    if live.is_full:
+        message = f"{live.listeners} listen already; close a page, or ask /api/run from time to time"
+        raise RefusedError(503, message, {"retry-after": "30"})
+    last = request.headers.get("last-event-id", "")
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return Stream(live.listen(last), media_type="text/event-stream", headers=headers)
+
+
+@get("/metrics", tags=["operation"], media_type=MediaType.TEXT)
+async def get_metrics(request: Asked) -> Response[bytes]:
+    """Prometheus metrics."""
+    staff = _staff(request)
+    data = await _library(request).ask(lambda known: exposition(known, staff.control))
+    return Response(data, headers={"content-type": CONTENT_TYPE, "cache-control": "no-cache"})
+
+
+@get("/healthz", tags=["operation"])
+async def get_health(request: Asked) -> Response[shapes.Health]:
+    """Whether this process can read the run."""
+    why_not = await is_readable(_library(request))
+    health = shapes.Health(status="unavailable" if why_not else "ok")
+    return Response(health, status_code=503 if why_not else 200, headers={"cache-control": "no-store"})
+
+
+READING = [
+    get_run, get_devices, get_device, get_rounds, get_round, get_affinity, get_split, get_artifacts, get_rollouts,
+    get_events, get_traffic, get_energy, get_live, get_metrics, get_health,
+]  # fmt: skip
+
+
+def _library(request: Asked) -> Library:
+    library: Library = request.app.state.library
+    return library
+
+
+def _staff(request: Asked) -> Staff:
+    staff: Staff = request.app.state.staff
+    return staff
+
+
+def _there(found: _T | None, otherwise: str) -> _T:
+    if found is None:
+        raise RefusedError(404, otherwise)
+    return found
+
+
+async def _view(request: Asked, name: str, parts: tuple[Part, ...], view: Callable[[Known], object]) -> Response[Any]:
+    body = await _library(request).body(name, parts, view)
+    return conditional(request, body)
+
+
+def conditional(request: Asked, body: Body, media_type: str = MediaType.JSON, cache: str = "no-cache") -> Response[Any]:
+    """The body, or a 304 if the client holds it; ``no-cache`` lets it keep the body but makes it ask."""
+    headers = {"etag": body.etag, "cache-control": cache}
+    held = request.headers.get("if-none-match", "")
+    if body.etag in (each.strip().removeprefix("W/") for each in held.split(",")):
+        return Response(None, status_code=304, headers=headers)
+    return Response(body.data, media_type=media_type, headers=headers)
