@@ -14,7 +14,7 @@ AMQTT      := .venv-amqtt
 LITERT_TESTS := tests/export/litert tests/export/micro tests/device_runtime/test_litert_engine.py
 NEW_PYTHON ?= $(shell tools/newer_python.sh)
 
-.PHONY: demo test test-litert test-arm test-starved test-brokers test-cortex test-kill environments check fix clean
+.PHONY: demo test test-litert test-arm test-starved test-brokers test-cortex test-kill environments check docs fix clean
 
 demo: $(STAMP)  ## run the whole MAS job on real data with ten device processes (under 3 minutes)
 	$(BIN)/mas-edge demo --out demo-out --json demo-out/result.json $(DEMO_ARGS)
@@ -49,6 +49,12 @@ check: $(STAMP)  ## style, types, arrows between rooms, dead code
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
+
+# The whole checkout is the source: pages stand beside the code, too.
+docs: $(STAMP)  ## the documentation as a static site in build/site; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -c docs/site -d build/site-cache . build/site
+	echo '<!doctype html><title>mas-edge</title><meta http-equiv="refresh" content="0; url=docs/site/index.html">' > build/site/index.html
+	$(BIN)/python tools/check_site.py build/site
 
 fix: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
