@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from device_runtime.cli import INTERRUPTED
 from mas_edge.job import Job, load_job
 from mas_edge.protocol.errors import JobError
+from mas_edge.reporting import logs
 
 if TYPE_CHECKING:
     from mas_edge.fleet.folder import Fleet
@@ -59,15 +60,21 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="go on when the job is done: for `mas-edge rollout`, and devices that come back later",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON at the end")
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write event files for TensorBoard into DIR, a folder a run"
+    )
     parser.add_argument("--quiet", action="store_true", help="only warnings")
+    parser.add_argument(
+        "--log-json", action="store_true",
+        help="log JSON objects: time, level, message, job, round, device",
+    )  # fmt: skip
+    parser.add_argument("--log-file", type=Path, metavar="FILE", help="log into FILE as well; it is renamed at 10 MB")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until the job is done; SIGINT and SIGTERM leave a state to go on from."""
-    logging.basicConfig(
-        level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logs.configure(logging.WARNING if args.quiet else logging.INFO, as_json=args.log_json, file=args.log_file)
     job = load_job(args.job)
     sys.path.insert(0, str(args.job.resolve().parent))  # where a user keeps the modules that the job names
     result = _serve(job, args)
@@ -82,6 +89,7 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
     from mas_edge.orchestrator.limits import load_limits
     from mas_edge.orchestrator.service import run_job
     from mas_edge.orchestrator.store import Store
+    from mas_edge.reporting.following import event_files
 
     state: Path = args.state
     limits = None if args.limits is None else load_limits(args.limits)
@@ -95,6 +103,7 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
         else:
             elsewhere = " (from elsewhere: this machine's address instead)" if args.listen else ""
             print(f"devices connect to {there.url}{elsewhere}", file=sys.stderr)
+        serving.enter_context(event_files(state, args.tensorboard))
         # Until here Ctrl-C ended us at once; from here on it asks the loop to leave in order.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

@@ -34,6 +34,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to compute (default cpu)")
     parser.add_argument("--state", type=Path, metavar="DIR", help="keep the run here, and go on with what is here")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the result here")
+    parser.add_argument("--tensorboard", type=Path, metavar="DIR", help="write event files for TensorBoard into DIR")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     job = simulated_job(load_job(args.job), named(args.method, args.groups), args.seed)
     shown = _silent if args.quiet else progress_on(sys.stderr)
-    result = simulate_job(job, args.data, args.state, args.device, shown)
+    result = simulate_job(job, args.data, args.state, args.device, shown, args.tensorboard)
     if sys.stderr.isatty() and not args.quiet:
         print(file=sys.stderr)
     if args.json:

@@ -18,6 +18,7 @@ from mas_edge.job import Job, check
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.result import result_of
 from mas_edge.protocol.errors import ServerError
+from mas_edge.reporting.following import event_files
 from mas_edge.simulation.fleet import device_folders
 from mas_edge.simulation.outcome import outcome_of
 from mas_edge.simulation.run import Progress, Simulation
@@ -37,12 +38,14 @@ def simulated_job(job: Job, method: str = "", seed: int | None = None) -> Job:
 
 
 def simulate_job(
-    job: Job, data: Path, state: Path | None = None, device: str = "cpu", progress: Progress = lambda _: None
-) -> dict[str, Any]:
+    job: Job, data: Path, state: Path | None = None, device: str = "cpu", progress: Progress = lambda _: None,
+    tensorboard: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Train and evaluate ``job`` on a virtual device for each data folder below ``data``; the result as JSON values.
 
     ``state``: where the run is kept, and gone on with if it is there; None = nowhere. ``device``: ``cpu`` or ``cuda``.
-    The result is that of ``mas_edge.run_job`` with ``outcome`` (see ``mas_edge.simulation.outcome``) beside it.
+    ``tensorboard``: where event files are written. The result is that of ``mas_edge.run_job`` with ``outcome`` (see
+    ``mas_edge.simulation.outcome``) beside it.
 
     Raises:
         JobError, DataError, ServerError: see ``Simulation``.
@@ -54,7 +57,7 @@ def simulate_job(
             "or install a build of PyTorch for this machine's CUDA"
         )
         raise ServerError(message)
-    with _kept(state) as directory, _one_thread():
+    with _kept(state) as directory, event_files(directory, tensorboard), _one_thread():
         Simulation(job, data, directory, f"torch:{device}").run(progress)
         result = result_of(view.read(directory), constant_losses(job, device_folders(data)))
     result["outcome"] = msgspec.to_builtins(outcome_of(result, device))

@@ -66,7 +66,10 @@ def test_quiet_says_nothing_but_the_page_and_a_kept_run_is_not_run_again(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = words(place, "--method", "all-in-one", "--state", tmp_path / "state", "--quiet")
+    command += ["--tensorboard", str(tmp_path / "board")]
     assert main(command) == 0
+    ((events,),) = [list(folder.glob("events.*")) for folder in (tmp_path / "board").iterdir() if folder.is_dir()]
+    assert b"train_loss/level" in events.read_bytes()
     first = capsys.readouterr()
     assert first.err == ""
     assert main(command) == 0
