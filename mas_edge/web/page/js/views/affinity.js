@@ -1,0 +1,68 @@
+// Which tasks help each other, round by round, and the groups that came of it.
+import { anchors } from "../colour.js";
+import * as f from "../format.js";
+import { offDiagonalLimit, ordered } from "../grouping.js";
+import { Heat, Scale } from "../heat.js";
+import { Card, Empty, Toggles, Waiting } from "../parts.js";
+import { useNeeds, useStore } from "../store.js";
+import { html, useMemo, useState } from "../view.js";
+import { Split } from "./split.js";
+
+/** The matrix and the split. */
+export function Affinity() {
+  useNeeds("affinity", "split", "run");
+  const { data, problems, theme } = useStore();
+  const colours = useMemo(anchors, [theme]);
+  const { affinity, split } = data;
+  const heading = html`<h1 tabindex="-1">Affinity and split</h1>`;
+  if (!affinity) return html`${heading}<${Waiting} problem=${problems.affinity} what="the affinity" />`;
+  return html`
+    ${heading}
+    <${Matrix} affinity=${affinity} split=${split} colours=${colours} />
+    ${split ? html`<${Split} split=${split} merging=${["prepare", "initial_evaluation", "merge", "merged_evaluation"].includes(data.run?.phase)} />` : html`<${Waiting} problem=${problems.split} what="the split" />`}`;
+}
+
+const MEANING = {
+  lookahead: "How much an encoder step on one task lowers the loss of another, relative to that loss and per unit of step size.",
+  first_order: "How far the gradients of two tasks point in the same direction, per unit of step size.",
+  features: "How alike the features are that two tasks make of the same samples.",
+};
+
+function Matrix({ affinity, split, colours }) {
+  const { tasks, rounds, average } = affinity;
+  const [shown, setShown] = useState("average");
+  const [at, setAt] = useState(null); // null: the newest
+  const [sorted, setSorted] = useState("groups");
+  const groups = split?.decided ? split.groups : null;
+  const order = groups && sorted === "groups" ? ordered(tasks, groups) : tasks.map((_, i) => i);
+  const together = (i, j) => Boolean(groups?.some((group) => group.includes(tasks[i]) && group.includes(tasks[j])));
+  const matrices = useMemo(() => [...rounds.map((round) => round.matrix), ...(average ? [average.matrix] : [])], [rounds, average]);
+  if (!average) {
+    return html`<${Card} title="Affinity matrix"><${Empty} title="Nothing has been measured yet">
+      <p>Devices measure affinity while the merged network trains. The first matrix appears when the first merged round has closed.</p></${Empty}></${Card}>`;
+  }
+  const place = at === null || at >= rounds.length ? rounds.length - 1 : at;
+  const round = rounds[place];
+  const spreadOnly = shown === "spread";
+  // One scale for all rounds, so that the colour of a pair can be followed; the mean and its error have their own.
+  const matrix = shown === "rounds" ? round.matrix : spreadOnly ? average.spread : average.matrix;
+  const limit = shown === "rounds" ? offDiagonalLimit(matrices) : offDiagonalLimit([average.matrix]);
+  const title = shown === "rounds" ? `Round ${round.index + 1}` : spreadOnly ? "Standard error of the mean over rounds" : `Mean of ${f.plural(rounds.length, "round")}`;
+  const options = [["average", "Mean"], ["spread", "Spread"], ["rounds", "By round"]];
+  return html`
+    <${Card} title="Affinity matrix" note=${MEANING[affinity.kind] ?? ""} end=${html`
+      ${groups && html`<${Toggles} label="Order of tasks" value=${sorted} onChange=${setSorted} options=${[["groups", "By group"], ["job", "As in the job"]]} />`}
+      <${Toggles} label="Which matrix" value=${shown} onChange=${setShown} options=${options} />`}>
+      <div class="slider">
+        <label for="round">Round</label>
+        <input id="round" type="range" min="0" max=${Math.max(0, rounds.length - 1)} step="1" value=${place} disabled=${rounds.length < 2}
+          aria-valuetext=${`round ${round.index + 1} of ${rounds.length}`}
+          onInput=${(event) => { setAt(Number(event.target.value)); setShown("rounds"); }} />
+        <output for="round">${title}</output>
+      </div>
+      <${Heat} tasks=${tasks} matrix=${matrix} devices=${spreadOnly ? null : shown === "rounds" ? round.devices : average.devices}
+        spread=${shown === "average" ? average.spread : null} order=${order} together=${together} limit=${limit} colours=${colours} caption=${`Affinity, ${title}`} />
+      <div class="row"><${Scale} limit=${limit} />
+        <p class="small muted">${groups ? "Framed cells: tasks of one group. " : ""}The diagonal, a step on the task itself, has no colour: no group is made by it.</p></div>
+    </${Card}>`;
+}
