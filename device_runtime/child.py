@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _T = TypeVar("_T", bound=msgspec.Struct)
 _START = (
     "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
@@ -33,3 +37,10 @@ def answer(output: bytes, kind: type[_T]) -> _T | None:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             continue
     return None
+
+
+def end_with_parent() -> None:
+    """Be killed when the thread that started this process ends, however it does; only Linux can do so."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

@@ -1,7 +1,8 @@
 """The orchestrator: one loop over what the broker brings, what the clock says and what the workshop finished.
 
-All decisions are made in this loop's thread. Chunks leave through the post's thread, updates are synced by a clerk's,
-programs are traced in the workshop's. What must survive a crash is in the store before anyone is told.
+All decisions are made in this loop's thread. Chunks leave through the post's thread, updates are synced by a clerk's.
+Programs are traced in the workshop, mostly a process of its own, which another thread waits for. What must survive a
+crash is in the store before anyone is told.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from mas_edge.orchestrator.rollout_desk import RolloutDesk
 from mas_edge.orchestrator.rollout_store import remembered
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.sealing import Sealing, open_publisher
-from mas_edge.orchestrator.steps import Steps
 from mas_edge.orchestrator.store import Store
+from mas_edge.orchestrator.workshop_process import open_workshop
 from mas_edge.protocol.errors import DeviceError, EdgeError, ServerError
 from mas_edge.protocol.messages import OrchestratorState, Rebirth
 from mas_edge.protocol.topics import Topics
@@ -48,6 +49,7 @@ log = logging.getLogger(__name__)
 EVENTS_AT_A_TIME = 16  # a few milliseconds' worth; what is due by the clock waits no longer
 TICK_S = 0.5  # the loop looks after a stop request at least this often
 CONNECT_TIMEOUT_S = 30.0
+BEFORE_A_STEP = ("merged_evaluation", "probe_evaluation", "group_evaluation")  # the orchestrator's own comes next
 PACE_DRIFT = 1.5  # the fleet has grown so much since its pace was shown to all: show it again
 
 
@@ -110,7 +112,7 @@ class Orchestrator:
             self._desk, self._store, artifacts, self._post, topics, limits,
             self._clerk, lambda: self._events.put_own(_Filed()),
         )  # fmt: skip
-        self._steps = Steps(job, artifacts, state_dir)
+        self._steps = open_workshop(job, artifacts, state_dir)
         self._workshop = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workshop")
         self._shown_interval_s = self._desk.pace.interval_s
         self._failure: EdgeError | None = None
@@ -128,6 +130,7 @@ class Orchestrator:
             JobError, ServerError: the job cannot go on; its state stays as it was.
         """
         try:
+            self._warm()  # while the broker and the devices connect
             self._post.start(CONNECT_TIMEOUT_S)
             self._desk.restore(time.monotonic())
             while not stop.is_set() and (self._stay or self._rollouts.is_busy or self.state.phase != "done"):
@@ -139,6 +142,7 @@ class Orchestrator:
             raise ServerError(str(error)) from None
         finally:
             self._events.close()
+            self._steps.close()
             self._show(online=False)
             self._post.stop()
             self._clerk.close()
@@ -160,6 +164,8 @@ class Orchestrator:
         self._desk.fill(self._reception.registry, now)
         self._desk.poll(now)
         self._rollouts.poll(self._reception.registry, now)
+        if self.state.phase != phase:
+            self._warm()  # while devices evaluate
         if self.state.phase != phase or self._desk.pace.interval_s > PACE_DRIFT * self._shown_interval_s:
             self._show(online=True)
 
@@ -194,6 +200,11 @@ class Orchestrator:
             self._workshop.submit(self._provide, lacking[0], self.state)
             return
         self._desk.open(rounds, self._reception.registry, time.monotonic())
+
+    def _warm(self) -> None:
+        """Have the workshop ready if there will be work for it soon: it takes seconds to start."""
+        if self.state.phase in BEFORE_A_STEP or any(isinstance(work, Local) for work in flow.due(self.state)):
+            self._workshop.submit(self._steps.warm)
 
     def _make(self, work: Local, state: JobState, records: list[RoundRecord]) -> None:
         """In the workshop's thread: a step that needs torch and time, but no broker."""

@@ -8,6 +8,7 @@ from types import ModuleType
 import msgspec
 
 from device_runtime.edge.artifacts import ArtifactStore
+from device_runtime.edge.files import write_whole
 from mas_edge.federation import flow, methods
 from mas_edge.federation.aggregate import Accumulator
 from mas_edge.federation.flow import GroupState, JobState, Local, Provided
@@ -38,6 +39,12 @@ class Steps:
         self._artifacts = artifacts
         self._models = directory / "models"
         self._exports = directory / "exports"
+
+    def warm(self) -> None:
+        """Nothing has to be started: it is done here."""
+
+    def close(self) -> None:
+        """Nothing has to be ended."""
 
     def take(self, work: Local, state: JobState, records: list[RoundRecord]) -> tuple[JobState, SplitRecord | None]:
         """Do one step; returns the state after it, and the split if this step decided it.
@@ -126,12 +133,11 @@ class Steps:
         return {engine: self._artifacts.put(program) for engine, program in programs.items()}
 
     def _export(self, state: JobState) -> JobState:
-        self._models.mkdir(exist_ok=True)
         models = {}
         for group in state.groups:
             weights = self._artifacts.read(group.weights.artifact)
             models[group.name] = ({FIRST_FORMAT: self._make_model(group, FIRST_FORMAT)}, self._make_golden(group))
-            (self._models / f"{group.name}.safetensors").write_bytes(weights)
+            write_whole(self._models / f"{group.name}.safetensors", weights)
         return flow.exported(state, models)
 
     def provide(self, wanted: Wanted, state: JobState) -> Provided:
@@ -158,7 +164,7 @@ class Steps:
 
     def _make_model(self, group: GroupState, suffix: str) -> Manifest:
         model = _workshop().make_model(self._job, group.tasks, self._artifacts.read(group.weights.artifact), suffix)
-        (self._models / f"{group.name}.{suffix}").write_bytes(model)
+        write_whole(self._models / f"{group.name}.{suffix}", model)
         return self._artifacts.put(model)
 
 
@@ -167,7 +173,7 @@ def _going_on(group: GroupState, plan: GroupPlan) -> GroupState:
 
 
 def _workshop() -> ModuleType:
-    """The workshop, when it is first needed: torch takes seconds to import, and the loop has devices to greet."""
+    """The workshop, when it is first needed: torch takes seconds to import, and some steps go without."""
     from mas_edge.orchestrator import workshop
 
     return workshop

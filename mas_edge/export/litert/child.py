@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from device_runtime.child import end_with_parent
 from mas_edge.export.litert.flatbuffer import Names, finished
 
 
 def main(room: Path) -> int:
     """Convert what lies in ``room``; the exit status."""
+    end_with_parent()
     torch.set_num_threads(1)
     try:
         tables = json.loads((room / "signatures.json").read_text())
