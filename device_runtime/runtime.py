@@ -26,6 +26,7 @@ from device_runtime.engines import base_name, runnable
 from device_runtime.holdings import Holdings
 from device_runtime.host import Host
 from device_runtime.last_words import LastWords
+from device_runtime.logs import about
 from device_runtime.outcome import Outcome, Stopped
 from device_runtime.pending import PendingOffers
 from device_runtime.policy.file import Policy
@@ -246,7 +247,8 @@ class Runtime:
     def _work(self) -> None:
         """The background thread: one plan at a time."""
         while (start := self._plans.get()) is not None:
-            self._events.put(self._carry_out(start.number, start.plan))
+            with about(start.plan.job, start.plan.round_id):
+                self._events.put(self._carry_out(start.number, start.plan))
 
     def _carry_out(self, number: int, plan: Plan) -> _Finished:
         def stop() -> bool:

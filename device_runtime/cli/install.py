@@ -37,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
     membership(args.name, args.fleet, args.broker, state)
     look(args.data)  # a service that could never train is not installed
     options = running.words_of(argparse.Namespace(**{**vars(args), "state": state}))
-    agent = service.Agent(args.name, tuple(_command(options)), args.data.absolute(), state)
+    log = args.log_file.absolute() if args.log_file else None
+    agent = service.Agent(args.name, tuple(_command(options)), args.data.absolute(), state, log)
     installation = service.plan(agent, host)
     if args.dry_run:
         _show(installation)

@@ -9,6 +9,7 @@ import signal
 import threading
 from pathlib import Path
 
+from device_runtime import logs
 from device_runtime.cli import INTERRUPTED
 from device_runtime.edge.notify import Heartbeat
 from device_runtime.engines import NAMES
@@ -69,6 +70,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a web server with the folder `metadata` of the signing repository: a second way beside the broker",
     )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="say what is going on")
+    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
+    parser.add_argument(
+        "--log-file", type=Path, metavar="FILE",
+        help="log into this file too; it begins anew at 1 MB, and the two before it are kept",
+    )  # fmt: skip
 
 
 def words_of(args: argparse.Namespace) -> list[str]:
@@ -87,10 +93,8 @@ def words_of(args: argparse.Namespace) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
-    logging.basicConfig(
-        level=logging.INFO if args.verbose else logging.WARNING,
-        format=f"%(asctime)s {args.name} %(levelname)s %(message)s",
-    )
+    level = logging.INFO if args.verbose else logging.WARNING
+    logs.configure(args.name, level, as_json=args.log_json, file=args.log_file)
     policy = read_policy(args.policy) if args.policy else Policy()
     apply(policy.processor)
     if args.threads:  # before an engine is imported: they read it once

@@ -26,6 +26,7 @@ class Agent:
     argv: tuple[str, ...]
     data: Path
     state: Path
+    log: Path | None = None  # a file that it logs into
 
     @property
     def service(self) -> str:
@@ -39,7 +40,7 @@ def plan(agent: Agent, host: Host) -> Installation:
     Raises:
         DeviceError: a path cannot stand in the manager's files.
     """
-    for text in (*agent.argv, str(agent.data), str(agent.state)):
+    for text in (*agent.argv, str(agent.data), str(agent.state), str(agent.log or "")):
         if any(character in text for character in "\n\r\0"):
             message = f"{text!r} cannot stand in the file of a service: expected text of one line"
             raise DeviceError(message)
@@ -83,7 +84,8 @@ def _who(data: Path) -> str:
 
 def _unit(agent: Agent, who: str, target: str) -> str:
     # A unit of a user cannot be given another user, nor most of the walls.
-    walls = _WALLS.format(state=_quoted(agent.state), name=agent.name, who=who) if who else ""
+    writes = " ".join(_quoted(f"-{path}") for path in (agent.state, agent.log.parent if agent.log else None) if path)
+    walls = _WALLS.format(writes=writes, name=agent.name, who=who) if who else ""
     return f"""\
 # Written by mas-edge-device install; removed by mas-edge-device uninstall --name {agent.name}
 [Unit]
@@ -117,7 +119,7 @@ WantedBy={target}
 _WALLS = """
 {who}
 StateDirectory=mas-edge/{name}
-ReadWritePaths=-{state}
+ReadWritePaths={writes}
 UMask=0077
 NoNewPrivileges=yes
 CapabilityBoundingSet=

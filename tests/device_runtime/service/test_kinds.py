@@ -87,3 +87,9 @@ def test_termux_without_services_is_told_the_package(tmp_path: Path) -> None:
     prefix = tmp_path / "com.termux" / "files" / "usr"
     with pytest.raises(DeviceError, match="pkg install termux-services"):
         Host.here({"HOME": str(tmp_path), "PREFIX": str(prefix)})
+
+
+def test_a_log_file_elsewhere_may_be_written_from_within_the_walls(tmp_path: Path) -> None:
+    agent = Agent("pi-1", ARGV, tmp_path, tmp_path / "state", tmp_path / "my logs" / "pi-1.log")
+    unit = plan(agent, a_host("systemd", tmp_path)).files[0].text
+    assert f'ReadWritePaths=-{tmp_path}/state "-{tmp_path}/my logs"\n' in unit
