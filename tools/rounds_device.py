@@ -57,11 +57,9 @@ class Adds(Idle):
         """With NumPy, as training does it."""
         import numpy as np
 
-        from mas_edge.protocol.weights import gather, pack, unpack
+        from mas_edge.protocol.weights import flatten, pack
 
-        vector = gather(layout, unpack(weights))
-        vector += np.float32(self.step)
-        return pack(layout, vector)
+        return pack(layout, flatten(layout, weights) + np.float32(self.step))
 
 
 class Carries(Idle):

@@ -193,9 +193,7 @@ class ArtifactStore:
             try:
                 with temporary.open("wb") as file:
                     file.writelines(pieces)
-                with temporary.open("rb") as file:
-                    size = temporary.stat().st_size
-                    manifest = describe_stream(lambda _, length: file.read(length), size, chunk_size)
+                manifest = _described(temporary, chunk_size)
                 publish(temporary, self.path(manifest.artifact))
                 self._trust(self.path(manifest.artifact))
             finally:
@@ -306,3 +304,16 @@ class ArtifactStore:
             "if this repeats, check the card or disk"
         )
         return DeviceError(message)
+
+
+def _described(path: Path, chunk_size: int | None) -> Manifest:
+    """The manifest of a file. The whole is hashed, and written down, beside its chunks: each takes as long."""
+    from concurrent.futures import ThreadPoolExecutor  # a device, whose memory is small, makes no pieces
+
+    with ThreadPoolExecutor(2) as beside, path.open("rb", buffering=0) as file:
+        written, whole = beside.submit(sync, path), beside.submit(hash_file, path)
+        manifest = describe_stream(
+            lambda _, length: file.read(length), path.stat().st_size, chunk_size, whole_digest=whole.result
+        )
+        written.result()  # the disk's faults are ours
+    return manifest
