@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from device_runtime.cli import execute, with_verbs
 
 VERBS = (
-    "demo", "serve", "web", "status", "report", "rollout", "release", "fleet", "sign", "data", "simulate", "swarm",
+    "demo", "serve", "job", "web", "status", "report", "rollout", "release", "fleet", "sign", "data", "simulate", "swarm",
     "compare", "split", "export", "inspect", "doctor", "chaos",
 )  # fmt: skip
 

@@ -24,9 +24,10 @@ from mas_edge.protocol.messages import Manifest, PlanKind
 
 Phase = Literal[
     "prepare", "initial_evaluation", "merge", "merged_evaluation", "probe", "probe_evaluation", "split", "groups",
-    "regroup", "group_evaluation", "export", "deploy", "done",
+    "regroup", "group_evaluation", "export", "deploy", "done", "aborted",
 ]  # fmt: skip
-PHASES: tuple[Phase, ...] = get_args(Phase)
+OVER: tuple[Phase, ...] = ("done", "aborted")
+PHASES: tuple[Phase, ...] = get_args(Phase)[:-1]  # in their order; from any of them a job may be aborted
 
 
 class GroupState(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +123,7 @@ def due(state: JobState) -> list[Local | RoundWork]:
             return _rounds(state, "evaluate", [g for g in state.groups if not g.evaluated])
         case "deploy":
             return _rounds(state, "deploy", [g for g in state.groups if not g.deployed])
-        case "done":
+        case "done" | "aborted":
             return []
 
 
@@ -214,6 +215,11 @@ def rolled_out(state: JobState) -> JobState:
     """A staged deployment came to its end, in the place of deployment rounds."""
     groups = [msgspec.structs.replace(group, deployed=True) for group in state.groups]
     return _settled(msgspec.structs.replace(state, groups=groups))
+
+
+def aborted(state: JobState) -> JobState:
+    """The operator has ended the job where it stands."""
+    return msgspec.structs.replace(state, phase="aborted")
 
 
 def abandoned(state: JobState, work: RoundWork) -> JobState:

@@ -338,6 +338,17 @@ class RoundsDesk:
         self.move(state)
         self._drop_outdated(phase, now)
 
+    def abort(self, reason: str, now: float) -> None:
+        """The operator ends the job: open rounds are closed without a result, and their devices can stop."""
+        state = flow.aborted(self.state)
+        self._store.save(state)
+        for active in self.active.values():
+            for device in sorted(active.machine.at_work()):
+                self._cancel(device, active.work.round_id, reason)
+            self._store.close_round(active.record("abandoned", "", self.job.affinity, now), state)
+        self.active.clear()
+        self.move(state)
+
     def _cancel(self, device: str, round_id: str, reason: str) -> None:
         cancel = Cancel(
             **self._post.sender(), job=self.state.run_id, round_id=round_id, reason=reason,

@@ -30,6 +30,7 @@ from mas_edge.orchestrator.distribution import Shipment
 from mas_edge.orchestrator.filing import Filing
 from mas_edge.orchestrator.limits import Limits
 from mas_edge.orchestrator.mailbox import Mailbox
+from mas_edge.orchestrator.orders_desk import OrdersDesk
 from mas_edge.orchestrator.post import Post
 from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.records import RoundRecord, SplitRecord
@@ -86,7 +87,7 @@ class Orchestrator:
 
     def __init__(
         self, job: Job, state_dir: Path, broker_url: str, limits: Limits | None = None, signing: Path | None = None,
-        *, stay: bool = False,
+        *, stay: bool = False, hold: bool = False,
     ) -> None:  # fmt: skip
         check(job)
         publisher = open_publisher(signing) if signing else None
@@ -107,6 +108,7 @@ class Orchestrator:
             if publisher.notice:
                 self._desk.log("warning", publisher.notice)
         self._desk.rollouts = self._rollouts = RolloutDesk(self._desk, self._store, self._post, state_dir)
+        self._orders = OrdersDesk(self._desk, state_dir, hold=hold)
         self._stay = stay
         self._reception = Reception(
             self._desk, self._store, artifacts, self._post, topics, limits,
@@ -123,7 +125,9 @@ class Orchestrator:
         return self._desk.state
 
     def run(self, stop: threading.Event) -> bool:
-        """Work on the job until it is done (True) or ``stop`` is set (False); a rollout under way belongs to it.
+        """Work on the job until it is done (True), or ``stop`` is set or it was aborted (False).
+
+        A rollout under way belongs to it.
 
         Raises:
             BrokerError: the broker cannot be reached.
@@ -133,7 +137,7 @@ class Orchestrator:
             self._warm()  # while the broker and the devices connect
             self._post.start(CONNECT_TIMEOUT_S)
             self._desk.restore(time.monotonic())
-            while not stop.is_set() and (self._stay or self._rollouts.is_busy or self.state.phase != "done"):
+            while not stop.is_set() and self._goes_on:
                 self._step()
                 if self._failure is not None:
                     raise self._failure
@@ -148,8 +152,16 @@ class Orchestrator:
             self._clerk.close()
             self._workshop.shutdown(wait=False, cancel_futures=True)
             self._rollouts.close()
+            self._orders.close()
             self._store.close()
         return self.state.phase == "done"
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether there is more to do than to be asked to leave."""
+        if self.state.phase == "aborted":
+            return False
+        return self._stay or self._rollouts.is_busy or self.state.phase != "done"
 
     def _step(self) -> None:
         self._start_due()
@@ -164,6 +176,7 @@ class Orchestrator:
         self._desk.fill(self._reception.registry, now)
         self._desk.poll(now)
         self._rollouts.poll(self._reception.registry, now)
+        self._orders.poll(now)
         if self.state.phase != phase:
             self._warm()  # while devices evaluate
         if self.state.phase != phase or self._desk.pace.interval_s > PACE_DRIFT * self._shown_interval_s:
@@ -185,7 +198,7 @@ class Orchestrator:
                 self._react(self._events.get())
 
     def _start_due(self) -> None:
-        if self._desk.making:
+        if self._desk.making or self._orders.is_held_up:
             return
         rounds: list[RoundWork] = []
         for work in flow.due(self.state):
@@ -283,7 +296,7 @@ class Orchestrator:
 
 def run_job(
     job: Job, state: str | Path, broker: str = "auto", stop: threading.Event | None = None,
-    limits: Limits | None = None, signing: Path | None = None, *, stay: bool = False,
+    limits: Limits | None = None, signing: Path | None = None, *, stay: bool = False, hold: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Orchestrate ``job`` on the fleet behind ``broker`` until it is done; return the result as plain JSON values.
 
@@ -294,6 +307,7 @@ def run_job(
         stop: set it to leave early; the result then says ``"done": False``.
         limits: what one device may take of the orchestrator, if not the defaults (``mas_edge.orchestrator.limits``).
         stay: go on when the job is done, until ``stop`` is set: for rollouts, and devices that come back later.
+        hold: a new run waits until an operator says ``start`` (``mas-edge job``, or the API).
         signing: a signing repository (``mas-edge sign``): devices that were handed its root take no other plans.
 
     Raises:
@@ -301,6 +315,6 @@ def run_job(
     """
     directory = Path(state)
     with open_broker(broker, directory) as there:
-        Orchestrator(job, directory, there.url, limits, signing, stay=stay).run(stop or threading.Event())
+        Orchestrator(job, directory, there.url, limits, signing, stay=stay, hold=hold).run(stop or threading.Event())
     result = result_of(view.read(directory))
     return {**result, "deployment": result["deployment"] or rolled_out_of(remembered(directory))}

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from device_runtime.edge.lock import lock_directory
+from mas_edge.federation import flow
 from mas_edge.federation.flow import JobState
 from mas_edge.federation.rounds import RoundSpec
 from mas_edge.job import Job
@@ -223,7 +224,7 @@ class Store:
 
 
 def _write_state(db: sqlite3.Connection, state: JobState) -> None:
-    finished = time.time() if state.phase == "done" else None
+    finished = time.time() if state.phase in flow.OVER else None
     db.execute("UPDATE job SET state = ?, finished = ?", (msgspec.json.encode(state), finished))
 
 
