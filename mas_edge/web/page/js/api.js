@@ -42,9 +42,22 @@ export const headers = () => (token ? { Authorization: `Bearer ${token}` } : {})
 /** Read a resource. */
 export const get = (path) => ask(path, { headers: headers(), cache: "no-cache" });
 
-/** Place an order; resolves to what the server says of it. */
-export const post = (path, body = {}) =>
-  ask(path, { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(body) });
+// An orchestrator that works looks for orders twice a second; after so long it does not.
+const ANSWER_MS = 10000;
+const LOOK_MS = 300;
+
+/** Place an order and wait for the orchestrator's word on it; resolves to a sentence, or throws why it was refused. */
+export async function order(path, body = {}) {
+  const content = { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  let found = await ask(path, content);
+  const end = Date.now() + ANSWER_MS;
+  while (found.state === "waiting" && Date.now() < end) {
+    await new Promise((done) => setTimeout(done, LOOK_MS));
+    found = await get(`/api/orders/${encodeURIComponent(found.id)}`);
+  }
+  if (found.state === "refused") throw new Problem(409, "The order was refused", found.answer);
+  return found.state === "waiting" ? "Noted: it is done as soon as the orchestrator works again." : found.answer || "Done.";
+}
 
 async function ask(path, options) {
   let answer;

@@ -6,7 +6,7 @@ import { html, useRef, useState } from "./view.js";
 const NUMBERS_UP_TO = 12; // tasks; beyond, a cell has no room for a number, and the line below tells it
 
 /** `order`: positions in which tasks stand together; `together(i, j)`: whether two share a group; `limit`: the scale's. */
-export function Heat({ tasks, matrix, devices, spread, order, together, limit, colours, caption }) {
+export function Heat({ tasks, matrix, devices, spread, order, together, limit, colours, caption, error: isError }) {
   const [at, setAt] = useState(null); // [row, column], places in `order`
   const table = useRef(null);
   const many = tasks.length > NUMBERS_UP_TO;
@@ -22,6 +22,7 @@ export function Heat({ tasks, matrix, devices, spread, order, together, limit, c
   function sentence(i, j) {
     const value = matrix[i][j];
     const measured = devices ? devices[i][j] > 0 : value !== null;
+    if (isError) return measured ? `The mean of what ${tasks[i]} does for ${tasks[j]} has a standard error of ${f.number(value)} over the rounds.` : `Fewer than two rounds measured what ${tasks[i]} does for ${tasks[j]}: no error is known.`;
     if (!measured) return `No device measured what ${tasks[i]} does for ${tasks[j]}.`;
     const by = devices ? `, mean of ${f.plural(devices[i][j], "measurement")}` : "";
     const error = spread?.[i][j] ?? null;
@@ -30,6 +31,10 @@ export function Heat({ tasks, matrix, devices, spread, order, together, limit, c
     const verb = value > 0 ? "helps" : value < 0 ? "hurts" : "does nothing for";
     return `A step on ${tasks[i]} ${verb} ${tasks[j]}: ${f.signed(value, 3)}${by}${doubt}.`;
   }
+  const text = (value) => (isError ? value.toFixed(2) : f.signed(value));
+  const inGroup = (row, column) => order[row] !== undefined && order[column] !== undefined && together(order[row], order[column]);
+  const frame = (row, column) => (!inGroup(row, column) ? "" : [["up", row - 1, column], ["right", row, column + 1], ["down", row + 1, column], ["left", row, column - 1]]
+    .filter(([, r, c]) => !inGroup(r, c)).map(([side]) => side).join(" "));
   return html`
     <div class="scroll" role="region" aria-label="Affinity matrix" tabindex="-1">
       <table class=${`heat ${many ? "many" : ""}`} ref=${table} onKeyDown=${move}>
@@ -42,13 +47,13 @@ export function Heat({ tasks, matrix, devices, spread, order, together, limit, c
               const value = matrix[i][j];
               const measured = value !== null && (!devices || devices[i][j] > 0);
               const own = i === j;
-              const kind = `${measured ? "" : "none"} ${own ? "self" : together(i, j) ? "together" : ""}`;
+              const kind = `${measured ? "" : "none"} ${own ? "self" : ""} ${frame(row, column)}`;
               return html`
                 <td key=${j} class=${kind} data-at=${`${row},${column}`} tabindex=${(at ? at[0] === row && at[1] === column : row + column === 0) ? 0 : -1}
                   style=${measured ? diverging(own ? 0 : value, limit, colours) : undefined} title=${sentence(i, j)}
                   onFocus=${() => setAt([row, column])} onClick=${(event) => event.currentTarget.focus()}
                   onMouseEnter=${() => setAt([row, column])}>
-                  ${many ? html`<span class="unseen">${measured ? f.signed(value) : "not measured"}</span>` : measured ? f.signed(value) : "–"}
+                  ${many ? html`<span class="unseen">${measured ? text(value) : "not measured"}</span>` : measured ? text(value) : "–"}
                 </td>`;
             })}</tr>`)}
         </tbody>

@@ -55,7 +55,7 @@ export const Figure = ({ label, value, unit, note }) => html`
   <div>
     <dt>${label}</dt>
     <dd class="figure">${value}${unit && html` <small>${unit}</small>`}</dd>
-    ${note && html`<dd class="note">${note}</dd>`}
+    ${note && html`<dd class="hint">${note}</dd>`}
   </div>`;
 
 /** Why there is nothing to see, and what to do next. */
@@ -71,6 +71,7 @@ function adviceOn(problem, what) {
   if (problem.status === 0) {
     return `${sentence(problem.message)} Check that mas-edge serve or mas-edge web still runs on the server; this page goes on by itself when it is back.`;
   }
+  if (problem.status === 503) return `${sentence(problem.message)} This page looks again by itself.`;
   if (problem.status === 403) return `${sentence(problem.message)} This token may not read ${what}: ask for another role.`;
   if (problem.status === 404) return `${sentence(problem.message)} It may have been removed: go back to the list.`;
   return `${sentence(problem.message)} The server's log says more.`;
@@ -149,4 +150,10 @@ export function Pages({ page, pages, onPage, what }) {
       <span class="small muted number">${page + 1} of ${f.count(pages)}</span>
       <button type="button" class="button" disabled=${page >= pages - 1} onClick=${() => onPage(page + 1)}>Older</button>
     </nav>`;
+}
+
+/** A signed bar from the middle. */
+export function Beam({ label, value, limit }) {
+  const width = limit > 0 ? `${Math.min(50, (50 * Math.abs(value)) / limit)}%` : "0%";
+  return html`<div class="pair"><span title=${label}>${label}</span><span class="beam" aria-hidden="true"><i class=${value < 0 ? "minus" : ""} style=${{ width }}></i></span><span>${f.signed(value)}</span></div>`;
 }

@@ -101,6 +101,13 @@ function replaced(items, changed, key) {
   return [...found.values()].sort((a, b) => (a[key] < b[key] ? -1 : 1));
 }
 
+// A run that has not begun, a file that cannot be read for a moment: looked at again without being told.
+const AGAIN_MS = 5000;
+setInterval(() => {
+  if (state.denied || document.visibilityState !== "visible") return;
+  for (const [name, problem] of Object.entries(state.problems)) if (problem && (wanted.get(name) ?? 0) > 0) read(name);
+}, AGAIN_MS);
+
 /** Read what has changed while the page could not be seen. */
 export function refresh() {
   for (const name of stale) if ((wanted.get(name) ?? 0) > 0) read(name);

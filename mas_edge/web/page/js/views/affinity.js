@@ -3,7 +3,7 @@ import { anchors } from "../colour.js";
 import * as f from "../format.js";
 import { offDiagonalLimit, ordered } from "../grouping.js";
 import { Heat, Scale } from "../heat.js";
-import { Card, Empty, Toggles, Waiting } from "../parts.js";
+import { Beam, Card, Empty, Toggles, Waiting } from "../parts.js";
 import { useNeeds, useStore } from "../store.js";
 import { html, useMemo, useState } from "../view.js";
 import { Split } from "./split.js";
@@ -60,9 +60,29 @@ function Matrix({ affinity, split, colours }) {
           onInput=${(event) => { setAt(Number(event.target.value)); setShown("rounds"); }} />
         <output for="round">${title}</output>
       </div>
-      <${Heat} tasks=${tasks} matrix=${matrix} devices=${spreadOnly ? null : shown === "rounds" ? round.devices : average.devices}
-        spread=${shown === "average" ? average.spread : null} order=${order} together=${together} limit=${limit} colours=${colours} caption=${`Affinity, ${title}`} />
-      <div class="row"><${Scale} limit=${limit} />
-        <p class="small muted">${groups ? "Framed cells: tasks of one group. " : ""}The diagonal, a step on the task itself, has no colour: no group is made by it.</p></div>
+      <div class="beside">
+        <div>
+          <${Heat} tasks=${tasks} matrix=${matrix} devices=${spreadOnly ? null : shown === "rounds" ? round.devices : average.devices}
+            spread=${shown === "average" ? average.spread : null} order=${order} together=${together} limit=${limit} colours=${colours} caption=${`Affinity, ${title}`} error=${spreadOnly} />
+          <${Scale} limit=${limit} />
+          <p class="small muted">${groups ? "A frame holds the tasks of one group. " : ""}The diagonal, a step on the task itself, has no colour: no group is made by it.</p>
+        </div>
+        ${!spreadOnly && html`<${Strongest} tasks=${tasks} matrix=${matrix} devices=${shown === "rounds" ? round.devices : average.devices} limit=${limit} />`}
+      </div>
     </${Card}>`;
+}
+
+const SHOWN = 5; // pairs of each list: what can be taken in at a glance
+
+/** The pairs that matter most, in words. */
+function Strongest({ tasks, matrix, devices, limit }) {
+  const pairs = tasks.flatMap((_, i) => tasks.map((__, j) => ({ i, j, value: matrix[i][j] })))
+    .filter(({ i, j }) => i !== j && devices[i][j] > 0).sort((a, b) => b.value - a.value);
+  const lists = [["Helps most", pairs.filter(({ value }) => value > 0).slice(0, SHOWN)], ["Hurts most", pairs.filter(({ value }) => value < 0).reverse().slice(0, SHOWN)]];
+  return html`
+    <div class="strongest">${lists.map(([title, list]) => html`
+      <div key=${title}><h3>${title}</h3>
+        ${list.length === 0 ? html`<p class="small muted">No pair.</p>` : html`<ul>${list.map(({ i, j, value }) => html`
+          <li key=${`${i}-${j}`}><${Beam} label=${`${tasks[i]} → ${tasks[j]}`} value=${value} limit=${limit} /></li>`)}</ul>`}
+      </div>`)}</div>`;
 }

@@ -16,12 +16,14 @@ export function Events() {
   const [query, setQuery] = useState("");
   const [follow, setFollow] = useState(true);
   const [drawn, setDrawn] = useState(DRAWN);
-  const end = useRef(null);
+  const box = useRef(null);
   const items = data.events?.items;
   const lines = useMemo(() => (items ?? []).filter((line) => rank(line.level) >= LEVELS.indexOf(least) && line.text.toLowerCase().includes(query.trim().toLowerCase())), [items, least, query]);
   useLayoutEffect(() => {
-    if (follow && items?.length) end.current?.scrollIntoView({ block: "nearest" });
-  }, [lines.length, follow]);
+    if (follow && box.current) box.current.scrollTop = box.current.scrollHeight;
+  }, [lines.length, follow, Boolean(items)]);
+  // Whoever scrolls up wants to read: following goes on at the end.
+  const scrolled = ({ target }) => setFollow(target.scrollHeight - target.scrollTop - target.clientHeight < 24);
   if (!items) return html`<h1 tabindex="-1">Events</h1><${Waiting} problem=${problems.events} what="the event log" />`;
   const shown = lines.slice(-drawn);
   return html`
@@ -37,11 +39,10 @@ export function Events() {
       <div class="flush">
         ${lines.length === 0 ? html`<${Empty} title=${items.length ? "No line fits the filter" : "Nothing has happened yet"}>${items.length > 0 && html`<button type="button" class="button" onClick=${() => { setLeast("info"); setQuery(""); }}>Show all</button>`}</${Empty}>` : html`
         ${lines.length > shown.length && html`<p class="row" style=${{ padding: "var(--s3) var(--s4)" }}><button type="button" class="button" onClick=${() => { setFollow(false); setDrawn(drawn + 500); }}>Show ${f.count(Math.min(500, lines.length - shown.length))} older lines</button></p>`}
-        <ol class="log">${shown.map((line) => html`
+        <ol class="log" ref=${box} tabindex="0" aria-label="Lines, the newest last" onScroll=${scrolled}>${shown.map((line) => html`
           <li key=${line.number}><time datetime=${new Date(1000 * line.time).toISOString()} title=${f.moment(line.time)}>${f.clock(line.time)}</time>
             <span><${Badge} kind=${KINDS[line.level] ?? ""}>${line.level}</${Badge}></span><span class="break">${line.text}</span></li>`)}
         </ol>`}
-        <div ref=${end}></div>
       </div>
     </section>
     ${items.length >= MAX_EVENTS && html`<p class="small muted">Older lines are in the server's own log.</p>`}`;

@@ -1,5 +1,5 @@
 // The devices: what they are, how they are, and what went wrong last.
-import { post } from "../api.js";
+import { order } from "../api.js";
 import * as f from "../format.js";
 import { Ago, Badge, Card, Empty, Figure, Order, Sortable, Task, Waiting } from "../parts.js";
 import { useNeeds, useStore } from "../store.js";
@@ -56,7 +56,7 @@ export function Fleet() {
       </header>
       <div class="flush scroll" tabindex="0" role="region" aria-label="Devices, table">
         ${rows.length === 0 ? html`<${Empty} title="No device fits the filter"><button type="button" class="button" onClick=${() => { setQuery(""); setState(""); }}>Show all</button></${Empty}>` : html`
-        <table class="fleet">
+        <table class="stack">
           <thead><tr>
             <${Sortable} name="name" label="Device" ...${heading} /><${Sortable} name="state" label="State" ...${heading} /><${Sortable} name="machine" label="Board" ...${heading} />
             <${Sortable} name="engine" label="Engine" ...${heading} /><${Sortable} name="battery" label="Battery" number ...${heading} /><${Sortable} name="heat" label="Heat" number ...${heading} />
@@ -150,10 +150,10 @@ export const MODEL = { told: "busy", healthy: "good", failed: "bad", excused: "w
 
 function Membership({ device }) {
   if (!device.membership) return null;
-  const order = (verb) => post(`/api/devices/${encodeURIComponent(device.name)}/${verb}`).then((answer) => answer.detail ?? "Ordered.");
+  const say = (verb) => order(`/api/devices/${encodeURIComponent(device.name)}/${verb}`);
   const ask = { title: `Revoke ${device.name}?`, yes: "Revoke", text: "Its certificate is not accepted any more, and it is disconnected. To come back it has to join anew." };
   return html`<div class="end">
-    ${device.membership === "waiting" && html`<${Order} label="Approve" main act=${() => order("approve")} />`}
-    ${device.membership === "enrolled" && html`<${Order} label="Revoke …" danger ask=${ask} act=${() => order("revoke")} />`}
+    ${device.membership === "waiting" && html`<${Order} label="Approve" main act=${() => say("approve")} />`}
+    ${device.membership === "enrolled" && html`<${Order} label="Revoke …" danger ask=${ask} act=${() => say("revoke")} />`}
   </div>`;
 }

@@ -1,5 +1,5 @@
 // What the job is doing: phase, progress, losses and metrics per task, rounds, and the words that steer it.
-import { post } from "../api.js";
+import { order } from "../api.js";
 import { Lines } from "../chart.js";
 import * as f from "../format.js";
 import { Icon } from "../icons.js";
@@ -41,7 +41,7 @@ function Head({ run }) {
   const over = run.finished !== null;
   const [kind, text] = over && run.phase === "done" ? ["good", "Done"] : STATES[run.control] ?? ["", f.words(run.control)];
   const idle = run.served ? undefined : "Nobody serves this run now: start it with mas-edge serve";
-  const order = (verb) => post(`/api/run/${verb}`).then((answer) => answer.detail ?? answer.answer ?? "Ordered.");
+  const say = (verb) => order(`/api/run/${verb}`);
   const stop = {
     title: `Abort ${run.name}?`, yes: "Abort the job",
     text: "Open rounds end without a result, and the run cannot be continued. Models that devices have in use stay there.",
@@ -55,9 +55,9 @@ function Head({ run }) {
       ${!over && html`
         <div class="end">
           ${run.control === "paused" || run.control === "held"
-            ? html`<${Order} key="resume" label=${run.control === "held" ? "Start" : "Resume"} icon=${html`<${Icon} name="resume" />`} main act=${() => order("resume")} why=${idle} />`
-            : html`<${Order} key="pause" label="Pause" icon=${html`<${Icon} name="pause" />`} act=${() => order("pause")} why=${idle ?? "Open rounds end, no new one begins"} disabled=${run.control === "aborted"} />`}
-          <${Order} key="abort" label="Abort …" danger icon=${html`<${Icon} name="stop" />`} ask=${stop} act=${() => order("abort")} why=${idle} disabled=${run.control === "aborted"} />
+            ? html`<${Order} key="resume" label=${run.control === "held" ? "Start" : "Resume"} icon=${html`<${Icon} name="resume" />`} main act=${() => say("resume")} why=${idle} />`
+            : html`<${Order} key="pause" label="Pause" icon=${html`<${Icon} name="pause" />`} act=${() => say("pause")} why=${idle ?? "Open rounds end, no new one begins"} disabled=${run.control === "aborted"} />`}
+          <${Order} key="abort" label="Abort …" danger icon=${html`<${Icon} name="stop" />`} ask=${stop} act=${() => say("abort")} why=${idle} disabled=${run.control === "aborted"} />
         </div>`}
     </div>`;
 }
@@ -74,7 +74,7 @@ function Stepper({ run }) {
             ${label}<span class="unseen">${i < at ? ", done" : i === at ? ", under way" : ", to come"}</span>
           </li>`)}
       </ol>
-      <div class="bar" role="progressbar" aria-label="Training rounds done" aria-valuenow=${Math.round(100 * run.progress.share)} aria-valuemin="0" aria-valuemax="100">
+      <div class=${`bar ${run.phase === "done" ? "done" : ""}`} role="progressbar" aria-label="Training rounds done" aria-valuenow=${Math.round(100 * run.progress.share)} aria-valuemin="0" aria-valuemax="100">
         <i style=${{ width: `${100 * run.progress.share}%` }}></i>
       </div>
     </div></section>`;
@@ -91,7 +91,7 @@ function Figures({ run, devices }) {
       <${Figure} label="Phase" value=${run.control === "paused" ? "paused" : f.phaseName(run.phase)} note=${`method ${run.method}`} />
       <${Figure} label="Training rounds" value=${f.count(done)} unit=${`of ${f.count(planned)}`} note=${`${p.merged} of ${p.merged_planned} merged, ${p.groups} of ${p.groups_planned} in groups`} />
       <${Figure} label="Devices online" value=${f.count(online)} unit=${`of ${f.count(total)}`} note=${`fleet ${run.fleet}`} />
-      <div><dt>${run.finished ? "Took" : "Running for"}</dt><dd class="figure">${run.finished ? f.seconds(run.finished - run.started) : html`<${Since} time=${run.started} />`}</dd><dd class="note">${f.plural(run.tasks.length, "task")}</dd></div>
+      <div><dt>${run.finished ? "Took" : "Running for"}</dt><dd class="figure">${run.finished ? f.seconds(run.finished - run.started) : html`<${Since} time=${run.started} />`}</dd><dd class="hint">${f.plural(run.tasks.length, "task")}</dd></div>
     </dl>`;
 }
 
@@ -148,9 +148,9 @@ function Metrics({ run, rounds }) {
   return html`
     <${Card} title="Metrics on test data" note="mean over all test samples of the fleet" flush>
       <div class="scroll" tabindex="0" role="region" aria-label="Metrics on test data"><table>
-        <thead><tr><th scope="col">Task</th><th scope="col">Metric</th>${stages.map(([, label]) => html`<th scope="col" class="number">${label}</th>`)}</tr></thead>
+        <thead><tr><th scope="col">Task</th>${stages.map(([, label]) => html`<th scope="col" class="number">${label}</th>`)}</tr></thead>
         <tbody>${run.tasks.map((task, index) => html`
-          <tr key=${task.name}><th scope="row"><${Task} name=${task.name} index=${index} /></th><td class="muted">${f.words(task.metric)}</td>
+          <tr key=${task.name}><th scope="row"><${Task} name=${task.name} index=${index} /><br /><span class="muted metric">${f.words(task.metric)}</span></th>
             ${found.map((metrics) => html`<td class="number">${f.metric(task.metric, metrics[task.name])}</td>`)}</tr>`)}
         </tbody>
       </table></div>
@@ -169,19 +169,21 @@ function Rounds({ rounds, problem }) {
   return html`
     <${Card} title="Rounds" note=${`${f.plural(total, "round")}, the newest first`} flush end=${html`<${Pages} page=${at} pages=${pages} onPage=${setPage} what="rounds" />`}>
       ${total === 0 ? html`<${Empty} title="No round has been opened yet"><p>The job waits for its devices. Rounds appear here by themselves.</p></${Empty}>` : html`
-      <div class="scroll" tabindex="0" role="region" aria-label="Rounds"><table>
+      <div class="scroll" tabindex="0" role="region" aria-label="Rounds, table"><table class="stack">
         <thead><tr>
-          <th scope="col">Round</th><th scope="col">Phase</th><th scope="col">Outcome</th><th scope="col" class="number">Reports</th>
+          <th scope="col">Round</th><th scope="col">Outcome</th><th scope="col">Phase</th><th scope="col" class="number">Reports</th>
           <th scope="col" class="number">Took</th><th scope="col" class="number">Sent</th><th scope="col" class="number">Received</th><th scope="col">Opened</th>
         </tr></thead>
         <tbody>${rows.map((round) => html`
           <tr key=${round.number}>
             <td class="mono nowrap"><a href=${`#/rounds/${encodeURIComponent(round.round_id)}`}>${round.round_id}</a></td>
-            <td class="nowrap">${f.phaseName(round.phase)}</td>
             <td>${round.closed === null ? html`<${Badge} kind="busy">open</${Badge}>` : html`<${Badge} kind=${round.outcome === "complete" ? "good" : round.outcome === "abandoned" ? "bad" : "warn"}>${round.outcome}</${Badge}>`}</td>
-            <td class="number">${round.reports} of ${round.selected}</td><td class="number">${f.seconds(round.wall_seconds)}</td>
-            <td class="number">${round.closed === null ? "–" : f.bytes(round.sent_bytes)}</td><td class="number">${round.closed === null ? "–" : f.bytes(round.received_bytes)}</td>
-            <td><${Ago} time=${round.opened} /></td>
+            <td class="nowrap">${f.phaseName(round.phase)}</td>
+            <td class="number" data-label="Reports">${round.reports} of ${round.selected}</td>
+            <td class="number" data-label="Took">${round.closed === null ? "–" : f.seconds(round.wall_seconds)}</td>
+            <td class="number only-wide" data-label="Sent">${round.closed === null ? "–" : f.bytes(round.sent_bytes)}</td>
+            <td class="number only-wide" data-label="Received">${round.closed === null ? "–" : f.bytes(round.received_bytes)}</td>
+            <td data-label="Opened"><${Ago} time=${round.opened} /></td>
           </tr>`)}
         </tbody>
       </table></div>`}

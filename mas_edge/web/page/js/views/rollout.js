@@ -1,5 +1,5 @@
 // Bringing the new models to the fleet in stages, and the words that steer it.
-import { post } from "../api.js";
+import { order } from "../api.js";
 import * as f from "../format.js";
 import { Icon } from "../icons.js";
 import { Badge, Card, Empty, Figure, Order, Pages, Waiting } from "../parts.js";
@@ -41,13 +41,13 @@ const VERBS = {
 function Current({ rollout }) {
   const { state, counts, verbs } = rollout;
   const told = Object.values(counts).reduce((a, b) => a + b, 0);
-  const order = (verb) => post(`/api/rollouts/${verb}`).then((answer) => answer.detail ?? answer.answer ?? "Ordered.");
+  const say = (verb) => order(`/api/rollouts/${verb}`);
   const over = isOver(rollout);
   return html`
     <div class="head">
       <h1 tabindex="-1">Rollout ${state.number}</h1><${Badge} kind=${MODES[state.mode]}>${f.words(state.mode)}</${Badge}>
       <div class="end">${Object.entries(VERBS).filter(([verb]) => verbs.includes(verb)).map(([verb, { icon, ...rest }]) => html`
-        <${Order} key=${verb} ...${rest} icon=${html`<${Icon} name=${icon} />`} act=${() => order(verb)} />`)}</div>
+        <${Order} key=${verb} ...${rest} icon=${html`<${Icon} name=${icon} />`} act=${() => say(verb)} />`)}</div>
     </div>
     ${state.reason && html`<div class="note bad"><strong>It was halted</strong><p class="break">${state.reason}</p><p class="small">Resume goes on and lets the failed devices be; roll back returns all of them.</p></div>`}
     <${Card} title="Stages" note=${`each waits until its devices were healthy for ${f.seconds(state.spec.soak_s)}; it halts when more than ${f.percent(state.spec.halt_on)} fail`}>
@@ -100,12 +100,12 @@ function Begin({ again }) {
   const ask = { title: "Begin the rollout?", yes: "Begin", text: `The new models go to ${shares[0]} % of the devices first${shares.length > 1 ? `, then to ${f.listed(shares.slice(1).map((share) => `${share} %`))}` : ""}.` };
   return html`
     <${Card} title=${again ? "Begin another" : "Begin a rollout"} note="the models go to a few devices first; each stage has to be healthy before the next">
-      <div class="columns">
+      <div class="columns three">
         <label class="field">Stages, in % of the devices<input type="text" inputmode="decimal" value=${stages} onInput=${(event) => setStages(event.target.value)} aria-describedby="wrong" /></label>
         <label class="field">Halt when more than so many % fail<input type="text" inputmode="decimal" value=${halt} onInput=${(event) => setHalt(event.target.value)} aria-describedby="wrong" /></label>
         <label class="field">Seconds a stage has to stay healthy<input type="text" inputmode="decimal" value=${soak} onInput=${(event) => setSoak(event.target.value)} aria-describedby="wrong" /></label>
       </div>
       <p id="wrong" class="small level-error" role="status">${wrong}</p>
-      <div class="row"><${Order} label="Begin …" main disabled=${Boolean(wrong)} ask=${ask} act=${() => post("/api/rollouts", spec).then((answer) => answer.detail ?? "Ordered.")} /></div>
+      <div class="row"><${Order} label="Begin …" main disabled=${Boolean(wrong)} ask=${ask} act=${() => order("/api/rollouts", spec)} /></div>
     </${Card}>`;
 }

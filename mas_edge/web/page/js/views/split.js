@@ -1,7 +1,7 @@
 // The groups, and why: the picture, what each task gets where it stands, and what other splits would have been worth.
 import * as f from "../format.js";
 import { moves, offDiagonalLimit, partners, score } from "../grouping.js";
-import { Badge, Card, Empty, Figure, Task } from "../parts.js";
+import { Badge, Beam, Card, Empty, Figure, Task } from "../parts.js";
 import { Ties } from "../ties.js";
 import { html } from "../view.js";
 
@@ -42,7 +42,7 @@ function Gist({ split }) {
       <${Figure} label="Inside groups" value=${f.signed(split.within)} note="mean affinity of pairs" />
       <${Figure} label="Across groups" value=${f.signed(split.across)} note="mean affinity of pairs" />
       <${Figure} label="Value of the split" value=${f.signed(split.value, 3)} note="mean score of a task" />
-      <div><dt>Is there a better one?</dt><dd class="figure">${proven ? "No" : "Perhaps"}</dd><dd class="note">${proven ? "proven by an exact search" : split.bound === null ? "it was not searched for" : `at most ${f.signed(split.bound, 3)}`}</dd></div>
+      <div><dt>Is there a better one?</dt><dd class="figure">${proven ? "No" : "Perhaps"}</dd><dd class="hint">${proven ? "proven by an exact search" : split.bound === null ? "it was not searched for" : `at most ${f.signed(split.bound, 3)}`}</dd></div>
     </dl>`;
 }
 
@@ -74,12 +74,6 @@ function reason(split, positions, g, j, inside, singular) {
   return `${help}${giving} ${elsewhere ?? ""}`;
 }
 
-/** A signed bar from the middle. */
-function Beam({ label, value, limit }) {
-  const width = limit > 0 ? `${Math.min(50, (50 * Math.abs(value)) / limit)}%` : "0%";
-  return html`<div class="pair"><span title=${label}>${label}</span><span class="beam" aria-hidden="true"><i class=${value < 0 ? "minus" : ""} style=${{ width }}></i></span><span>${f.signed(value)}</span></div>`;
-}
-
 function Alternatives({ split }) {
   if (!split.alternatives.length) return null;
   const rows = [{ name: "this split", groups: split.groups, value: split.value, chosen: true }, ...split.alternatives];
@@ -88,11 +82,11 @@ function Alternatives({ split }) {
   return html`
     <${Card} title="Against other splits" note="value: the mean score of a task, by the same affinities" flush>
       <div class="scroll" tabindex="0" role="region" aria-label="Against other splits"><table>
-        <thead><tr><th scope="col">Split</th><th scope="col">Groups</th><th scope="col" style=${{ minWidth: "9rem" }}></th><th scope="col" class="number">Value</th></tr></thead>
+        <thead><tr><th scope="col">Split</th><th scope="col">Groups</th><th scope="col" class="only-wide" style=${{ minWidth: "9rem" }}></th><th scope="col" class="number">Value</th></tr></thead>
         <tbody>${rows.map((row) => html`
           <tr key=${row.name}><th scope="row" class="nowrap">${row.chosen ? html`<${Badge} kind="good">chosen</${Badge}>` : row.name}</th>
-            <td style=${{ minWidth: "12rem" }}>${row.groups.map((group) => group.join(", ")).join("  |  ")}</td>
-            <td><span class="beam" style=${{ display: "block" }} aria-hidden="true"><i class=${row.value < 0 ? "minus" : ""} style=${{ width: `${limit ? (50 * Math.abs(row.value)) / limit : 0}%` }}></i></span></td>
+            <td style=${{ minWidth: "9rem" }}>${row.groups.map((group) => html`<span class="pill" key=${group.join()}>${group.map((name) => html`<${Task} key=${name} name=${name} index=${split.tasks.indexOf(name)} />`)}</span>`)}</td>
+            <td class="only-wide"><span class="beam" style=${{ display: "block" }} aria-hidden="true"><i class=${row.value < 0 ? "minus" : ""} style=${{ width: `${limit ? (50 * Math.abs(row.value)) / limit : 0}%` }}></i></span></td>
             <td class="number">${f.signed(row.value, 3)}</td></tr>`)}
         </tbody>
       </table></div>
