@@ -10,6 +10,8 @@ import socket
 import struct
 import time
 
+from .wire import Refused
+
 KEEPALIVE_S = 20
 PING_MS = 8000  # a second ping still fits into the keep-alive
 STALL_MS = 10000  # a packet that began and does not go on for so long: the connection is dead
@@ -44,7 +46,7 @@ class Client:
             self._open()
             flags, payload = 2 | 4 | 8 | 32, b""  # clean session; the will: there, QoS 1, retained
             user, password = self._config.get("user"), self._config.get("password")
-            for text in (self._name, self._will[0], self._will[1], user, password):
+            for text in (self._config.get("client") or self._name, self._will[0], self._will[1], user, password):
                 payload += b"" if text is None else _text(text)
             flags |= (128 if user is not None else 0) | (64 if password is not None else 0)
             self._send(0x10, _text("MQTT") + struct.pack(">BBH", 4, flags, KEEPALIVE_S) + payload)
@@ -52,9 +54,9 @@ class Client:
                 raise Lost("the broker does not speak MQTT 3.1.1")
             self._read_byte()
             code = self._read_byte()
-        except OSError as error:
+        except (OSError, Refused, MemoryError) as error:
             self.close()
-            raise Lost("cannot connect: %s" % error)
+            raise Lost("cannot connect: %s" % (str(error) or "out of memory"))
         if code:
             self.close()
             message = "the broker refuses this device with code %d" % code
@@ -65,16 +67,16 @@ class Client:
         config = self._config
         address = socket.getaddrinfo(config["broker"], config.get("port", 1883), 0, socket.SOCK_STREAM)[0][-1]
         self._socket = socket.socket()
+        self._socket.settimeout(STALL_MS / 1000)  # also of what is written: a broker that takes nothing is gone
         self._socket.connect(address)
         if config.get("ca"):
-            import tls
+            from . import secure
 
-            context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-            context.verify_mode = tls.CERT_REQUIRED
-            context.load_verify_locations(_content(config["ca"]))
-            if config.get("certificate"):
-                context.load_cert_chain(_content(config["certificate"]), _content(config["key"]))
-            self._socket = context.wrap_socket(self._socket, server_hostname=config["broker"])
+            plain = self._socket
+            try:
+                self._socket = secure.context(config).wrap_socket(plain, server_hostname=config["broker"])
+            except (OSError, ValueError) as error:
+                raise OSError(secure.why(error))
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
@@ -236,8 +238,3 @@ def _varint(number):
         data += bytes((low | (128 if number else 0),))
         if not number:
             return data
-
-
-def _content(path):
-    with open(path, "rb") as file:
-        return file.read()
