@@ -24,6 +24,7 @@ from device_runtime.effects import Effect, Fetch, Interrupt, Listen, SendChunks,
 from device_runtime.elsewhere import Elsewhere, Fetched, TrustRenewed
 from device_runtime.engines import base_name, runnable
 from device_runtime.holdings import Holdings
+from device_runtime.home_assistant_link import open_home
 from device_runtime.host import Host
 from device_runtime.last_words import LastWords
 from device_runtime.logs import about
@@ -51,6 +52,7 @@ TICK_S = 0.5
 # just went is written several times faster than into memory that the system has not touched yet (measured).
 CACHE_TIMES = 3
 CACHE_LEAST_BYTES, CACHE_MOST_BYTES = 64 * 1024 * 1024, 512 * 1024 * 1024
+INTERRUPTED = "interrupted"  # a plan's work, because nobody wants it any more
 _HERE = Host()
 
 
@@ -67,6 +69,12 @@ class Settings:
     memory: int = 0  # bytes that the process may hold; 0 = no limit
     policy: Policy = field(default_factory=Policy)
     site: Site | None = None  # where the fleet hands out what the broker does not bring
+    home_assistant: str = ""  # the prefix of Home Assistant's discovery; "" = it is told nothing
+
+
+@dataclass(frozen=True)
+class _Began:
+    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Runtime:
     def __init__(self, settings: Settings, data: Holdings, bench: type[Bench] = Bench, host: Host = _HERE) -> None:
         self._settings = settings
         self._topics = Topics(settings.fleet)
-        self._events: queue.SimpleQueue[Event | _Finished | Fetched | TrustRenewed] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | _Began | _Finished | Fetched | TrustRenewed] = queue.SimpleQueue()
         self._plans: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
         self._interrupted: set[int] = set()
         self._leaving = False
@@ -108,6 +116,9 @@ class Runtime:
         gone = self._status(online=False, reason="connection lost")
         self._control = Link(
             settings.broker, settings.name, self._events.put, will=Will(self._topics.status(settings.name), gone)
+        )
+        self._home = open_home(
+            settings.home_assistant, settings.fleet, settings.name, RUNTIME_VERSION, host, self._control
         )
         self.agent.chunk_size = self._chunk_size
         self._bulk = Link(settings.broker, f"{settings.name}-data", self._on_bulk_event, bulk=True)
@@ -183,12 +194,13 @@ class Runtime:
         """Tell the orchestrator when the owner's rules forbid something else than when it was told last."""
         return self.agent.introduce() if self.watch.gate.news() else []
 
-    def _react(self, event: Event | _Finished | Fetched | TrustRenewed, now: float) -> list[Effect]:
+    def _react(self, event: Event | _Began | _Finished | Fetched | TrustRenewed, now: float) -> list[Effect]:
         match event:
             case Connected():
                 log.info("connected to %s", self._settings.broker)
                 status = self._status(online=True, reason="")
                 self._control.publish(self._topics.status(self._settings.name), status, retain=True)
+                self._home.connected()
                 return self.agent.on_connected(now)
             case Disconnected(reason):
                 log.warning("disconnected: %s", reason)
@@ -200,10 +212,14 @@ class Runtime:
                 return self._on_fetched(frame, now)
             case TrustRenewed():
                 return self.agent.on_trust_renewed(now)
+            case _Began(plan):
+                self._home.began(plan)
             case _Finished(number, outcome, reason):
                 self._make_room()
                 if outcome is None:
+                    self._home.failed("" if reason == INTERRUPTED else reason)
                     return [*self.agent.on_failed(number, reason), *self._say_what_changed()]
+                self._home.ended(outcome.report)
                 finished = self.agent.on_finished(number, outcome.report, outcome.update, now)
                 return [*finished, *self._say_what_changed()]
         return []
@@ -255,11 +271,12 @@ class Runtime:
             return self.watch.hold(plan.kind, lambda: self._leaving or number in self._interrupted)
 
         self.watch.begin(plan.kind)
+        self._events.put(_Began(plan))
         log.info("%s: %s of %s", plan.round_id, plan.kind, ", ".join(plan.tasks))
         try:
             outcome = self._bench.carry_out(plan, stop)
         except Stopped:
-            return _Finished(number, None, "interrupted")
+            return _Finished(number, None, INTERRUPTED)
         except EdgeError as error:
             log.error("%s: %s", plan.round_id, error)
             return _Finished(number, None, str(error))
@@ -317,6 +334,8 @@ class Runtime:
         engine = base_name(self._settings.engine)
         self._told = (self._bench.step_memory, self._bench.models)
         self.watch.gate.news()  # what is told here is no news any more
+        forbidden = self.watch.gate.why_not("train")
+        self._home.held_back(forbidden)
         return Birth(
             sender=self._settings.name, boot_id=boot_id, seq=seq, runtime=RUNTIME_VERSION,
             python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count() or 1,
@@ -324,7 +343,7 @@ class Runtime:
             engine=engine, engines=list(dict.fromkeys([engine, *self._settings.engines, *runnable()])),
             input_shape=list(self._data.input_shape), tasks=self._data.counts(),
             step_memory_bytes=self._bench.step_memory, max_packet=self._control.packet_limit,
-            ineligible=self.watch.gate.why_not("train"), checks_in=True, models=self._told[1],
+            ineligible=forbidden, checks_in=True, models=self._told[1],
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from device_runtime import service
 from device_runtime.cli import run as running
 from device_runtime.holdings import look
+from device_runtime.home_assistant import topics_of
 from device_runtime.membership import membership
 
 
@@ -34,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
     """Install the service, or show what that means."""
     host = service.Host.here()
     state = (args.state or host.state / args.name).absolute()
-    membership(args.name, args.fleet, args.broker, state)
+    member = membership(args.name, args.fleet, args.broker, state)
+    if args.home_assistant:
+        topics_of(args.home_assistant, member.fleet, args.name)
     look(args.data)  # a service that could never train is not installed
     options = running.words_of(argparse.Namespace(**{**vars(args), "state": state}))
     log = args.log_file.absolute() if args.log_file else None

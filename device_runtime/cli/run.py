@@ -15,6 +15,7 @@ from device_runtime.edge.notify import Heartbeat
 from device_runtime.engines import NAMES
 from device_runtime.engines.choice import AUTO, choose
 from device_runtime.holdings import look
+from device_runtime.home_assistant import DEFAULT_PREFIX, topics_of
 from device_runtime.membership import ANY_FLEET, default_state, membership
 from device_runtime.memory import parse_size
 from device_runtime.policy.file import Policy, read_policy
@@ -69,6 +70,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--metadata", default="", metavar="URL",
         help="a web server with the folder `metadata` of the signing repository: a second way beside the broker",
     )  # fmt: skip
+    parser.add_argument(
+        "--home-assistant", nargs="?", const=DEFAULT_PREFIX, default="", metavar="PREFIX",
+        help="let Home Assistant find this device and show its training, by MQTT discovery below this topic "
+        "(default: not at all; without PREFIX: %(const)s)",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="say what is going on")
     parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     parser.add_argument(
@@ -102,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     state = args.state or default_state(args.name)
     # What is wrong with the command line is said before engines are tested.
     member = membership(args.name, args.fleet, args.broker, state)
+    if args.home_assistant:
+        topics_of(args.home_assistant, member.fleet, args.name)
     if args.trust:
         install(state, read_root(args.trust))
     data = look(args.data)
@@ -109,8 +117,9 @@ def run(args: argparse.Namespace) -> int:
     print(choice.line, flush=True)
     site = member.identity.site if member.identity else None
     settings = Settings(
-        args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory, policy, site
-    )
+        args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory, policy, site,
+        args.home_assistant,
+    )  # fmt: skip
     runtime = Runtime(settings, data)
     stop = threading.Event()
     if member.identity is not None:
