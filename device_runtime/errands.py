@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from device_runtime.edge.part_file import PartFile
@@ -36,7 +36,7 @@ class Download:
     manifest: Manifest
     part: PartFile
     incoming: Incoming
-    pause: float = STALLED_S
+    pause: float = field(default_factory=lambda: STALLED_S)
     not_before: float = -math.inf
 
     def stalled(self, now: float) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ class _Reading:
             message = f"{self.url} cannot be fetched: it does not answer as a web server"
             raise WebError(message) from None
         if self._answer.status != (http.client.PARTIAL_CONTENT if part else http.client.OK):
-            self._connection.close()
+            self._close()
             message = f"{self.url}: the server answers {self._answer.status} {self._answer.reason}"
             raise WebError(message, self._answer.status)
 
@@ -105,10 +105,15 @@ class _Reading:
                     message = f"{self.url} ended early {RETRIES + 1} times"
                     raise WebError(message)
                 retries -= 1
-                self._connection.close()
+                self._close()
                 self.open()
         finally:
-            self._connection.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Both: the answer of a server that closes the connection has taken the socket over."""
+        self._answer.close()
+        self._connection.close()
 
     def _until_it_ends(self, until: float) -> Iterator[bytes]:
         """What this connection brings."""
