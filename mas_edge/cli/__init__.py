@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from device_runtime.cli import execute, with_verbs
 
 VERBS = (
-    "demo", "serve", "job", "web", "status", "report", "rollout", "release", "fleet", "sign", "data", "simulate", "swarm",
-    "compare", "split", "export", "inspect", "doctor", "chaos",
+    "demo", "serve", "job", "web", "status", "runs", "devices", "report", "rollout", "release", "fleet", "sign", "data",
+    "simulate", "swarm", "compare", "split", "export", "inspect", "doctor", "chaos", "completion",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import sys
@@ -37,25 +38,35 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
         ("list", _list, "show who is invited, waits, is enrolled or revoked"),
         ("serve", _serve, "let devices join and renew, without a job: beside a broker of your own"),
     ):
-        sub = adding.add_parser(name, help=what)
+        sub = adding.add_parser(name, help=what, epilog=f"example: mas-edge fleet {name} fleet")
         _add_folder(sub)
         sub.set_defaults(run=run)
+    adding.choices["list"].add_argument("--json", action="store_true", help="print one JSON list")
     sub.add_argument(
         "--sign", type=Path, metavar="DIR", help="hand out this signing repository: its root to who joins, its metadata"
     )
-    approve = adding.add_parser("approve", help="let a device in that waits, after comparing its key")
+    approve = adding.add_parser(
+        "approve", help="let a device in that waits, after comparing its key",
+        epilog="example: mas-edge fleet approve fleet pi-kitchen 0123456789abcdef",
+    )  # fmt: skip
     _add_folder(approve)
     approve.add_argument("name", metavar="NAME")
     approve.add_argument("key", metavar="KEY", help="the 16 digits that `mas-edge-device join` shows")
     approve.set_defaults(run=_approve)
-    revoke = adding.add_parser("revoke", help="shut a device out; a serving broker drops it within seconds")
+    revoke = adding.add_parser(
+        "revoke", help="shut a device out; a serving broker drops it within seconds",
+        epilog="example: mas-edge fleet revoke fleet pi-kitchen",
+    )  # fmt: skip
     _add_folder(revoke)
     revoke.add_argument("name", metavar="NAME")
     revoke.set_defaults(run=_revoke)
 
 
 def _add_init(adding: _Verbs[argparse.ArgumentParser]) -> None:
-    parser = adding.add_parser("init", help="make a certificate authority and the certificates of the servers")
+    parser = adding.add_parser(
+        "init", help="make a certificate authority and the certificates of the servers",
+        epilog="example: mas-edge fleet init fleet --host 192.0.2.7",
+    )  # fmt: skip
     _add_folder(parser)
     parser.add_argument("--name", default="fleet", help="as `fleet` in the job file (default: %(default)s)")
     parser.add_argument(
@@ -71,7 +82,10 @@ def _add_init(adding: _Verbs[argparse.ArgumentParser]) -> None:
 
 
 def _add_invite(adding: _Verbs[argparse.ArgumentParser]) -> None:
-    parser = adding.add_parser("invite", help="print a token, as text and QR code, with which one device joins once")
+    parser = adding.add_parser(
+        "invite", help="print a token, as text and QR code, with which one device joins once",
+        epilog="example: mas-edge fleet invite fleet pi-kitchen",
+    )  # fmt: skip
     _add_folder(parser)
     parser.add_argument("name", metavar="NAME", help="what the device will be called")
     parser.add_argument("--hold", action="store_true", help="ask for your approval of the device's key, too")
@@ -169,7 +183,11 @@ def _list(args: argparse.Namespace) -> int:
     fleet = open_fleet(args.folder)
     from mas_edge.fleet.enrolment import Enrolment
 
-    for member in Enrolment(fleet).members():
+    members = Enrolment(fleet).members()
+    if args.json:
+        print(json.dumps([member._asdict() for member in members], indent=2))
+        return 0
+    for member in members:
         until = _until(member.expires - from_now)
         print(f"{member.name:<24} {member.state:<9} {member.key[:16]:<16} {until}".rstrip())
     return 0

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import os
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mas_edge.protocol.errors import ServerError
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from mas_edge.fleet.signing.repository import Repository
 
 _Verbs = argparse._SubParsersAction
+EXAMPLES = {  # what follows the folder
+    "init": " --offline /media/stick", "renew": " --offline /media/stick", "rotate": " --offline /media/stick",
+    "replace": " keyholder-2 keys/keyholder-4.pem --offline /media/stick", "approve": " --offline /media/stick",
+}  # fmt: skip
 PASSPHRASE = "MAS_EDGE_PASSPHRASE"  # noqa: S105 - the name of a variable, for who signs without a terminal
 
 
@@ -23,12 +28,14 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
     parser = verbs.add_parser(
         "sign",
         help="make signing keys for plans and models, renew them, replace lost or stolen ones",
-        epilog="example: mas-edge sign init signing --offline /media/stick; mas-edge serve job.toml --sign signing ...",
+        epilog="example: mas-edge sign init signing --offline /media/stick && "
+        "mas-edge serve job.toml --state runs/job --sign signing",
     )
     adding = parser.add_subparsers(dest="sign_verb", required=True, metavar="VERB")
     _add_init(adding)
     status = _add(adding, "status", _status, "show who signs, until when, and what waits for signatures")
     status.add_argument("--quiet", action="store_true", help="only what has to be done")
+    status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_signed(adding, "renew", _renew, "sign for another year with the same keys")
     _add_signed(adding, "rotate", _rotate, "make new online keys, because the old ones are lost or stolen")
     replace = _add_signed(adding, "replace", _replace, "put a new key in the place of a keyholder's")
@@ -65,7 +72,8 @@ def _add_signed(adding: _Verbs[argparse.ArgumentParser], name: str, run: object,
 
 
 def _add(adding: _Verbs[argparse.ArgumentParser], name: str, run: object, what: str) -> argparse.ArgumentParser:
-    parser = adding.add_parser(name, help=what)
+    example = f"example: mas-edge sign {name} signing{EXAMPLES.get(name, '')}"
+    parser = adding.add_parser(name, help=what, epilog=example)
     parser.add_argument("folder", type=Path, metavar="DIR", help="the signing repository")
     parser.set_defaults(run=run)
     return parser
@@ -83,25 +91,42 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    ceremony, repository = _ceremony(), _repository(args.folder)
-    root = repository.root.signed
-    threshold = root.roles["root"].threshold
+    repository = _repository(args.folder)
+    found = _standing(repository)
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
     if not args.quiet:
-        holders = sorted(ceremony.keyholders(root).values())
-        print(f"keyholders  {threshold} of {', '.join(holders)}")
-        for role, metadata in (
-            ("root", repository.root), ("targets", repository.targets), ("models", repository.models),
-            ("snapshot", repository.snapshot), ("timestamp", repository.timestamp),
-        ):  # fmt: skip
-            signed = metadata.signed
-            print(f"{role:<11} version {signed.version}, until {signed.expires:%Y-%m-%d %H:%M} UTC")
-        print(f"listed      {len(repository.models.signed.targets)} artifacts")
-    expires = min(root.expires, repository.targets.signed.expires)
-    if expires - repository.now < ceremony.OFFLINE_NOTICE:
-        print(f"to do: mas-edge sign renew {args.folder} (the keyholders' signatures end on {expires:%Y-%m-%d})")
-    if ceremony.is_staged(repository):
-        print(f"waits: {ceremony.approve(repository, []) or 'published now'}")
+        print(f"keyholders  {found['threshold']} of {', '.join(found['keyholders'])}")
+        for role, signed in found["roles"].items():
+            print(f"{role:<11} version {signed['version']}, until {signed['expires'][:16].replace('T', ' ')} UTC")
+        print(f"listed      {found['listed_artifacts']} artifacts")
+    if found["renew_before"]:
+        print(f"to do: mas-edge sign renew {args.folder} (the keyholders' signatures end on {found['renew_before']})")
+    if found["waits_for"]:
+        print(f"waits: {found['waits_for']}")
     return 0
+
+
+def _standing(repository: Repository) -> dict[str, Any]:
+    """Who signs, until when, and what has to be done; times are RFC 3339."""
+    ceremony, root = _ceremony(), repository.root.signed
+    expires = min(root.expires, repository.targets.signed.expires)
+    roles = {
+        "root": repository.root.signed, "targets": repository.targets.signed, "models": repository.models.signed,
+        "snapshot": repository.snapshot.signed, "timestamp": repository.timestamp.signed,
+    }  # fmt: skip
+    return {
+        "keyholders": sorted(ceremony.keyholders(root).values()),
+        "threshold": root.roles["root"].threshold,
+        "roles": {
+            role: {"version": each.version, "expires": f"{each.expires:%Y-%m-%dT%H:%M:%SZ}"}
+            for role, each in roles.items()
+        },
+        "listed_artifacts": len(repository.models.signed.targets),
+        "renew_before": f"{expires:%Y-%m-%d}" if expires - repository.now < ceremony.OFFLINE_NOTICE else "",
+        "waits_for": (ceremony.approve(repository, []) or "published now") if ceremony.is_staged(repository) else "",
+    }
 
 
 def _renew(args: argparse.Namespace) -> int:

@@ -22,16 +22,22 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "status",
         help="show where a run stands: phase, rounds, losses, devices, events",
-        epilog="example: mas-edge status --state runs/watch --json",
+        epilog="example: mas-edge status --state runs/watch --watch",
     )
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="the --state of the run")
     parser.add_argument("--events", type=int, default=10, metavar="N", help="last lines of the log (default 10)")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON; with --watch a line a change")
+    parser.add_argument("--watch", action="store_true", help="go on showing it until the run is done, or Ctrl-C")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the state once."""
+    """Print the state once, or as long as it changes."""
+    if args.watch:
+        from mas_edge.cli.status_watch import watch  # rich: not for a look
+
+        watch(args.state, as_json=args.json)
+        return 0
     snapshot = view.read(args.state, last_events=max(0, args.events))
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(snapshot), indent=2).decode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -63,6 +64,8 @@ def test_a_fleet_from_its_making_to_a_revoked_device(tmp_path: Path, capsys: Cap
     capsys.readouterr()
     main(["fleet", "list", str(folder)])
     assert re.match(r"pi-1 +revoked", capsys.readouterr().out)
+    main(["fleet", "list", str(folder), "--json"])
+    assert [(each["name"], each["state"]) for each in json.loads(capsys.readouterr().out)] == [("pi-1", "revoked")]
 
 
 @pytest.mark.parametrize(

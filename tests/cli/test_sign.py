@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -40,6 +41,10 @@ def test_the_way_from_init_to_a_new_keyholder(
     shown = capsys.readouterr().out
     assert "2 of anna, keyholder-1, keyholder-3" in shown
     assert "root        version 4" in shown
+    assert sign("status", signing, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["keyholders"], found["threshold"]) == (["anna", "keyholder-1", "keyholder-3"], 2)
+    assert (found["roles"]["root"]["version"], found["waits_for"]) == (4, "")
 
 
 @pytest.mark.parametrize(

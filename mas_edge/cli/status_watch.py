@@ -1,0 +1,97 @@
+"""A run as it goes on: a picture on a terminal, a line for each thing that happened elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from mas_edge.cli.rollout import lines_of as rollout_lines
+from mas_edge.demo.live import picture_of
+from mas_edge.orchestrator import view
+from mas_edge.orchestrator.rollout_store import remembered
+from mas_edge.orchestrator.store import MAX_EVENTS
+from mas_edge.orchestrator.view import Snapshot
+
+LOOK_S = 1.0  # a person sees no faster, and reading 1,000 rounds takes a tenth of it
+SHOWN_DEVICES = 12  # what is left of a terminal of 24 lines beside phase, rounds and losses
+
+
+def watch(state: Path, *, as_json: bool) -> None:
+    """Show the run in ``state`` until it is done. Raises ServerError if there is none."""
+    snapshot = view.read(state, last_events=MAX_EVENTS)
+    if as_json:
+        _print_json(state)
+    elif sys.stdout.isatty():
+        _show(state, snapshot)
+    else:
+        _print_events(state, snapshot)
+
+
+def _show(state: Path, snapshot: Snapshot) -> None:
+    console = Console()
+    with Live(frame(snapshot, state), console=console, auto_refresh=False) as live:
+        while snapshot.phase != "done":
+            time.sleep(LOOK_S)
+            snapshot = view.read(state)
+            live.update(frame(snapshot, state), refresh=True)
+
+
+def frame(snapshot: Snapshot, state: Path) -> RenderableType:
+    """One picture: the job, its devices, and a rollout if there is one."""
+    rollout = [Text(line, no_wrap=True, overflow="ellipsis") for line in rollout_lines(remembered(state))]
+    return Group(picture_of(snapshot), _devices(snapshot), *rollout)
+
+
+def _devices(snapshot: Snapshot) -> RenderableType:
+    """Those who have a problem first, then those who are away."""
+    served = Counter(name for record in snapshot.rounds if record.kind == "train" for name in record.reports)
+    busy = {name for open_round in snapshot.open_rounds for name in open_round.selected}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in ("device", "state", "engine", "reports"):
+        table.add_column(head, justify="right" if head == "reports" else "left", no_wrap=True)
+    table.add_column("problem", overflow="ellipsis", no_wrap=True)
+    ordered = sorted(snapshot.devices, key=lambda each: (not each.problem, each.online, each.name))
+    for each in ordered[:SHOWN_DEVICES]:
+        stands = "in a round" if each.online and each.name in busy else "online" if each.online else "away"
+        problem = Text(each.problem or each.standing.reason)
+        table.add_row(Text(each.name), stands, Text(each.engine), str(served[each.name]), problem)
+    if len(ordered) > SHOWN_DEVICES:
+        table.add_row(f"and {len(ordered) - SHOWN_DEVICES} more")
+    return table
+
+
+def _print_events(state: Path, snapshot: Snapshot) -> None:
+    """Lines for a file or a pipe: where it stands, then what happens; the log tells each event once."""
+    print(f"run {snapshot.run}: {snapshot.phase}, {len(snapshot.rounds)} rounds closed", flush=True)
+    told = snapshot.events[-1].time if snapshot.events else 0.0
+    while True:
+        new = [event for event in snapshot.events if event.time > told]
+        for event in new:
+            stamp = time.strftime("%H:%M:%S", time.localtime(event.time))
+            print(f"{stamp} {event.level:<8}{event.text}", flush=True)
+        told = new[-1].time if new else told
+        if snapshot.phase == "done":
+            return
+        time.sleep(LOOK_S)
+        snapshot = view.read(state, last_events=MAX_EVENTS)
+
+
+def _print_json(state: Path) -> None:
+    """The whole state as one line, whenever something in it has changed."""
+    before = b""
+    while True:
+        snapshot = view.read(state)
+        if (now := msgspec.json.encode(snapshot)) != before:
+            print(now.decode(), flush=True)
+            before = now
+        if snapshot.phase == "done":
+            return
+        time.sleep(LOOK_S)
