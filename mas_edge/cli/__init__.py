@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from device_runtime.cli import execute, with_verbs
 
 VERBS = (
-    "demo", "serve", "job", "web", "status", "runs", "devices", "report", "rollout", "release", "fleet", "sign", "data",
-    "simulate", "swarm", "compare", "split", "export", "inspect", "doctor", "chaos", "completion",
+    "demo", "serve", "job", "web", "token", "status", "runs", "devices", "report", "rollout", "release", "fleet",
+    "sign", "data", "simulate", "swarm", "compare", "split", "export", "inspect", "doctor", "chaos", "completion",
 )  # fmt: skip
 
 
@@ -18,7 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mas-edge",
         description="Federated multi-task learning on edge devices: merge, train, measure affinity, split, deploy.",
-        epilog="exit codes: 0 done, 2 usage, 3 job, 4 data, 5 broker, 6 orchestrator, 7 device, 8 wire, 130 Ctrl-C",
+        epilog="exit codes: 0 done, 2 usage, 3 job, 4 data, 5 broker, 6 orchestrator, 7 device, 8 wire, 9 run aborted, "
+        "130 Ctrl-C",
     )
     return with_verbs(parser, "mas_edge.cli", VERBS)
 

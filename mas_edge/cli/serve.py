@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_runtime.cli import INTERRUPTED
+from mas_edge.cli.web import add_http, beside_serve
 from mas_edge.job import Job, load_job
 from mas_edge.protocol.errors import JobError
 from mas_edge.reporting import logs
@@ -20,6 +21,8 @@ from mas_edge.reporting import logs
 if TYPE_CHECKING:
     from mas_edge.fleet.folder import Fleet
     from mas_edge.orchestrator.broker import Broker
+
+ABORTED = 9  # an operator has ended the run: no failure, and nothing to start again
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -59,6 +62,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--stay", action="store_true",
         help="go on when the job is done: for `mas-edge rollout`, and devices that come back later",
     )  # fmt: skip
+    parser.add_argument(
+        "--hold", action="store_true", help="a new run waits for its first word: `mas-edge job RUN start`, or the page"
+    )
+    parser.add_argument(
+        "--http", default="", metavar="HOST:PORT", help="show the run there: page, HTTP API, Prometheus metrics"
+    )
+    add_http(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON at the end")
     parser.add_argument(
         "--tensorboard", type=Path, metavar="DIR", help="write event files for TensorBoard into DIR, a folder a run"
@@ -80,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
     result = _serve(job, args)
     if args.json:
         print(json.dumps(result, indent=2))
+    if result["phase"] == "aborted":
+        print(f"the run was aborted; what it has is in {args.state}; choose another --state", file=sys.stderr)
+        return ABORTED
     return 0 if result["done"] else INTERRUPTED
 
 
@@ -104,10 +117,11 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
             elsewhere = " (from elsewhere: this machine's address instead)" if args.listen else ""
             print(f"devices connect to {there.url}{elsewhere}", file=sys.stderr)
         serving.enter_context(event_files(state, args.tensorboard))
+        serving.enter_context(beside_serve(args))
         # Until here Ctrl-C ended us at once; from here on it asks the loop to leave in order.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        return run_job(job, state, there.url, stop, limits, args.sign, stay=args.stay)
+        return run_job(job, state, there.url, stop, limits, args.sign, stay=args.stay, hold=args.hold)
 
 
 def _fleet_of(job: Job, folder: Path) -> Fleet:

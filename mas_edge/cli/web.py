@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
+import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mas_edge.protocol.errors import ServerError
+
+if TYPE_CHECKING:
+    from mas_edge.web.server import Serving
+
+DEFAULT = "127.0.0.1:8880"  # beside a fleet's 8883 and 8884; programs of other people like 8080
+
+NICE = 5  # on a small board the rounds go first: a page may wait
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,24 +29,95 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         epilog="example: mas-edge web runs/watch --http 127.0.0.1:8880",
     )
     parser.add_argument("state", type=Path, metavar="RUN", help="the --state of the run")
-    add_http(parser, "127.0.0.1:8880")
+    parser.add_argument(
+        "--http", default=DEFAULT, metavar="HOST:PORT", help="where to listen (default: %(default)s, this machine only)"
+    )
+    parser.add_argument("--fleet", type=Path, metavar="DIR", help="the fleet whose devices can be approved and revoked")
+    add_http(parser)
     parser.set_defaults(run=run)
 
 
-def add_http(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the options that say where to listen."""
-    parser.add_argument("--http", default=default, metavar="HOST:PORT", help="where to listen (default: %(default)s)")
+def add_http(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how ``--http`` is reached."""
     parser.add_argument(
         "--host-name", action="append", default=[], metavar="NAME",
-        help="a further name or address by which browsers reach this machine; again for more",
+        help="with --http: a further name or address by which browsers reach this machine; again for more",
     )  # fmt: skip
+    parser.add_argument(
+        "--http-cert", type=Path, metavar="FILE",
+        help="with --http: serve HTTPS with this certificate (PEM; default with --fleet: the fleet's own)",
+    )  # fmt: skip
+    parser.add_argument("--http-key", type=Path, metavar="FILE", help="its key, if it is in a file of its own")
+    parser.add_argument(
+        "--http-insecure", action="store_true",
+        help="with --http on a network and without a certificate: tokens and answers cross it unencrypted",
+    )  # fmt: skip
+    parser.add_argument(
+        "--http-tokens", action="store_true",
+        help="with --http on this machine only: require a token here, too (others may have accounts on it)",
+    )  # fmt: skip
+
+
+def serving_of(args: argparse.Namespace) -> Serving:
+    """How a run is to be served, by the options.
+
+    Raises:
+        ServerError: an option makes no sense, or a package is missing.
+    """
+    try:
+        from mas_edge.web.server import Serving, parse_address
+    except ImportError as error:
+        message = f"--http needs the package {error.name}: pip install 'mas-edge[server]'"
+        raise ServerError(message) from None
+    address = parse_address(args.http)
+    certificate = args.http_cert
+    if certificate is None and args.fleet is not None and not args.http_insecure and not address.is_loopback:
+        certificate = args.fleet / "orchestrator.pem"
+    names = args.host_name
+    return Serving(
+        address, names, args.fleet, certificate, args.http_key, args.http_insecure, args.http_tokens
+    )  # fmt: skip
+
+
+def beside_serve(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """What keeps the page running beside ``mas-edge serve --http``; without that, nothing.
+
+    Raises:
+        ServerError: see ``serving_of``; or nothing can listen there.
+    """
+    if not args.http:
+        return contextlib.nullcontext()
+    serving = serving_of(args)
+    from mas_edge.web.beside import beside
+    from mas_edge.web.server import check
+
+    for note in check(args.state, serving):
+        print(note, file=sys.stderr)
+    print(f"the run is shown at {serving.address.url(tls=serving.certificate is not None)}", file=sys.stderr)
+    return beside(args.state, *serving.address, _options(args))
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    """The same options for the process beside."""
+    files = {"--fleet": args.fleet, "--http-cert": args.http_cert, "--http-key": args.http_key}
+    flags = {"--http-insecure": args.http_insecure, "--http-tokens": args.http_tokens}
+    return [
+        "--http", args.http, *(f"--host-name={name}" for name in args.host_name),
+        *(f"{option}={file.resolve()}" for option, file in files.items() if file is not None),
+        *(option for option, given in flags.items() if given),
+    ]  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from mas_edge.web.server import parse_address, serve  # a web framework: not for other verbs
+    serving = serving_of(args)
+    from mas_edge.web.server import check, serve  # a web framework: not for other verbs
 
-    address = parse_address(args.http)
-    print(f"{args.state} is shown at {address.url}", file=sys.stderr)
-    serve(args.state, address, args.host_name)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+    for note in check(args.state, serving):
+        print(note, file=sys.stderr)
+    print(f"{args.state} is shown at {serving.address.url(tls=serving.certificate is not None)}", file=sys.stderr)
+    serve(args.state, serving)
     return 0

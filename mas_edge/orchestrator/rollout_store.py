@@ -89,6 +89,11 @@ class RolloutStore:
         rows = self._rows("SELECT answer FROM orders WHERE number = ?", number)
         return rows[0][0] if rows else None
 
+    def placed(self, number: int) -> tuple[float, Wish, str | None] | None:
+        """When an order was placed (seconds since the epoch), what it asks for, and ``answer``; None: no such order."""
+        rows = self._rows("SELECT placed, wish, answer FROM orders WHERE number = ?", number)
+        return (rows[0][0], decode(rows[0][1], Wish), rows[0][2]) if rows else None
+
     # ------------------------------------------------------------------ the orchestrator
 
     @property

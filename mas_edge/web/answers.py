@@ -45,13 +45,13 @@ from mas_edge.web.shapes import (
 _STAGES: tuple[Stage, ...] = ("failed", "excused", "told", "returned", "healthy")
 
 
-def run_view(known: Known, control: str = "running") -> RunView:
+def run_view(known: Known) -> RunView:
     """Where the job stands."""
     job, state = known.job, known.state
     return RunView(
         run=state.run_id, name=job.name, fleet=job.fleet, method=job.method.name,
         tasks=[TaskView(name=t.name, kind=t.kind, loss=t.loss_name, metric=t.metric_name) for t in job.tasks],
-        phase=state.phase, phases=_phases(job, state.phase), control=control, served=known.served,
+        phase=state.phase, phases=_phases(known), control=known.control, served=known.served,
         started=known.started, finished=known.finished, progress=progress_of(known), open_rounds=known.open_rounds,
         last_losses=_last_losses(known), devices=len(known.devices),
         online=sum(device.online for device in known.devices.values()), job=msgspec.to_builtins(job),
@@ -72,12 +72,16 @@ def progress_of(known: Known) -> Progress:
     )
 
 
-def _phases(job: Job, current: Phase) -> list[PhaseView]:
-    place = PHASES.index(current)
+def _phases(known: Known) -> list[PhaseView]:
+    job, current = known.job, known.state.phase
+    aborted = current == "aborted"
+    rounds = known.ledger.rounds
+    last = rounds[max(rounds)].phase if aborted and rounds else "prepare"  # what it was at, as far as rounds tell
+    place = [str(phase) for phase in PHASES].index(last if aborted else current)
 
     def state(phase: Phase) -> PhaseState:
         if PHASES.index(phase) == place:
-            return "done" if phase == "done" else "current"
+            return "aborted" if aborted else "done" if phase == "done" else "current"
         if _is_passed_over(job, phase):
             return "passed_over"
         return "done" if PHASES.index(phase) < place else "ahead"
@@ -110,12 +114,12 @@ def _last_losses(known: Known) -> list[LastLosses]:
 # ---------------------------------------------------------------------- devices
 
 
-def device_list(known: Known, membership: dict[str, str] | None = None) -> DeviceList:
+def device_list(known: Known) -> DeviceList:
     """Every device, by name."""
-    return DeviceList(items=list(device_views(known, membership or {}).values()))
+    return DeviceList(items=list(device_views(known).values()))
 
 
-def device_views(known: Known, membership: dict[str, str]) -> dict[str, DeviceView]:
+def device_views(known: Known) -> dict[str, DeviceView]:
     """The same by name; those of the fleet that were never here are not among them."""
     at_work: dict[str, list[str]] = {}
     for running in known.open_rounds:
@@ -131,7 +135,7 @@ def device_views(known: Known, membership: dict[str, str]) -> dict[str, DeviceVi
             standing=record.standing, working_on=at_work.get(name, []), selected=work.selected, reports=work.reports,
             last_round=work.last_round, last_error=work.last_error, cpu_seconds=work.cpu_seconds,
             received_bytes=work.received_bytes, joules=work.joules, energy_source=work.energy_source,
-            models=models.get(name, {}), membership=membership.get(name, ""),
+            models=models.get(name, {}), membership=known.membership.get(name, ""),
         )  # fmt: skip
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,16 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from mas_edge.protocol.errors import ServerError
-from mas_edge.web.guard import LOOPBACK, Guard
+from mas_edge.web.guard import Guard, Rules
 from mas_edge.web.library import Library
 from mas_edge.web.live import Live
+from mas_edge.web.ordering import ORDERING
 from mas_edge.web.pages import PAGE, PageFiles, type_of
 from mas_edge.web.problems import RefusedError, body_of, problem
 from mas_edge.web.reference import reference_body, schema_body
 from mas_edge.web.routes import READING, Asked, conditional
-from mas_edge.web.staff import Staff
+from mas_edge.web.tokens import TokenStore
+from mas_edge.web.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +32,10 @@ MAX_BODY = 64 * 1024  # an order is a few hundred bytes
 RETRY_S = "2"
 
 
-def make_app(directory: Path, hosts: Collection[str] = LOOPBACK, page: Path = PAGE) -> Guard:
-    """The API on the run in ``directory``, behind its guard. ``hosts``: the names that it is reached by."""
-    library, staff, files = Library(directory), Staff(), PageFiles(page)
-    live = Live(library, lambda: staff.control, lambda: staff.membership)
+def make_app(directory: Path, rules: Rules | None = None, fleet: Path | None = None, page: Path = PAGE) -> Guard:
+    """The API on the run in ``directory``, behind its guard. ``fleet``: the folder of the fleet that is served."""
+    library, files, tokens = Library(directory, fleet), PageFiles(page), TokenStore(directory)
+    live = Live(library)
 
     @asynccontextmanager
     async def opened(_: Litestar) -> AsyncIterator[None]:
@@ -41,11 +43,12 @@ def make_app(directory: Path, hosts: Collection[str] = LOOPBACK, page: Path = PA
             yield
         finally:
             await library.close()
+            tokens.close()
 
     app = Litestar(
-        route_handlers=[*READING, get_schema, get_reference, get_page],
+        route_handlers=[*READING, *ORDERING, get_schema, get_reference, get_page],
         lifespan=[opened],
-        state=State({"library": library, "live": live, "staff": staff, "files": files}),
+        state=State({"library": library, "live": live, "window": Window(directory, fleet), "files": files}),
         exception_handlers={
             RefusedError: _on_refused, ServerError: _on_unavailable, HTTPException: _on_http, Exception: _on_fault,
         },
@@ -56,9 +59,10 @@ def make_app(directory: Path, hosts: Collection[str] = LOOPBACK, page: Path = PA
             components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
         ),
         request_max_body_size=MAX_BODY,
+        logging_config=None,
         debug=False,
     )  # fmt: skip
-    return Guard(app, hosts, lambda _: None, "operate", lambda path: files.find(path) is not None)
+    return Guard(app, rules or Rules(), tokens.find, lambda path: files.find(path) is not None)
 
 
 @get("/openapi.json", include_in_schema=False)
@@ -70,7 +74,7 @@ async def get_schema(request: Asked) -> Response[Any]:
 @get("/reference", include_in_schema=False)
 async def get_reference(request: Asked) -> Response[Any]:
     """The same for people, without any script."""
-    return conditional(request, reference_body(request.app), "text/html; charset=utf-8")
+    return conditional(request, reference_body(request.app), "text/html")
 
 
 @get(["/", "/{path:path}"], include_in_schema=False)

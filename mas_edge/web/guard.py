@@ -1,27 +1,31 @@
 """Who may ask: before any route, on every request.
 
-On loopback nobody needs a token, because whoever can connect there can read the state directory's owner's screen; but
-a browser on the same machine carries other people's pages. So the Host must be one that this server is known by (a
-name that was made to point here, DNS rebinding, is none), and what a page of another origin sends is refused. Off
-loopback a token is required, and its role says whether orders may be placed.
+On loopback no token is needed. But a browser on the same machine carries other people's pages: so the Host must be a
+name that this server is known by (one that was made to point here, DNS rebinding, is none), what another origin's page
+sends is refused, and a write must be JSON, which no form can send. Off loopback a token is required, and its role says
+whether orders may be placed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, Literal
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
+from mas_edge.protocol.errors import ServerError
 from mas_edge.web.problems import body_of, problem
+from mas_edge.web.tokens import Token
 
-Role = Literal["read", "operate"]
+log = logging.getLogger(__name__)
+
 Scope = dict[str, Any]
 App = Callable[[Any, Any, Any], Any]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Longer targets are none of ours: the longest name of a device or a round has 64 characters.
 MAX_TARGET = 2048
-# What a browser shows before it can ask for a token, and what a load balancer asks.
-_OPEN = ("/healthz",)
+_ALWAYS = ("/healthz",)  # what a load balancer asks
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -37,28 +41,33 @@ _HEADERS = (
 )
 
 
+@dataclass(frozen=True)
+class Rules:
+    """``hosts``: the names that this server answers to. ``tokens``: whether one is required."""
+
+    hosts: frozenset[str] = frozenset(LOOPBACK)
+    tokens: bool = False
+
+
 class Guard:
     """ASGI: lets a request through to ``app``, or answers with a problem.
 
-    ``hosts``: the names that this server answers to. ``role_of``: the role that a token stands for; None: no such
-    token. ``open_role``: that of requests without a token; None: they need one. ``is_page``: whether a path is one of
-    the page's own files, which hold nothing of the run.
+    ``find``: the token that a text is; None: none of ours. ``is_page``: whether a path is one of the page's own files,
+    which hold nothing of the run: a browser shows them before it can ask for a token.
     """
 
     def __init__(
-        self, app: App, hosts: Collection[str], role_of: Callable[[str], Role | None], open_role: Role | None,
-        is_page: Callable[[str], bool],
+        self, app: App, rules: Rules, find: Callable[[str], Token | None], is_page: Callable[[str], bool]
     ) -> None:  # fmt: skip
-        self._app = app
-        self._hosts = {host.lower() for host in hosts}
-        self._role_of = role_of
-        self._open_role = open_role
+        self.app = app
+        self._rules = rules
+        self._find = find
         self._is_page = is_page
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """One connection."""
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         if scope["type"] != "http":  # there are no WebSockets here
             await send({"type": "websocket.close", "code": 1008})
@@ -72,34 +81,47 @@ class Guard:
         if refused := self._why_not(scope):
             await _refuse(with_headers, scope, *refused)
         else:
-            await self._app(scope, receive, with_headers)
+            await self.app(scope, receive, with_headers)
 
     def _why_not(self, scope: Scope) -> tuple[int, str] | None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path, method = scope["path"], scope["method"]
         if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MAX_TARGET:
             return 414, f"the address is longer than {MAX_TARGET} bytes"
-        host = _name_of(headers.get("host", ""))
-        if host not in self._hosts:
-            return 421, f"this server is not {host!r}; give the names that it is reached by with --host-name"
-        if path in _OPEN or (method == "GET" and self._is_page(path)):
+        if (host := _name_of(headers.get("host", ""))) not in self._rules.hosts:
+            return 421, f"this server is not known as {host!r}; give the names that it is reached by with --host-name"
+        if path in _ALWAYS or (method == "GET" and self._is_page(path)):
             return None
-        if not _same_origin(headers):
+        if not _is_same_origin(headers):
             return 403, "this comes from a page of another site, and is refused"
-        return self._why_no_role(headers, scope)
+        return self._why_no_role(headers, scope) or _why_no_body(headers, method)
 
     def _why_no_role(self, headers: dict[str, str], scope: Scope) -> tuple[int, str] | None:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        role = self._open_role
-        if scheme:
-            role = self._role_of(token.strip()) if scheme.lower() == "bearer" else None
-            if role is None:
-                return 401, "this token is not known here, or was revoked; make one: mas-edge token STATE new NAME"
-        if role is None:
-            return 401, "a token is required: Authorization: Bearer TOKEN (mas-edge token STATE new NAME)"
-        if scope["method"] not in _SAFE and role != "operate":
-            return 403, "this token may read only; an order needs one with --role operate"
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        if not scheme and not self._rules.tokens:
+            scope["mas_edge_who"] = "this machine"
+            return None
+        if scheme.lower() != "bearer":
+            return 401, "a token is required: Authorization: Bearer TOKEN (make one: mas-edge token RUN new NAME)"
+        try:
+            token = self._find(text.strip())
+        except ServerError as error:
+            log.error("tokens cannot be read: %s", error)
+            return 503, "tokens cannot be read now; the server's log says why"
+        if token is None:
+            return 401, "this token is not known here, or was revoked (make one: mas-edge token RUN new NAME)"
+        if scope["method"] not in _SAFE and token.role != "operate":
+            return 403, f"token {token.name!r} may read only; an order needs one that was made with --role operate"
+        scope["mas_edge_who"] = token.name
         return None
+
+
+def _why_no_body(headers: dict[str, str], method: str) -> tuple[int, str] | None:
+    """A page of another site can make a browser send forms and text, but no JSON without asking first."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if method not in _SAFE and kind != "application/json":
+        return 415, f"expected the content type application/json, got {kind or 'none'!r}"
+    return None
 
 
 def _name_of(host: str) -> str:
@@ -110,12 +132,17 @@ def _name_of(host: str) -> str:
         return ""
 
 
-def _same_origin(headers: dict[str, str]) -> bool:
+def _is_same_origin(headers: dict[str, str]) -> bool:
     """Whether no other site's page has made a browser send this."""
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         return False
     origin = headers.get("origin")
-    return origin is None or (origin != "null" and urlsplit(origin).netloc.lower() == headers.get("host", "").lower())
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    except ValueError:
+        return False
 
 
 async def _refuse(send: Any, scope: Scope, status: int, detail: str) -> None:

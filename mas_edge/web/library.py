@@ -35,10 +35,9 @@ class Body(NamedTuple):
 class Library:
     """The run in ``directory``. Every method may raise ServerError: there is no run yet, or it cannot be read."""
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, directory: Path, fleet: Path | None = None) -> None:
         self.directory = directory
-        self._clock = clock
-        self._mirror = Mirror(directory)
+        self._mirror = Mirror(directory, fleet)
         self._known: Known | None = None
         self._looked = float("-inf")
         self._bodies: dict[str, tuple[tuple[str, ...], Body]] = {}
@@ -67,11 +66,11 @@ class Library:
     # ------------------------------------------------------------------ in the thread
 
     def _look(self) -> Known:
-        now = self._clock()
+        now = time.monotonic()
         if self._known is None or now - self._looked >= LOOK_S:
             self._known = None
             self._known = self._mirror.look()
-            self._looked = self._clock()
+            self._looked = time.monotonic()
         return self._known
 
     def _body(self, name: str, parts: tuple[Part, ...], view: Callable[[Known], object]) -> Body:

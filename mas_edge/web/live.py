@@ -10,7 +10,7 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import msgspec
 from msgspec.structs import replace
@@ -46,12 +46,10 @@ class Change(Shape, frozen=True, kw_only=True):
 
 
 class Live:
-    """The stream of one run. ``control`` gives what the operator has said last."""
+    """The stream of one run."""
 
-    def __init__(self, library: Library, control: Callable[[], str], membership: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, library: Library) -> None:
         self._library = library
-        self._control = control
-        self._membership = membership
         self._boot = uuid.uuid4().hex[:8]
         self._sent: deque[tuple[int, bytes]] = deque(maxlen=KEPT)
         self._number = 0
@@ -128,13 +126,12 @@ class Live:
 
     def _change(self, known: Known) -> bytes:
         """What is another than at the last look; empty if nothing is."""
-        before, control = self._before, self._control()
-        boot, versions = versions_of(known)
-        if before is not None and (before.boot, before.versions, before.control) == (boot, versions, control):
+        before, (boot, versions) = self._before, versions_of(known)
+        if before is not None and (before.boot, before.versions) == (boot, versions):
             return b""
-        self._before = now = _Moment(known, control, before, self._membership())
+        self._before = now = _Moment(known, before)
         change = Change(
-            parts=list(PARTS), time=time.time(), phase=known.state.phase, control=control, served=known.served,
+            parts=list(PARTS), time=time.time(), phase=known.state.phase, control=known.control, served=known.served,
             finished=known.finished, progress=progress_of(known), open_rounds=known.open_rounds,
         )  # fmt: skip
         if before is not None and before.boot == boot:  # else everything is to be read anew
@@ -150,13 +147,12 @@ class Live:
 class _Moment:
     """What the last look has seen."""
 
-    def __init__(self, known: Known, control: str, before: _Moment | None, membership: dict[str, str]) -> None:
+    def __init__(self, known: Known, before: _Moment | None) -> None:
         self.boot, self.versions = versions_of(known)
-        self.control = control
         self.rounds = len(known.ledger.rounds)
         self.event = known.events[-1].number if known.events else 0
         same = before is not None and (before.boot, before.versions["devices"]) == (self.boot, self.versions["devices"])
-        self.devices: dict[str, DeviceView] = before.devices if before and same else device_views(known, membership)
+        self.devices: dict[str, DeviceView] = before.devices if before and same else device_views(known)
 
 
 def _event(kind: str, number: str, data: bytes) -> bytes:

@@ -21,23 +21,22 @@ from mas_edge.web.mirror import Known
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-def exposition(known: Known, control: str) -> bytes:
+def exposition(known: Known) -> bytes:
     """The metrics as Prometheus reads them."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Run(known, control))
+    registry.register(_Run(known))
     return generate_latest(registry)
 
 
 class _Run(Collector):
     """The metrics of one run at one moment."""
 
-    def __init__(self, known: Known, control: str) -> None:
+    def __init__(self, known: Known) -> None:
         self._known = known
-        self._control = control
 
     def collect(self) -> Iterator[Metric]:
         """Every metric."""
-        yield from _job(self._known, self._control)
+        yield from _job(self._known)
         yield from _devices(self._known)
         yield from _rounds(self._known)
         yield from _costs(self._known)
@@ -45,18 +44,20 @@ class _Run(Collector):
         yield from _rollout(self._known)
 
 
-def _job(known: Known, control: str) -> Iterator[Metric]:
+def _job(known: Known) -> Iterator[Metric]:
     run = GaugeMetricFamily(
         "mas_edge_run_info", "The run; always 1.", labels=["run", "job", "fleet", "method"],
     )  # fmt: skip
     run.add_metric([known.state.run_id, known.job.name, known.job.fleet, known.job.method.name], 1)
     yield run
     phase = GaugeMetricFamily("mas_edge_phase", "1 for the phase that the job is in.", labels=["phase"])
-    for name in PHASES:
+    for name in (*PHASES, "aborted"):
         phase.add_metric([name], float(name == known.state.phase))
     yield phase
     yield _gauge("mas_edge_served", "Whether an orchestrator works on the run.", float(known.served))
-    yield _gauge("mas_edge_paused", "Whether the operator holds the job up.", float(control in ("paused", "held")))
+    yield _gauge(
+        "mas_edge_paused", "Whether the operator holds the job up.", float(known.control in ("paused", "held"))
+    )
     yield _gauge("mas_edge_started_timestamp_seconds", "When the run began.", known.started)
     progress = progress_of(known)
     yield _gauge("mas_edge_progress_ratio", "Training rounds done, of those to be expected.", progress.share)

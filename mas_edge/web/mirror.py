@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mas_edge.federation.control import Mode
 from mas_edge.federation.flow import JobState
 from mas_edge.federation.rounds import RoundSpec
 from mas_edge.job import Job
@@ -24,6 +25,7 @@ from mas_edge.protocol.errors import ServerError
 from mas_edge.web.ledger import Ledger
 from mas_edge.web.served import is_served
 from mas_edge.web.shapes import EventView, OpenRoundView
+from mas_edge.web.words import Words
 
 Part = Literal["run", "devices", "rounds", "affinity", "split", "artifacts", "rollouts", "events"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -45,6 +47,8 @@ class Known:
     ledger: Ledger = field(default_factory=Ledger)
     rollout: Remembered | None = None
     served: bool = False
+    control: Mode = "running"
+    membership: dict[str, str] = field(default_factory=dict)  # in the fleet, by name; empty where none is served
     versions: dict[Part, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
 
     def touch(self, *parts: Part) -> None:
@@ -60,8 +64,9 @@ class Mirror:
         ServerError: from ``look``: there is no run (yet), or its state cannot be read.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, fleet: Path | None = None) -> None:
         self.directory = directory
+        self._words = Words(directory, fleet)
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._seen = -1
@@ -76,6 +81,7 @@ class Mirror:
             self._db.close()
         if self._rollouts is not None:
             self._rollouts.close()
+        self._words.close()
         self._db, self._rollouts, self._known, self._raw = None, None, None, {}
         self._seen = self._rollouts_seen = -1
 
@@ -100,6 +106,12 @@ class Mirror:
             self.close()
             raise
         self._read_rollouts(known)
+        if (control := self._words.control()) != known.control:
+            known.control = control
+            known.touch("run")
+        if (membership := self._words.membership()) != known.membership:
+            known.membership = membership
+            known.touch("devices")
         if (served := is_served(self.directory)) != known.served:
             known.served = served
             known.touch("run")

@@ -10,9 +10,9 @@ from mas_edge.web.library import Body
 PAGE = Path(__file__).parent / "page"
 # By suffix: what the machine's own table says differs from one machine to the next.
 _TYPES = {
-    ".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
+    ".html": "text/html", ".js": "text/javascript", ".css": "text/css",
     ".svg": "image/svg+xml", ".json": "application/json", ".webmanifest": "application/manifest+json",
-    ".png": "image/png", ".ico": "image/x-icon", ".woff2": "font/woff2", ".txt": "text/plain; charset=utf-8",
+    ".png": "image/png", ".ico": "image/x-icon", ".woff2": "font/woff2", ".txt": "text/plain",
 }  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from mas_edge.web.live import Live
 from mas_edge.web.metrics import CONTENT_TYPE, exposition
 from mas_edge.web.mirror import Known, Part
 from mas_edge.web.problems import RefusedError
-from mas_edge.web.staff import Staff
 
 MAX_LIMIT = 1000  # of one page of a list: half a megabyte of rounds
 USUAL_LIMIT = 100
@@ -37,24 +36,21 @@ _T = TypeVar("_T")
 @get("/api/run", tags=["run"])
 async def get_run(request: Asked) -> Response[shapes.RunView]:
     """The run: job, phase, progress, open rounds, newest losses."""
-    staff = _staff(request)
-    return await _view(request, "run", ("run", "rounds"), lambda known: answers.run_view(known, staff.control))
+    return await _view(request, "run", ("run", "rounds"), answers.run_view)
 
 
 @get("/api/devices", tags=["devices"])
 async def get_devices(request: Asked) -> Response[shapes.DeviceList]:
     """Every device and what it has done."""
-    staff = _staff(request)
-    return await _view(request, "devices", ("devices",), lambda known: answers.device_list(known, staff.membership))
+    return await _view(request, "devices", ("devices",), answers.device_list)
 
 
 @get("/api/devices/{name:str}", tags=["devices"])
 async def get_device(request: Asked, name: Name) -> Response[shapes.DeviceView]:
     """One device."""
-    staff = _staff(request)
 
     def view(known: Known) -> shapes.DeviceView:
-        found = answers.device_views(known, staff.membership).get(name)
+        found = answers.device_views(known).get(name)
         return _there(found, f"no device {name!r} in this run; see /api/devices")
 
     return await _view(request, f"device {name}", ("devices",), view)
@@ -139,8 +135,7 @@ async def get_live(request: Asked) -> Stream:
 @get("/metrics", tags=["operation"], media_type=MediaType.TEXT)
 async def get_metrics(request: Asked) -> Response[bytes]:
     """Prometheus metrics."""
-    staff = _staff(request)
-    data = await _library(request).ask(lambda known: exposition(known, staff.control))
+    data = await _library(request).ask(exposition)
     return Response(data, headers={"content-type": CONTENT_TYPE, "cache-control": "no-cache"})
 
 
@@ -161,11 +156,6 @@ READING = [
 def _library(request: Asked) -> Library:
     library: Library = request.app.state.library
     return library
-
-
-def _staff(request: Asked) -> Staff:
-    staff: Staff = request.app.state.staff
-    return staff
 
 
 def _there(found: _T | None, otherwise: str) -> _T:

@@ -11,7 +11,8 @@ from mas_edge.federation.rollout import RolloutState, Verb
 from mas_edge.federation.rollout import Standing as ModelStanding
 from mas_edge.orchestrator.records import CandidateRecord
 
-PhaseState = Literal["passed_over", "done", "current", "ahead"]
+PhaseState = Literal["passed_over", "done", "current", "ahead", "aborted"]
+OrderState = Literal["waiting", "done", "refused"]
 Joules = dict[str, dict[str, float]]  # by quality ("measured", "estimated") and activity
 Matrix = list[list[float]]  # row = source, column = recipient, in the order of the tasks
 
@@ -30,7 +31,7 @@ class TaskView(Shape, frozen=True, kw_only=True):
 
 
 class PhaseView(Shape, frozen=True, kw_only=True):
-    """A step of the job; ``passed_over``: this job's method has nothing to do in it."""
+    """A step of the job. ``passed_over``: this job's method has nothing to do in it; ``aborted``: it ended there."""
 
     name: str
     state: PhaseState
@@ -308,8 +309,40 @@ class EnergyView(Shape, frozen=True, kw_only=True):
     silent: int  # reports without any joules
 
 
+class OrderView(Shape, frozen=True, kw_only=True):
+    """What was asked, and what became of it: it waits for the orchestrator, is done, or was refused (``answer``)."""
+
+    id: str
+    verb: str
+    who: str  # the name of the token that it came with
+    placed: float
+    taken: float | None = None
+    state: OrderState
+    answer: str
+
+
+class OrderList(Shape, frozen=True, kw_only=True):
+    """Newest first."""
+
+    items: list[OrderView]
+
+
+class MemberView(Shape, frozen=True, kw_only=True):
+    """A name in the fleet; ``key``: the fingerprint to compare before a device that waits is approved."""
+
+    name: str
+    state: str
+    key: str
+    expires: float
+
+
+class MemberList(Shape, frozen=True, kw_only=True):
+    """By name."""
+
+    items: list[MemberView]
+
+
 class Health(Shape, frozen=True, kw_only=True):
     """Whether the state can be read."""
 
     status: Literal["ok", "unavailable"]
-    detail: str = ""

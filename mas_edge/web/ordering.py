@@ -1,0 +1,122 @@
+"""The routes that write: every body is JSON, and what is asked of the orchestrator is answered with 202 and an id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from litestar import Response, get, post
+from litestar.datastructures import State
+from litestar.params import Parameter
+from msgspec import Meta
+
+from mas_edge.federation.control import JobVerb
+from mas_edge.federation.rollout import RolloutSpec, Verb
+from mas_edge.orchestrator.rollout_store import Wish
+from mas_edge.web.routes import Asked, Name
+from mas_edge.web.shapes import MemberList, MemberView, OrderList, OrderView
+from mas_edge.web.window import Window
+
+Key = Annotated[str, Meta(min_length=16, max_length=64, pattern="^[0-9a-fA-F]+$")]
+_NO_STORE = {"cache-control": "no-store"}
+_T = TypeVar("_T")
+
+
+class JobWord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of the job."""
+
+    verb: JobVerb
+
+
+class RolloutWord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of the rollout that is under way."""
+
+    verb: Verb
+
+
+class Approval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``key``: the digits that the device itself shows, 16 at least: so that nobody else is let in under its name."""
+
+    key: Key
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An empty object."""
+
+
+@post("/api/job/orders", tags=["run"], status_code=202)
+async def order_job(request: Asked, data: JobWord) -> Response[OrderView]:
+    """Start, pause, resume or abort the job."""
+    return await _placed(request, lambda window: window.place_job(data.verb, _who(request)))
+
+
+@post("/api/rollouts", tags=["rollouts"], status_code=202)
+async def begin_rollout(request: Asked, data: RolloutSpec) -> Response[OrderView]:
+    """Begin a rollout of the run's models."""
+    return await _placed(request, lambda window: window.place_rollout(Wish(spec=data), _who(request)))
+
+
+@post("/api/rollouts/orders", tags=["rollouts"], status_code=202)
+async def order_rollout(request: Asked, data: RolloutWord) -> Response[OrderView]:
+    """Pause, resume, abort or roll back the rollout that is under way."""
+    return await _placed(request, lambda window: window.place_rollout(Wish(verb=data.verb), _who(request)))
+
+
+@get("/api/orders", tags=["run"])
+async def get_orders(request: Asked) -> Response[OrderList]:
+    """The newest orders on the job, and what became of them."""
+    orders = await _ask(request, lambda window: window.latest())
+    return Response(OrderList(items=orders), headers=_NO_STORE)
+
+
+@get("/api/orders/{order_id:str}", tags=["run"])
+async def get_order(request: Asked, order_id: Name) -> Response[OrderView]:
+    """What became of an order."""
+    return Response(await _ask(request, lambda window: window.order(order_id)), headers=_NO_STORE)
+
+
+@get("/api/fleet", tags=["devices"])
+async def get_members(request: Asked) -> Response[MemberList]:
+    """Who is invited, waits for approval, is enrolled or revoked."""
+    members = await _ask(request, lambda window: window.members())
+    return Response(MemberList(items=members), headers=_NO_STORE)
+
+
+@post("/api/fleet/{name:str}/approve", tags=["devices"], status_code=200)
+async def approve_device(
+    request: Asked, name: Annotated[str, Parameter(max_length=128)], data: Approval
+) -> Response[MemberView]:
+    """Let a device in that waits, after comparing its key."""
+    return Response(await _ask(request, lambda window: window.approve(name, data.key)), headers=_NO_STORE)
+
+
+@post("/api/fleet/{name:str}/revoke", tags=["devices"], status_code=200)
+async def revoke_device(
+    request: Asked, name: Annotated[str, Parameter(max_length=128)], data: Nothing
+) -> Response[MemberView]:
+    """Shut a device out; a serving broker drops it within seconds."""
+    del data
+    return Response(await _ask(request, lambda window: window.revoke(name)), headers=_NO_STORE)
+
+
+ORDERING = [
+    order_job, begin_rollout, order_rollout, get_orders, get_order, get_members, approve_device, revoke_device,
+]  # fmt: skip
+
+
+def _who(request: Asked) -> str:
+    return str(request.scope.get("mas_edge_who", ""))
+
+
+async def _ask(request: Asked, question: Callable[[Window], _T]) -> _T:
+    """In the library's thread, and only where there is a run."""
+    state: State = request.app.state
+    window: Window = state.window
+    answer: _T = await state.library.ask(lambda _: question(window))
+    return answer
+
+
+async def _placed(request: Asked, order: Callable[[Window], OrderView]) -> Response[Any]:
+    placed = await _ask(request, order)
+    return Response(placed, status_code=202, headers={**_NO_STORE, "location": f"/api/orders/{placed.id}"})
