@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_runtime.cli import INTERRUPTED
+from device_runtime.home_assistant import DEFAULT_PREFIX
 from mas_edge.cli.web import add_http, beside_serve
 from mas_edge.job import Job, load_job
 from mas_edge.protocol.errors import JobError
@@ -49,6 +50,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--insecure", action="store_true",
         help="--listen on a network without a fleet: unencrypted, one password for everybody",
+    )  # fmt: skip
+    parser.add_argument(
+        "--home-assistant", nargs="?", const=DEFAULT_PREFIX, default="", metavar="PREFIX",
+        help="with --fleet and the managed broker: its members may show themselves to Home Assistant below this topic, "
+        "and the member home-assistant may read that (default: they may not; without PREFIX: %(const)s)",
     )  # fmt: skip
     parser.add_argument(
         "--limits", type=Path, metavar="FILE",
@@ -110,7 +116,10 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
     Store(state).close()  # another orchestrator there is a clearer word than its broker's port being taken
     stop = threading.Event()
     with ExitStack() as serving:
-        there = serving.enter_context(open_broker(args.broker, state, args.listen, fleet, insecure=args.insecure))
+        asked = open_broker(
+            args.broker, state, args.listen, fleet, insecure=args.insecure, home_assistant=args.home_assistant
+        )
+        there = serving.enter_context(asked)
         if fleet is not None:
             _let_join(fleet, there, serving, args.sign, state)
         else:

@@ -57,7 +57,13 @@ class Broker(Protocol):
 
 
 def open_broker(
-    spec: str, state: Path, listen: str = "", fleet: Fleet | None = None, *, insecure: bool = False
+    spec: str,
+    state: Path,
+    listen: str = "",
+    fleet: Fleet | None = None,
+    *,
+    insecure: bool = False,
+    home_assistant: str = "",
 ) -> Broker:
     """Return the broker that ``spec`` asks for, not yet started; its files go below ``state``.
 
@@ -67,9 +73,10 @@ def open_broker(
         listen: HOST or HOST:PORT for the managed broker, which is for this machine only unless this asks for more.
         fleet: whose members alone get in, by certificates; it says the port, and all interfaces are listened on.
         insecure: let the managed broker serve a network without a fleet: no TLS, one password for all.
+        home_assistant: the prefix below which members may show themselves to Home Assistant; "" = they may not.
 
     Raises:
-        BrokerError: it is not installed, ``spec`` is none of these, or ``listen`` does not fit it.
+        BrokerError: it is not installed, ``spec`` is none of these, or another argument does not fit it.
     """
     if spec == "auto":
         spec = _best_installed()
@@ -77,11 +84,17 @@ def open_broker(
     if listen and spec != "managed":
         message = f"an address to listen on is for the managed broker (mosquitto), not for {spec!r}"
         raise BrokerError(message)
+    if home_assistant and spec != "managed":
+        message = (
+            "--home-assistant adds rules to the managed broker (mosquitto); a broker of your own gets those of "
+            "broker/mosquitto-home-assistant.acl.template from you"
+        )
+        raise BrokerError(message)
     if spec == "managed":
         host, port = _address(listen) if listen else ("127.0.0.1", 0)
         if fleet is not None:
             host, port = host if listen else "0.0.0.0", port or fleet.settings.port  # noqa: S104 - members only
-        return ManagedBroker(state, host, port, fleet=fleet, insecure=insecure)
+        return ManagedBroker(state, host, port, fleet=fleet, insecure=insecure, home_assistant=home_assistant)
     if spec == "embedded" and fleet is None:
         return EmbeddedBroker(state)
     if spec == "embedded":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from device_runtime.edge.address import parse_url
 from device_runtime.edge.tls import context_for
+from device_runtime.home_assistant import topics_of
 from mas_edge.bundle import bundled
 from mas_edge.orchestrator.broker.secured import access_lines
 from mas_edge.orchestrator.broker.supervisor import Supervisor, free_port, open_folder
@@ -49,10 +50,12 @@ class ManagedBroker:
 
     With ``port`` 0 it takes a free port once and keeps it: devices know its URL across restarts. With a ``fleet`` only
     its members get in, by TLS and certificates, each to its own topics. Without one, on a ``host`` other than this
-    machine's loopback, it wants ``insecure`` and asks every client for the password that is in ``url``.
+    machine's loopback, it wants ``insecure`` and asks every client for the password that is in ``url``. The members of
+    a ``fleet`` may show themselves to Home Assistant below the prefix ``home_assistant``, if there is one.
 
     Raises:
         BrokerError: mosquitto is not installed, or ``host`` needs a ``fleet`` or ``insecure``.
+        DeviceError: ``home_assistant`` is no prefix, or Home Assistant would not find devices of this fleet.
     """
 
     mode = "managed"
@@ -65,6 +68,7 @@ class ManagedBroker:
         *,
         fleet: Fleet | None = None,
         insecure: bool = False,
+        home_assistant: str = "",
     ) -> None:
         binary = find_mosquitto()
         if binary is None:
@@ -79,7 +83,10 @@ class ManagedBroker:
                 "(made by: mas-edge fleet init DIR), or spell out --insecure"
             )
             raise BrokerError(message)
+        if home_assistant and fleet is not None:
+            topics_of(home_assistant, fleet.settings.name, "any")
         self._fleet = fleet
+        self._home_assistant = home_assistant
         self._folder = open_folder(state)
         self._host = host
         self._port = port or self._remembered_port()
@@ -167,7 +174,7 @@ class ManagedBroker:
     def _write_configuration(self) -> None:
         lines = ["allow_anonymous true"]
         if self._fleet is not None:
-            lines = access_lines(self._fleet, self._folder)
+            lines = access_lines(self._fleet, self._folder, self._home_assistant)
         elif self._password:
             hashed = self._folder / "passwords"
             _write_private(hashed, f"{_USER}:{_hash(self._password)}\n")

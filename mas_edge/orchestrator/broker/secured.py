@@ -18,12 +18,17 @@ MAX_CONNECTIONS = 10_000
 MAX_KEEPALIVE_S = 300
 
 
-def access_lines(fleet: Fleet, folder: Path) -> list[str]:
-    """Lines for the listener in mosquitto.conf; writes the access list that they name into ``folder``."""
+def access_lines(fleet: Fleet, folder: Path, home_assistant: str = "") -> list[str]:
+    """Lines for the listener in mosquitto.conf; writes the access list that they name into ``folder``.
+
+    ``home_assistant`` is the prefix below which devices may show themselves to Home Assistant; "" = they may not.
+    """
     rules = folder / "acl"
-    template = Template(bundled("broker", "mosquitto.acl.template").read_text())
+    names = {"fleet": fleet.settings.name, "home": home_assistant}
+    templates = ["mosquitto.acl.template", *(["mosquitto-home-assistant.acl.template"] if home_assistant else [])]
+    texts = [Template(bundled("broker", name).read_text()).substitute(names) for name in templates]
     rules.touch(mode=0o600)  # mosquitto 2.1 warns of one that others may read
-    rules.write_text(template.substitute(fleet=fleet.settings.name))
+    rules.write_text("".join(texts))
     return [
         f"max_connections {MAX_CONNECTIONS}",
         f"cafile {fleet.file('ca.pem')}",
