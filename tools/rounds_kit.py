@@ -25,11 +25,12 @@ import rounds_meter as meter
 from msgspec.structs import replace
 
 from device_runtime.edge.artifacts import ArtifactStore
-from mas_edge.federation.flow import GroupState, JobState
+from mas_edge.federation.flow import GroupState, JobState, Local
 from mas_edge.job import Data, Federation, Job, Task, load_job
 from mas_edge.orchestrator.broker.managed import ManagedBroker
 from mas_edge.orchestrator.service import Orchestrator
 from mas_edge.orchestrator.store import Store, open_database
+from mas_edge.orchestrator.workshop_process import open_workshop
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.program import Program
 from mas_edge.protocol.weights import ENCODER, Entry, Layout, pack
@@ -80,8 +81,8 @@ def serve(
 ) -> None:  # fmt: skip
     """Run the orchestrator until ``rounds`` rounds have closed; prints a line when it is warm and one at the end.
 
-    ``encoder`` 0: the numbers are the head of a, which only devices with labels of a send back. ``exported`` 1: the
-    programs of a job were made in this process before, so that it holds PyTorch, as every orchestrator does by then.
+    ``encoder`` 0: the numbers are the head of a, which only devices with labels of a send back. ``exported`` 1: this
+    process had the programs of a job made before, as every orchestrator has by then.
     """
     if exported:
         _export(load_job(ROOT / "models" / "watch.toml"), state / "exports")
@@ -102,9 +103,11 @@ def serve(
 
 
 def _export(real: Job, folder: Path) -> None:
-    from mas_edge.orchestrator import workshop
-
-    workshop.make_programs(replace(real, engines=[ENGINE]), "merged", [task.name for task in real.tasks], folder)
+    """As an orchestrator does it that begins a job."""
+    folder.mkdir(parents=True)
+    workshop = open_workshop(replace(real, engines=[ENGINE]), ArtifactStore(folder / "artifacts"), folder)
+    workshop.take(Local("prepare"), JobState(run_id="real-1"), [])
+    workshop.close()
 
 
 def announce(orchestrator: Orchestrator, stop: threading.Event, goal: int, word: str) -> None:
