@@ -38,6 +38,7 @@ class Faults:
     work_s: float
     look_s: float  # how long the orchestrator is busy with what has come before it looks at its job again
     room: int  # bytes that a device keeps
+    file_s: float  # how long the orchestrator's clerk takes for what it is handed, at most
 
     @classmethod
     def draw(cls, dice: random.Random) -> Faults:
@@ -58,6 +59,7 @@ class Faults:
             power=dice.choice([0.0, 0.5, 1.0]), fails=some(0.0, 0.1, 0.0), work_s=dice.choice([0.1, 1.0, 10.0]),
             look_s=dice.choice([0.002, 0.05, 0.2]),
             room=dice.choice([6_000, PLENTY]),  # two networks, or everything
+            file_s=dice.choice([0.0, 0.05, 1.0, 10.0]),  # at once, a disk, one that is busy, one that is dying
         )  # fmt: skip
 
     def without(self, kind: str) -> Faults:
@@ -72,6 +74,7 @@ NO_FAULTS: dict[str, dict[str, Any]] = {
     "device deaths": {"steps_to_death": NEVER}, "server deaths": {"server_steps_to_death": NEVER},
     "kills": {"kill_every": NEVER},
     "power cuts": {"power": 0.0}, "fails": {"fails": 0.0}, "little room": {"room": PLENTY},
+    "slow clerk": {"file_s": 0.0},
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from mas_edge.federation import flow
 from mas_edge.federation.flow import GroupState, JobState, Local, RoundWork
 from mas_edge.job import Data, Federation, Job, Task
 from mas_edge.orchestrator.distribution import Shipment
+from mas_edge.orchestrator.filing import Work
 from mas_edge.orchestrator.reception import Reception
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
@@ -84,6 +85,14 @@ class World(Protocol):
 
     def listen(self, device: str, topic: str, on: bool) -> None:
         """Subscribe to a broadcast topic, or leave it."""
+        ...
+
+    def file(self, work: Work) -> None:
+        """Let the orchestrator's clerk do this, some time after all that it was handed before."""
+        ...
+
+    def filed(self) -> None:
+        """The clerk has something for the orchestrator's loop, which hears of it in its turn."""
         ...
 
 
@@ -188,6 +197,17 @@ def samples_of(device: str) -> dict[str, int]:
 # ---------------------------------------------------------------------- the orchestrator
 
 
+class SlowClerk:
+    """The clerk's thread, which the schedule lets go on."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def hand(self, work: Work) -> None:
+        """As ``mas_edge.orchestrator.filing.Clerk.hand``."""
+        self._world.file(work)
+
+
 class Server:
     """The loop of ``mas_edge.orchestrator.service`` on the schedule's clock; steps that need torch are pure here."""
 
@@ -198,8 +218,11 @@ class Server:
         try:
             self.artifacts = FragileArtifacts(home.artifacts, self._die, world.made)
             state = self.store.begin(made, JobState(run_id=RUN))
-            self.desk = RoundsDesk(made, state, self.store, self.artifacts, self)
-            self.reception = Reception(self.desk, self.store, self.artifacts, self, TOPICS)
+            clerk = SlowClerk(world)
+            self.desk = RoundsDesk(made, state, self.store, self.artifacts, self, clerk)
+            self.reception = Reception(
+                self.desk, self.store, self.artifacts, self, TOPICS, clerk=clerk, on_filed=world.filed
+            )
             self._restored = False
         except BaseException:
             self.store.close()
@@ -230,6 +253,10 @@ class Server:
 
     def on_arrived(self, topic: str, payload: bytes, *, retained: bool) -> None:
         self.reception.on_arrived(topic, payload, retained=retained, now=self._now)
+        self._look = True
+
+    def on_filed(self) -> None:
+        self.reception.on_filed(self._now)
         self._look = True
 
     def step(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mas_edge.job import Federation, Job
+from mas_edge.orchestrator.filing import Work
 from mas_edge.protocol.messages import Plan
 from tests.faults.schedule_broker import Broker
 from tests.faults.schedule_disk import Home
@@ -36,6 +37,7 @@ class _Node:
     life: int = 0
     connection: int = 0  # a number for each, so that the end of an old one does not end a new one
     wakes_at: float = INFINITY
+    filed_at: float = 0.0  # when the orchestrator's clerk will have done what it was handed
     steps_left: float = INFINITY
     wall: float = EPOCH  # what its clock on the wall showed at the beginning
     unsent: list[tuple[str, bytes, bool]] | None = None  # what it says while it is not connected
@@ -45,6 +47,7 @@ class _Node:
 KINDS = (
     "rounds",
     "late",  # reports that counted in a later round
+    "filings",  # by the clerk
     "events", "deaths", "power cuts", "cuts", "takeovers", "broker restarts", "clock jumps",
 )  # fmt: skip
 
@@ -169,7 +172,7 @@ class Schedule:
         node.life += 1
         mean = faults.server_steps_to_death if key == SERVER else faults.steps_to_death
         node.steps_left = self.dice.expovariate(1.0 / mean) if self.faulty and mean < NEVER else INFINITY
-        node.unsent = []
+        node.unsent, node.filed_at = [], 0.0
         self.say(f"{key} starts, life {node.life}")
         self._acting = key
         try:
@@ -362,6 +365,30 @@ class Schedule:
     def listen(self, key: str, topic: str, on: bool) -> None:
         """Subscribe to a broadcast topic, or leave it."""
         self._broker.listen(key, topic, on)
+
+    def file(self, work: Work) -> None:
+        """Let the orchestrator's clerk do this: beside its loop, so between any two events, and one after the other."""
+        node = self._nodes[SERVER]
+        life, slowest = node.life, self.faults.file_s if self.faulty else 0.0
+        node.filed_at = max(node.filed_at, self.now) + self.dice.uniform(0.0, slowest)
+
+        def do(_: Server | Device) -> None:
+            self.may_die(SERVER, "before the clerk does its work")
+            self.counts["filings"] += 1
+            work()
+            self.may_die(SERVER, "after the clerk has done its work")
+
+        self.at(node.filed_at, lambda: self._do(SERVER, do) if node.life == life else None)
+
+    def filed(self) -> None:
+        """Let the orchestrator's loop hear of it in its turn."""
+        life, busy = self._nodes[SERVER].life, self.dice.uniform(0.0, self.faults.look_s)
+
+        def hear(machine: Server | Device) -> None:
+            assert isinstance(machine, Server)
+            machine.on_filed()
+
+        self.at(self.now + busy, lambda: self._do(SERVER, hear) if self._nodes[SERVER].life == life else None)
 
     def work(self, key: str, number: int, plan: Plan) -> None:
         """Let a device's background thread begin."""

@@ -20,6 +20,7 @@ from device_runtime.agent import Agent
 from device_runtime.edge.artifacts import ArtifactStore
 from mas_edge.federation.aggregate import Accumulator
 from mas_edge.orchestrator import active
+from mas_edge.orchestrator.collection import Collection, _Finished
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.store import Store
 from mas_edge.protocol.artifact import digest_of
@@ -150,6 +151,17 @@ def has_unseen(store: ArtifactStore, digest: str) -> bool:
     return there
 
 
+def finish_unsynced(there: Collection, upload: Any) -> None:
+    upload.part.finish(durable=False)
+    there._finished.put(_Finished(upload, None))
+    there._on_filed()
+
+
+def file_regardless(there: Collection, now: float) -> Any:
+    while not there._finished.empty():
+        yield there._judge(*there._finished.get_nowait(), now)
+
+
 MISTAKES: dict[str, tuple[object, str, Callable[..., object]]] = {
     "a report is said to be accepted and is not written down": (Store, "accept", lambda *_: None),
     "an update that is offered again is counted again": (Store, "is_accepted", lambda *_: False),
@@ -158,6 +170,8 @@ MISTAKES: dict[str, tuple[object, str, Callable[..., object]]] = {
     "a late update counts as much as one in time": (active, "staleness_weight", lambda *_: 1.0),
     "a late update is not moved to what the weights are now": (Accumulator, "fold_late", fold_where_it_was),
     "what a power cut has torn is believed": (ArtifactStore, "has", has_unseen),
+    "an update counts before the clerk has synced it": (Collection, "_finish", finish_unsynced),
+    "what the clerk finished for a round that is over is still waited for": (Collection, "filed", file_regardless),
 }
 
 
