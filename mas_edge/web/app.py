@@ -13,6 +13,7 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.params import FromPath
 
 from mas_edge.protocol.errors import ServerError
 from mas_edge.web.guard import Guard, Rules
@@ -50,7 +51,8 @@ def make_app(directory: Path, rules: Rules | None = None, fleet: Path | None = N
         lifespan=[opened],
         state=State({"library": library, "live": live, "window": Window(directory, fleet), "files": files}),
         exception_handlers={
-            RefusedError: _on_refused, ServerError: _on_unavailable, HTTPException: _on_http, Exception: _on_fault,
+            RefusedError: _on_refused, ServerError: _on_unavailable, HTTPException: _on_http,
+            RecursionError: _on_depth, Exception: _on_fault,
         },
         openapi_config=OpenAPIConfig(
             title="mas-edge", version="1", path="/reference-of-the-framework", render_plugins=[],
@@ -78,7 +80,7 @@ async def get_reference(request: Asked) -> Response[Any]:
 
 
 @get(["/", "/{path:path}"], include_in_schema=False)
-async def get_page(request: Asked, path: str = "/") -> Response[Any]:
+async def get_page(request: Asked, path: FromPath[str] = "/") -> Response[Any]:
     """A file of the page."""
     files: PageFiles = request.app.state.files
     file = files.find(path)
@@ -107,8 +109,14 @@ def _on_http(request: Asked, error: HTTPException) -> Response[bytes]:
             f"{each.get('key', 'body')}: {each.get('message', '')}" for each in error.extra if isinstance(each, dict)
         ]
         detail = "; ".join(wrong) or detail
+    elif error.status_code in (404, 405):  # the framework only says so
+        detail = f"there is nothing at {request.url.path} for {request.method}; /reference says what there is"
     headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
     return _problem(request, error.status_code, detail, headers)
+
+
+def _on_depth(request: Asked, _: RecursionError) -> Response[bytes]:
+    return _problem(request, 400, "the body is nested too deeply; see /reference for what is expected", {})
 
 
 def _on_fault(request: Asked, error: Exception) -> Response[bytes]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from litestar import Response, get, post
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter
 from msgspec import Meta
 
 from mas_edge.federation.control import JobVerb
@@ -46,19 +46,19 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @post("/api/job/orders", tags=["run"], status_code=202)
-async def order_job(request: Asked, data: JobWord) -> Response[OrderView]:
+async def order_job(request: Asked, data: JSONBody[JobWord]) -> Response[OrderView]:
     """Start, pause, resume or abort the job."""
     return await _placed(request, lambda window: window.place_job(data.verb, _who(request)))
 
 
 @post("/api/rollouts", tags=["rollouts"], status_code=202)
-async def begin_rollout(request: Asked, data: RolloutSpec) -> Response[OrderView]:
+async def begin_rollout(request: Asked, data: JSONBody[RolloutSpec]) -> Response[OrderView]:
     """Begin a rollout of the run's models."""
     return await _placed(request, lambda window: window.place_rollout(Wish(spec=data), _who(request)))
 
 
 @post("/api/rollouts/orders", tags=["rollouts"], status_code=202)
-async def order_rollout(request: Asked, data: RolloutWord) -> Response[OrderView]:
+async def order_rollout(request: Asked, data: JSONBody[RolloutWord]) -> Response[OrderView]:
     """Pause, resume, abort or roll back the rollout that is under way."""
     return await _placed(request, lambda window: window.place_rollout(Wish(verb=data.verb), _who(request)))
 
@@ -85,7 +85,7 @@ async def get_members(request: Asked) -> Response[MemberList]:
 
 @post("/api/fleet/{name:str}/approve", tags=["devices"], status_code=200)
 async def approve_device(
-    request: Asked, name: Annotated[str, Parameter(max_length=128)], data: Approval
+    request: Asked, name: Annotated[str, PathParameter(max_length=128)], data: JSONBody[Approval]
 ) -> Response[MemberView]:
     """Let a device in that waits, after comparing its key."""
     return Response(await _ask(request, lambda window: window.approve(name, data.key)), headers=_NO_STORE)
@@ -93,7 +93,7 @@ async def approve_device(
 
 @post("/api/fleet/{name:str}/revoke", tags=["devices"], status_code=200)
 async def revoke_device(
-    request: Asked, name: Annotated[str, Parameter(max_length=128)], data: Nothing
+    request: Asked, name: Annotated[str, PathParameter(max_length=128)], data: JSONBody[Nothing]
 ) -> Response[MemberView]:
     """Shut a device out; a serving broker drops it within seconds."""
     del data

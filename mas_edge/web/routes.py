@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 from litestar.response import Stream
 
 from mas_edge.orchestrator.records import RoundRecord
@@ -25,10 +25,11 @@ MAX_LIMIT = 1000  # of one page of a list: half a megabyte of rounds
 USUAL_LIMIT = 100
 MAX_NUMBER = 2**53  # beyond this a browser's numbers are not whole
 
-Cursor = Annotated[int, Parameter(ge=0, le=MAX_NUMBER, description="the `next` of the page before")]
-Limit = Annotated[int, Parameter(ge=1, le=MAX_LIMIT, description="how many at most")]
-EventLimit = Annotated[int, Parameter(ge=1, le=MAX_EVENTS, description="how many at most")]
-Name = Annotated[str, Parameter(max_length=128)]
+Cursor = Annotated[int, QueryParameter(ge=0, le=MAX_NUMBER, description="the `next` of the page before")]
+OptionalCursor = Annotated[int | None, QueryParameter(ge=0, le=MAX_NUMBER, description="the `next` of the page before")]
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="how many at most")]
+EventLimit = Annotated[int, QueryParameter(ge=1, le=MAX_EVENTS, description="how many at most")]
+Name = Annotated[str, PathParameter(max_length=128)]
 Asked = Request[Any, Any, State]
 _T = TypeVar("_T")
 
@@ -101,7 +102,7 @@ async def get_rollouts(request: Asked) -> Response[shapes.RolloutList]:
 
 @get("/api/events", tags=["events"])
 async def get_events(
-    request: Asked, after: Cursor | None = None, limit: EventLimit = USUAL_LIMIT
+    request: Asked, after: OptionalCursor = None, limit: EventLimit = USUAL_LIMIT
 ) -> Response[shapes.EventPage]:
     """The event log; without `after` its last lines."""
     key = f"events {after} {limit}"
