@@ -51,7 +51,7 @@ def main() -> None:
     try:
         opening = opening_of(waiting.get())
         _log_to(answers, opening.log_level)
-        _import_ahead(opening.job)
+        _import_ahead(opening.job, waiting)
         while True:
             send(answers, _carried_out(order_of(waiting.get()), opening))
     except msgspec.MsgspecError as error:
@@ -97,14 +97,15 @@ def _log_to(answers: IO[bytes], level: int) -> None:
     root.addHandler(teller)
 
 
-def _import_ahead(job: Job) -> None:
-    """What every job needs takes seconds to import: before the first order comes."""
-    for engine in job.engines:
-        with suppress(Exception):  # said again by the step that needs it; some engines have no emitter
-            from mas_edge.export.targets import emitter_of
-            from mas_edge.orchestrator import workshop  # noqa: F401 - for what it imports
+def _import_ahead(job: Job, waiting: queue.SimpleQueue[bytes]) -> None:
+    """What every job needs takes seconds to import. An order imports what it needs itself: none waits for this."""
+    for engine in ("torch", *job.engines):
+        if waiting.empty():
+            with suppress(Exception):  # said again by the step that needs it; some engines have no emitter
+                from mas_edge.export.targets import emitter_of
+                from mas_edge.orchestrator import workshop  # noqa: F401 - for what it imports
 
-            emitter_of(engine)
+                emitter_of(engine)
 
 
 def _carried_out(order: Order, opening: Opening) -> Answer:
