@@ -42,14 +42,17 @@ export const headers = () => (token ? { Authorization: `Bearer ${token}` } : {})
 /** Read a resource. */
 export const get = (path) => ask(path, { headers: headers(), cache: "no-cache" });
 
+/** Send something that is done at once. */
+export const post = (path, body = {}) =>
+  ask(path, { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
 // An orchestrator that works looks for orders twice a second; after so long it does not.
 const ANSWER_MS = 10000;
 const LOOK_MS = 300;
 
 /** Place an order and wait for the orchestrator's word on it; resolves to a sentence, or throws why it was refused. */
-export async function order(path, body = {}) {
-  const content = { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  let found = await ask(path, content);
+export async function order(path, body) {
+  let found = await post(path, body);
   const end = Date.now() + ANSWER_MS;
   while (found.state === "waiting" && Date.now() < end) {
     await new Promise((done) => setTimeout(done, LOOK_MS));

@@ -8,7 +8,7 @@ export const MAX_EVENTS = 2000; // the server keeps no more
 
 const PATHS = {
   run: "/api/run", devices: "/api/devices", affinity: "/api/affinity", split: "/api/split",
-  artifacts: "/api/artifacts", rollouts: "/api/rollouts", traffic: "/api/traffic", energy: "/api/energy",
+  artifacts: "/api/artifacts", rollouts: "/api/rollouts", traffic: "/api/traffic", energy: "/api/energy", members: "/api/fleet",
 };
 const READERS = { rounds: readRounds, events: readEvents };
 
@@ -76,7 +76,8 @@ export function apply(change) {
   }
   set({ data });
   const others = change.parts.filter((part) => part === "run" || !(part in merged));
-  touch(change.parts.includes("rounds") ? [...others, "traffic", "energy"] : others);
+  const costs = change.parts.includes("rounds") ? ["traffic", "energy"] : [];
+  touch([...others, ...costs, ...(change.parts.includes("devices") ? ["members"] : [])]);
 }
 
 const PARTS = 8; // that the server tells apart
@@ -105,7 +106,7 @@ function replaced(items, changed, key) {
 const AGAIN_MS = 5000;
 setInterval(() => {
   if (state.denied || document.visibilityState !== "visible") return;
-  for (const [name, problem] of Object.entries(state.problems)) if (problem && (wanted.get(name) ?? 0) > 0) read(name);
+  for (const [name, problem] of Object.entries(state.problems)) if (problem && problem.status !== 404 && (wanted.get(name) ?? 0) > 0) read(name);
 }, AGAIN_MS);
 
 /** Read what has changed while the page could not be seen. */

@@ -1,19 +1,19 @@
 // The devices: what they are, how they are, and what went wrong last.
-import { order } from "../api.js";
+import { post } from "../api.js";
 import * as f from "../format.js";
 import { Ago, Badge, Card, Empty, Figure, Order, Sortable, Task, Waiting } from "../parts.js";
-import { useNeeds, useStore } from "../store.js";
+import { touch, useNeeds, useStore } from "../store.js";
 import { html, useMemo, useState } from "../view.js";
 
 const STATES = {
   working: ["busy", "working"], online: ["good", "online"], offline: ["", "offline"], quarantine: ["bad", "quarantine"],
-  unfit: ["warn", "cannot serve"], waiting: ["warn", "waits for approval"], revoked: ["bad", "revoked"],
+  unfit: ["warn", "cannot serve"], revoked: ["bad", "revoked"],
 };
 const ORDER = Object.keys(STATES);
 
 /** In which of the states above a device is. */
 export function stateOf(device, time = Date.now() / 1000) {
-  if (device.membership === "revoked" || device.membership === "waiting") return device.membership;
+  if (device.membership === "revoked") return "revoked";
   if (device.standing?.until > time) return "quarantine";
   if (!device.online) return "offline";
   if (device.problem) return "unfit";
@@ -46,6 +46,7 @@ export function Fleet() {
   const heading = { sort, onSort: setSort };
   return html`
     <div class="head"><h1 tabindex="-1">Fleet</h1><span class="muted">${f.plural(items.length, "device")}, ${f.count(items.filter((device) => device.online).length)} online</span></div>
+    ${(items.length === 0 || items.some((device) => device.membership)) && html`<${Joining} />`}
     ${items.length === 0 ? html`<div class="card"><${Empty} title="No device has come yet"><p>On each device: <code>mas-edge-device run</code> with the address of the broker. It appears here as soon as it is connected.</p></${Empty}></div>` : html`
     <section class="card" aria-label="Devices">
       <header>
@@ -149,11 +150,37 @@ export function Device({ name }) {
 export const MODEL = { told: "busy", healthy: "good", failed: "bad", excused: "warn", returned: "" };
 
 function Membership({ device }) {
-  if (!device.membership) return null;
-  const say = (verb) => order(`/api/devices/${encodeURIComponent(device.name)}/${verb}`);
+  if (device.membership !== "enrolled") return null;
+  const act = () => post(`/api/fleet/${encodeURIComponent(device.name)}/revoke`).then(() => "Revoked.");
   const ask = { title: `Revoke ${device.name}?`, yes: "Revoke", text: "Its certificate is not accepted any more, and it is disconnected. To come back it has to join anew." };
-  return html`<div class="end">
-    ${device.membership === "waiting" && html`<${Order} label="Approve" main act=${() => say("approve")} />`}
-    ${device.membership === "enrolled" && html`<${Order} label="Revoke …" danger ask=${ask} act=${() => say("revoke")} />`}
-  </div>`;
+  return html`<div class="end"><${Order} label="Revoke …" danger ask=${ask} act=${act} /></div>`;
+}
+
+/** Devices that ask to be let in. */
+function Joining() {
+  useNeeds("members");
+  const { data } = useStore();
+  const waiting = (data.members?.items ?? []).filter((member) => member.state === "waiting");
+  if (!waiting.length) return null;
+  return html`
+    <${Card} title="Waiting for approval" note="compare the key with what the device itself shows: somebody else may use its name">
+      <ul class="bars">${waiting.map((member) => html`<${Applicant} key=${member.name} member=${member} />`)}</ul>
+    </${Card}>`;
+}
+
+const KEY = /^[0-9a-f]{16,64}$/i; // as many digits as the API asks for
+
+function Applicant({ member }) {
+  const [key, setKey] = useState("");
+  const digits = key.replaceAll(/[\s:]/g, "");
+  const act = async () => {
+    await post(`/api/fleet/${encodeURIComponent(member.name)}/approve`, { key: digits });
+    touch(["members", "devices"]);
+    return "Approved.";
+  };
+  return html`
+    <li class="row"><b class="break">${member.name}</b>
+      <input type="text" class="mono" spellcheck=${false} autocomplete="off" aria-label=${`Key that ${member.name} shows, 16 digits or more`} placeholder="key on the device, 16 digits or more"
+        value=${key} onInput=${(event) => setKey(event.target.value)} style=${{ flex: "1 1 14rem", minWidth: 0 }} />
+      <${Order} label="Approve" main disabled=${!KEY.test(digits)} act=${act} /></li>`;
 }

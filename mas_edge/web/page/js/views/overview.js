@@ -41,7 +41,7 @@ function Head({ run }) {
   const over = run.finished !== null;
   const [kind, text] = over && run.phase === "done" ? ["good", "Done"] : STATES[run.control] ?? ["", f.words(run.control)];
   const idle = run.served ? undefined : "Nobody serves this run now: start it with mas-edge serve";
-  const say = (verb) => order(`/api/run/${verb}`);
+  const say = (verb) => order("/api/job/orders", { verb });
   const stop = {
     title: `Abort ${run.name}?`, yes: "Abort the job",
     text: "Open rounds end without a result, and the run cannot be continued. Models that devices have in use stay there.",
@@ -55,7 +55,7 @@ function Head({ run }) {
       ${!over && html`
         <div class="end">
           ${run.control === "paused" || run.control === "held"
-            ? html`<${Order} key="resume" label=${run.control === "held" ? "Start" : "Resume"} icon=${html`<${Icon} name="resume" />`} main act=${() => say("resume")} why=${idle} />`
+            ? html`<${Order} key="resume" label=${run.control === "held" ? "Start" : "Resume"} icon=${html`<${Icon} name="resume" />`} main act=${() => say(run.control === "held" ? "start" : "resume")} why=${idle} />`
             : html`<${Order} key="pause" label="Pause" icon=${html`<${Icon} name="pause" />`} act=${() => say("pause")} why=${idle ?? "Open rounds end, no new one begins"} disabled=${run.control === "aborted"} />`}
           <${Order} key="abort" label="Abort …" danger icon=${html`<${Icon} name="stop" />`} ask=${stop} act=${() => say("abort")} why=${idle} disabled=${run.control === "aborted"} />
         </div>`}
@@ -70,8 +70,8 @@ function Stepper({ run }) {
     <section class="card" aria-label="Phases"><div class="body" style=${{ paddingTop: "var(--s4)" }}>
       <ol class="phases">
         ${steps.map(([label], i) => html`
-          <li key=${label} class=${i < at ? "past" : i === at ? "now" : ""} aria-current=${i === at ? "step" : undefined}>
-            ${label}<span class="unseen">${i < at ? ", done" : i === at ? ", under way" : ", to come"}</span>
+          <li key=${label} class=${i < at ? "past" : i === at ? (run.control === "aborted" ? "now bad" : "now") : ""} aria-current=${i === at ? "step" : undefined}>
+            ${label}<span class="unseen">${i < at ? ", done" : i === at ? (run.control === "aborted" ? ", aborted" : ", under way") : ", to come"}</span>
           </li>`)}
       </ol>
       <div class=${`bar ${run.phase === "done" ? "done" : ""}`} role="progressbar" aria-label="Training rounds done" aria-valuenow=${Math.round(100 * run.progress.share)} aria-valuemin="0" aria-valuemax="100">

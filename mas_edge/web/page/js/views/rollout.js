@@ -41,7 +41,7 @@ const VERBS = {
 function Current({ rollout }) {
   const { state, counts, verbs } = rollout;
   const told = Object.values(counts).reduce((a, b) => a + b, 0);
-  const say = (verb) => order(`/api/rollouts/${verb}`);
+  const say = (verb) => order("/api/rollouts/orders", { verb });
   const over = isOver(rollout);
   return html`
     <div class="head">

@@ -81,11 +81,11 @@ function Alternatives({ split }) {
   const limit = Math.max(...rows.map((row) => Math.abs(row.value)));
   return html`
     <${Card} title="Against other splits" note="value: the mean score of a task, by the same affinities" flush>
-      <div class="scroll" tabindex="0" role="region" aria-label="Against other splits"><table>
+      <div class="scroll" tabindex="0" role="region" aria-label="Against other splits, table"><table class="stack">
         <thead><tr><th scope="col">Split</th><th scope="col">Groups</th><th scope="col" class="only-wide" style=${{ minWidth: "9rem" }}></th><th scope="col" class="number">Value</th></tr></thead>
         <tbody>${rows.map((row) => html`
           <tr key=${row.name}><th scope="row" class="nowrap">${row.chosen ? html`<${Badge} kind="good">chosen</${Badge}>` : row.name}</th>
-            <td style=${{ minWidth: "9rem" }}>${row.groups.map((group) => html`<span class="pill" key=${group.join()}>${group.map((name) => html`<${Task} key=${name} name=${name} index=${split.tasks.indexOf(name)} />`)}</span>`)}</td>
+            <td class="wide">${row.groups.map((group) => html`<span class="pill" key=${group.join()}>${group.map((name) => html`<${Task} key=${name} name=${name} index=${split.tasks.indexOf(name)} />`)}</span>`)}</td>
             <td class="only-wide"><span class="beam" style=${{ display: "block" }} aria-hidden="true"><i class=${row.value < 0 ? "minus" : ""} style=${{ width: `${limit ? (50 * Math.abs(row.value)) / limit : 0}%` }}></i></span></td>
             <td class="number">${f.signed(row.value, 3)}</td></tr>`)}
         </tbody>
