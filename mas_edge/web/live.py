@@ -54,6 +54,7 @@ class Live:
         self._sent: deque[tuple[int, bytes]] = deque(maxlen=KEPT)
         self._number = 0
         self._before: _Moment | None = None
+        self._why_not = ""  # the state could not be read at the last look
         self._news = asyncio.Condition()
         self._looking: asyncio.Task[None] | None = None
         self.listeners = 0
@@ -77,12 +78,12 @@ class Live:
             else:
                 yield b": goes on\n\n"
             while True:
+                if number + 1 < self._oldest:  # it was slower than what is kept
+                    number = self._number
+                    yield _event("reset", self._id(number), msgspec.json.encode({"time": time.time()}))
                 for place, data in [each for each in self._sent if each[0] > number]:
                     number = place
                     yield data
-                if number < self._number:  # it was slower than what is kept
-                    number = self._number
-                    yield _event("reset", self._id(number), msgspec.json.encode({"time": time.time()}))
                 if not await self._wait(number):
                     yield b": still here\n\n"
         finally:
@@ -99,8 +100,12 @@ class Live:
         boot, _, number = last.partition("-")
         if boot != self._boot or not number.isdecimal() or len(number) > 12:
             return None
-        oldest = self._sent[0][0] if self._sent else self._number + 1
-        return int(number) if oldest - 1 <= int(number) <= self._number else None
+        return int(number) if self._oldest - 1 <= int(number) <= self._number else None
+
+    @property
+    def _oldest(self) -> int:
+        """The number of the oldest event that is kept, or of the next one if there is none."""
+        return self._sent[0][0] if self._sent else self._number + 1
 
     async def _wait(self, number: int) -> bool:
         async with self._news:
@@ -113,10 +118,13 @@ class Live:
     async def _look(self) -> None:
         while True:
             try:
-                kind, data = "change", await self._library.ask(self._change)
+                kind, data, why_not = "change", await self._library.ask(self._change), ""
             except ServerError as error:
-                kind, data = "unavailable", msgspec.json.encode({"time": time.time(), "detail": str(error)})
+                kind, data, why_not = "unavailable", b"", str(error)
                 self._before = None
+            if why_not != self._why_not and why_not:  # said once
+                data = msgspec.json.encode({"time": time.time(), "detail": why_not})
+            self._why_not = why_not
             if data:
                 self._number += 1
                 self._sent.append((self._number, _event(kind, self._id(self._number), data)))

@@ -34,6 +34,7 @@ class Run(SmallDesk):
         self.directory = directory
         super().__init__(directory)
         self.arrive(*DEVICES[:2])
+        self.reception.close()  # it writes down who is there
 
     def _begin(self) -> None:
         super()._begin()
