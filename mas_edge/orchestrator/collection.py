@@ -146,6 +146,11 @@ class Collection:
         self._finished.put(_Finished(upload, error))
         self._on_filed()
 
+    @property
+    def has_filed(self) -> bool:
+        """Whether ``filed`` has something: tell ``keep_rounds`` before which rounds are open."""
+        return not self._finished.empty()
+
     def filed(self, now: float) -> Iterator[Filed]:
         """The uploads that were finished, or turned out to be damaged, since it was last asked.
 

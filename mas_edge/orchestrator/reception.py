@@ -339,6 +339,8 @@ class Reception:
 
     def on_filed(self, now: float) -> None:
         """Uploads are whole, or turned out to be damaged."""
+        if self._collection.has_filed:  # the clerk cannot finish what went with its round: that is no fault of the disk
+            self._collection.keep_rounds(self._desk.wanted_rounds())
         for filed in self._collection.filed(now):
             for offer in filed.offers:
                 intake = self._desk.intake(offer.round_id, offer.sender)
