@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 from device_runtime.data import DataFolder
-from device_runtime.deployed import Bounds, Health, check_health, measured_latency
+from device_runtime.deployed import Bounds, Health
 from device_runtime.edge.artifacts import ArtifactStore
-from device_runtime.regression import regression
 from device_runtime.slots import Slots
-from mas_edge.protocol.errors import DeviceError, EdgeError
+from device_runtime.trial import Against, Answer, Examiner, Here, Question
+from mas_edge.protocol.errors import DeviceError
 from mas_edge.protocol.messages import AllInOne, HealthCheck, Manifest, Plan, Report
 from mas_edge.protocol.models import ENGINE_OF
 from mas_edge.protocol.topics import check_name
@@ -27,8 +27,10 @@ from mas_edge.protocol.topics import check_name
 log = logging.getLogger(__name__)
 
 
-def deploy(plan: Plan, store: ArtifactStore, deployed: Path, data: DataFolder) -> Report:
-    """Carry out a plan to deploy a model of a group below ``deployed``, or to undo that.
+def deploy(
+    plan: Plan, store: ArtifactStore, deployed: Path, data: DataFolder, examiner: Examiner | None = None
+) -> Report:
+    """Carry out a plan to deploy a model of a group below ``deployed``, or to undo that; ``examiner``: tries models.
 
     Raises:
         DeviceError: the plan is not one, or the disk refuses.
@@ -45,9 +47,9 @@ def deploy(plan: Plan, store: ArtifactStore, deployed: Path, data: DataFolder) -
     if plan.health is None:
         message = f"plan {plan.round_id} deploys without a health check"
         raise DeviceError(message)
-    trying = _Trying(plan, plan.health, store, slots, data)
+    trying = _Trying(plan, plan.health, store, slots, data, examiner or Here())
     health = trying.group()
-    return _report(health, slots, began, cpu, trying.regression)
+    return _report(health, slots, began, cpu - trying.cpu_seconds, trying.regression)
 
 
 def _report(health: Health, slots: Slots, began: float, cpu: float, found: float | None = None) -> Report:
@@ -68,8 +70,12 @@ def _undone(slots: Slots, plan: Plan) -> Health:
 class _Trying:
     """One plan's models."""
 
-    def __init__(self, plan: Plan, check: HealthCheck, store: ArtifactStore, slots: Slots, data: DataFolder) -> None:
+    def __init__(
+        self, plan: Plan, check: HealthCheck, store: ArtifactStore, slots: Slots, data: DataFolder, examiner: Examiner
+    ) -> None:
         self.regression: float | None = None
+        self.cpu_seconds = 0.0  # of the examiner, if they are not this thread's
+        self._examiner = examiner
         self._plan = plan
         self._check = check
         self._store = store
@@ -91,21 +97,19 @@ class _Trying:
 
     def _in_use(self, active: Path) -> Health:
         """The plan came again, or the same model was deployed before: whether it is still healthy."""
-        health = check_health(active, self._golden(self._check.golden), self._bounds(), self._data)
+        health = self._health_of(active, self._check.golden)
         if not health.healthy and health.final:
             self._slots.refuse(self._slots.digest, health.reason)
             self._slots.roll_back()
         return health
 
     def _tried(self, model: Manifest, golden: Manifest, against: AllInOne | None) -> Health:
-        samples = self._golden(golden)
-        bounds = self._bounds(samples)
         self._store.manifest(model.artifact)  # what the disk damaged since it came does not get into a slot
         slots = self._slots
         trial = slots.put_on_trial(self._store.path(model.artifact), self._plan.format, model.artifact)
         if not slots.begin():
             return Health(healthy=False, reason=slots.refusal(model.artifact))
-        health = check_health(trial, samples, bounds, self._data)
+        health = self._health_of(trial, golden, slots.active if self._check.max_slowdown else None)
         if health.healthy and against:
             health = self._compared(trial, health, against)
         if health.healthy:
@@ -116,21 +120,36 @@ class _Trying:
             slots.withdraw_trial()
         return health
 
-    def _bounds(self, golden: bytes = b"") -> Bounds:
-        """``golden``: of a model on trial, which must not be slower than the one in use by more than a factor."""
-        check, most = self._check, self._check.max_latency_s
-        if check.max_slowdown and golden and self._slots.active:
-            takes = measured_latency(self._slots.active, golden)
-            most = min(most, check.max_slowdown * takes) if takes else most
-        return Bounds(check.tolerance, most, check.max_memory_bytes)
+    def _health_of(self, model: Path, golden: Manifest, active: Path | None = None) -> Health:
+        """``active``: the model in use, than which a model on trial must not be slower by more than a factor."""
+        self._store.manifest(golden.artifact)  # the disk may have damaged them: that is not what the model is
+        question = Question(
+            str(model),
+            str(self._store.path(golden.artifact)),
+            self._bounds,
+            str(active or ""),
+            self._check.max_slowdown,
+        )
+        answer = self._ask(question)
+        return answer.health or Health(healthy=False, reason=answer.problem, final=False)
+
+    def _ask(self, question: Question) -> Answer:
+        answer = self._examiner.answer(question, self._data)
+        self.cpu_seconds += answer.cpu_seconds
+        return answer
+
+    @property
+    def _bounds(self) -> Bounds:
+        return Bounds(self._check.tolerance, self._check.max_latency_s, self._check.max_memory_bytes)
 
     def _compared(self, trial: Path, health: Health, against: AllInOne) -> Health:
         """Whether the group's model is as good for this device as the model of all tasks."""
         whole = self._store.path(against.model.artifact)
-        try:
-            found = regression(trial, self._plan.tasks, whole, against.tasks, self._data)
-        except EdgeError as error:
-            log.warning("%s is not compared with the model of all tasks: %s", self._plan.group, error)
+        other = Against(self._plan.tasks, str(whole), against.tasks)
+        answer = self._ask(Question(str(trial), "", self._bounds, against=other))
+        found = answer.regression
+        if found is None:
+            log.warning("%s is not compared with the model of all tasks: %s", self._plan.group, answer.problem)
             return health
         self.regression = found
         if found <= against.max_regression:
@@ -148,6 +167,3 @@ class _Trying:
         health = self._tried(other.model, other.golden, None)
         if not health.healthy:
             log.warning("the model of all tasks is not healthy here: %s", health.reason)
-
-    def _golden(self, manifest: Manifest) -> bytes:
-        return self._store.read(manifest.artifact)

@@ -9,6 +9,7 @@ from pathlib import Path
 from mas_edge.protocol.errors import DeviceError
 
 UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+_AVAILABLE = re.compile(r"^MemAvailable:\s+(\d+) kB$", re.MULTILINE)
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 # What libraries say when memory runs out; they share no exception. PyTorch on the processor and on a graphics
 # processor, ONNX Runtime, NumPy, C++, ExecuTorch, LiteRT.
@@ -32,13 +33,25 @@ def parse_size(text: str) -> int:
     return size
 
 
-def resident_bytes() -> int:
-    """The memory that this process holds; where the system does not tell, the most that it has held."""
+def resident_bytes(process: int = 0) -> int:
+    """The memory that this process holds; where the system does not tell, the most that it has held.
+
+    ``process``: the number of another one; 0 bytes where the system does not tell, or it has ended.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        pages = int(Path(f"/proc/{process or 'self'}/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return 0 if process else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return pages * resource.getpagesize()
+
+
+def available_bytes() -> int | None:
+    """The memory that could still be taken without anything being swapped out; None if the system does not tell."""
+    try:
+        found = _AVAILABLE.search(Path("/proc/meminfo").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return int(found[1]) * 1024 if found else None
 
 
 def ran_out(error: BaseException) -> bool:

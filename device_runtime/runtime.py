@@ -36,7 +36,7 @@ from device_runtime.power.meter import Meter
 from device_runtime.power.survey import survey
 from device_runtime.trust.anchor import open_verifier
 from device_runtime.trust.seals import Seals
-from device_runtime.work import Bench, Programs
+from device_runtime.work import Bench, Programs, Where
 from mas_edge.protocol.artifact import HEADER_BYTES, chunk_size_for
 from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError, TransferError
 from mas_edge.protocol.messages import Birth, Plan, Status, decode_from_orchestrator, encode
@@ -70,6 +70,7 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     site: Site | None = None  # where the fleet hands out what the broker does not bring
     home_assistant: str = ""  # the prefix of Home Assistant's discovery; "" = it is told nothing
+    trial: Where = "auto"  # where models are tried before they are used
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Runtime:
             checkpoints=settings.state / "checkpoints",
             last_words=LastWords(settings.state / "last-words.json", host),
         )  # fmt: skip
+        self._bench.trial = settings.trial
         self._told: tuple[int, dict[str, str]] = (0, {})
         self._boot_id = uuid.uuid4().hex
         self.verifier = open_verifier(settings.state, settings.fleet, settings.name)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # Programs kept ready to run. A device serves at most a few groups; each loaded one costs a few MB.
 MAX_LOADED = 4
+# Where a model is tried: in a process of its own, in the agent's, or in the first if there is memory for it.
+Where = Literal["auto", "apart", "here"]
 
 
 class Programs:
@@ -96,6 +98,8 @@ class Bench:
     ) -> None:
         self.step_memory = 0
         self.models: dict[str, str] = {}  # in use, by group; after ``settle``
+        self.trial: Where = "here"  # where models are tried before they are used
+        self._memory = 0  # that the process may hold; 0 = no limit
         self.joules = 0.0  # that the last plan took, also one that failed
         self._meter = meter
         self._last_words = last_words
@@ -122,7 +126,7 @@ class Bench:
                 f"{in_units(held)} already; give it more, or choose a smaller engine with --engine"
             )
             raise DeviceError(message)
-        self.step_memory = memory - held
+        self.step_memory, self._memory = memory - held, memory
         self._programs.most = 1
 
     def settle(self) -> None:
@@ -159,8 +163,10 @@ class Bench:
     def _carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
         if plan.kind == "deploy":
             from device_runtime.deployment import deploy
+            from device_runtime.trial import Apart
 
-            report = deploy(plan, self._store, self._deployed, self._data.opened())
+            examiner = Apart(self.trial, self._memory)
+            report = deploy(plan, self._store, self._deployed, self._data.opened(), examiner)
             self.models = {**self.models, plan.group: report.model}
             return Outcome(report)
         began = time.monotonic()

@@ -75,6 +75,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="let Home Assistant find this device and show its training, by MQTT discovery below this topic "
         "(default: not at all; without PREFIX: %(const)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--trial", default="auto", choices=("auto", "apart", "here"),
+        help="try a new model in a process of its own (apart), where its crash is harmless, or in the agent's (here); "
+        "auto: apart if there is memory for it (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="say what is going on")
     parser.add_argument("--log-json", action="store_true", help="log one JSON object a line")
     parser.add_argument(
@@ -118,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     site = member.identity.site if member.identity else None
     settings = Settings(
         args.name, member.fleet, member.broker, state, choice.engine, choice.works, args.memory, policy, site,
-        args.home_assistant,
+        args.home_assistant, args.trial,
     )  # fmt: skip
     runtime = Runtime(settings, data)
     stop = threading.Event()
