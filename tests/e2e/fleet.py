@@ -196,9 +196,11 @@ class Fleet:
 
     # ------------------------------------------------------------------ orchestrators
 
-    def orchestrate(self, signing: Path | None = None, limits: Limits | None = None) -> Actor:
+    def orchestrate(
+        self, signing: Path | None = None, limits: Limits | None = None, *, stay: bool = False, hold: bool = False
+    ) -> Actor:
         """Run the orchestrator as a thread; the actor's result is whether the job is done."""
-        run = partial(Orchestrator, self.job, self.state, self.url, limits, signing)
+        run = partial(Orchestrator, self.job, self.state, self.url, limits, signing, stay=stay, hold=hold)
         return self._act(lambda stop: run().run(stop), "orchestrator")
 
     def serve(self, *more: str) -> subprocess.Popen[bytes]:

@@ -11,13 +11,22 @@ from tests.web.page.site import Site, opened
 pytestmark = pytest.mark.e2e
 
 
-def test_it_follows_a_job_from_its_beginning_to_its_end_without_being_loaded_again(run: Run, browser: Browser) -> None:
+def test_it_starts_pauses_resumes_and_follows_a_job_to_its_end_without_being_loaded_again(
+    run: Run, browser: Browser
+) -> None:
     with opened(browser) as page, opened(browser) as log:
         page.goto(run.site.url)
         log.goto(f"{run.site.url}#/events")
-        expect(page.locator(".pulse")).to_have_text("Live")
         page.evaluate("window.loaded = 'once'")
-        run.finish()
+        expect(page.locator(".pulse")).to_have_text("Live")
+        expect(page.get_by_text("Waiting for start")).to_be_visible()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_text("Running", exact=True)).to_be_visible()
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_text("Paused", exact=True)).to_be_visible()
+        assert run.site.get("api/run")["control"] == "paused"
+        page.get_by_role("button", name="Resume").click()
+        run.fleet.finish()
         expect(page.get_by_text("Done", exact=True)).to_be_visible()
         assert page.evaluate("window.loaded") == "once"
         rounds = run.site.get("api/rounds")["items"]
@@ -75,3 +84,27 @@ def test_a_token_that_is_not_known_is_asked_for_again(done: Site, page: Page) ->
 def test_an_address_of_nothing_says_so(done: Site, page: Page, address: str, said: str) -> None:
     page.goto(f"{done.url}{address}")
     expect(page.get_by_role("main")).to_contain_text(said)
+
+
+def test_a_rollout_is_begun_watched_and_rolled_back_from_the_page(done: Site, page: Page) -> None:
+    page.goto(f"{done.url}#/rollout")
+    page.get_by_label("Stages, in % of the devices").fill("100, 50")
+    expect(page.get_by_role("button", name="Begin …")).to_be_disabled()
+    page.get_by_label("Stages, in % of the devices").fill("50, 100")
+    page.get_by_label("Seconds a stage has to stay healthy").fill("0")
+    page.get_by_role("button", name="Begin …").click()
+    page.get_by_role("button", name="Begin", exact=True).click()
+    expect(page.locator("h1")).to_have_text("Rollout 1")
+    expect(page.get_by_text("complete", exact=True)).to_be_visible()
+    expect(page.locator(".stages .past")).to_have_count(2)
+    expect(page.get_by_role("region", name="Devices of the rollout").get_by_text("healthy")).to_have_count(6)
+    page.get_by_role("button", name="Roll back …").click()
+    asked = page.get_by_role("dialog", name="Roll back?")
+    expect(asked.get_by_role("button", name="Cancel")).to_be_focused()  # what cannot be taken back is not one key away
+    page.keyboard.press("Escape")
+    expect(asked).to_be_hidden()
+    assert done.get("api/rollouts")["current"]["state"]["mode"] == "complete"
+    page.get_by_role("button", name="Roll back …").click()
+    asked.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_text("rolled back", exact=True)).to_be_visible()
+    assert done.get("api/rollouts")["current"]["state"]["mode"] == "rolled_back"
