@@ -18,6 +18,7 @@ from device_runtime.engines.choice import LIMIT_S, fastest, probe_all
 from device_runtime.engines.verdict import SelfTest, installed_version
 from device_runtime.host import Host, board_model
 from device_runtime.runtime import RUNTIME_VERSION
+from device_runtime.surroundings import Finding
 from device_runtime.vitals import Vitals
 
 BASE = ("numpy", "msgspec", "paho-mqtt")
@@ -65,6 +66,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     engines: list[EngineReport]
     best: str  # the engine that "auto" takes; "" if nothing can train here
     vitals: Vitals | None = None  # power, heat and the owner's rules, if they were asked for
+    surroundings: list[Finding] = []  # clock, broker, membership, service, if they were asked for
 
 
 def examine(*, limit_s: float = LIMIT_S) -> Diagnosis:
@@ -100,8 +102,20 @@ def _advice(name: str, kind: Kind, test: SelfTest | None, answers: bool) -> str:
         return f"{name} only answers here; to train: {kind.install}" if answers else f"{name}: {kind.install}"
     if not test.error:
         return ""
-    again = "" if kind.install in test.error else f"; to install it anew: {kind.install} --force-reinstall"
+    again = "" if kind.install in test.error else f"; to install it anew: {kind.reinstall}"
     return f"{name} is not used: {test.error}{again}"
+
+
+def memory_advice(machine: Machine, engines: Sequence[EngineReport], best: str) -> str:
+    """One line if the memory that is free would not carry the engine that is taken; else empty."""
+    took = {report.name: report.test.memory_mb for report in engines if report.test is not None and report.trains}
+    free_mb = machine.free_bytes / 1e6
+    if not best or not machine.free_bytes or free_mb >= took[best]:
+        return ""
+    smallest = min(took, key=took.__getitem__)
+    way = f"--engine {smallest} takes {took[smallest]:.0f} MB; " if smallest != best else ""
+    way += "stop other programs, or add swap"
+    return f"{best} took {took[best]:.0f} MB for its test, {free_mb:.0f} MB are free: {way}"
 
 
 def _machine() -> Machine:

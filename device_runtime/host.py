@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,3 +113,8 @@ def board_model(host: Host) -> str:
         return host.text("/proc/device-tree/model")
     except SensorError:
         return ""
+
+
+def on_termux(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is Termux itself (Android); not a distribution inside of it."""
+    return "com.termux" in environment.get("PREFIX", "")

@@ -85,9 +85,23 @@ class Identity:
         """One of the files of the module's docstring."""
         return (self._folder / name).absolute()
 
+    def validity(self) -> tuple[float, float]:
+        """From when until when our certificate is good, in seconds since 1970.
+
+        Raises:
+            DeviceError: it cannot be read.
+        """
+        path = self.file("device.pem")
+        try:
+            begins, expires = _keys().validity(path.read_bytes())
+        except (OSError, ValueError) as error:
+            message = f"{path} cannot be used: {error}; join again with a new token"
+            raise DeviceError(message) from None
+        return float(begins), float(expires)
+
     def renew_at(self) -> float:
         """When to ask for the next certificate, in seconds since 1970."""
-        begins, expires = _keys().validity(self.file("device.pem").read_bytes())
+        begins, expires = self.validity()
         issued = begins + CLOCKS_DIFFER_S
         return float(expires - (expires - issued) * RENEWED_WITH)
 

@@ -10,6 +10,7 @@ from device_runtime.edge.address import parse_url
 from device_runtime.identity import Identity, has_joined
 from mas_edge.protocol.errors import DeviceError
 
+SYSTEM_STATE = Path("/var/lib/mas-edge")  # of services that root has installed
 ANY_FLEET = "fleet"  # what a fleet is called where nobody named it
 
 
@@ -63,3 +64,9 @@ def default_state(name: str) -> Path:
     """Where a device keeps its things if its owner does not say."""
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "mas-edge" / name
+
+
+def state_of(name: str) -> Path:
+    """Where the things of a device are: its owner's, or those of a service of the system, if only they are there."""
+    own, system = default_state(name), SYSTEM_STATE / name
+    return system if system.is_dir() and not own.is_dir() else own

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from device_runtime.host import Host, SensorError
+from device_runtime.host import Host, SensorError, on_termux
 from device_runtime.policy.file import Policy
 from device_runtime.policy.rules import Conditions
 from device_runtime.policy.watch import Watch
@@ -52,7 +51,7 @@ def take(host: Host, policy: Policy, state: Path) -> Vitals:
     power = readings(found.sensors, APART_S)
     conditions = watch.look()  # what others take of the processor shows from the second look on
     advice = list(found.problems)
-    if _is_termux() and not host.command(battery.COMMAND):
+    if on_termux() and not host.command(battery.COMMAND):
         advice.append(TERMUX_ADVICE)
     return Vitals(
         power=power, estimate=found.estimate.source if found.estimate else "",
@@ -84,7 +83,3 @@ def _read(sensor: Sensor) -> float | SensorError:
         return float(sensor.read())
     except SensorError as error:
         return error
-
-
-def _is_termux() -> bool:
-    return "com.termux" in os.environ.get("PREFIX", "")

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from device_runtime.diagnosis import Diagnosis, EngineReport, Machine, examine
+from device_runtime.diagnosis import Diagnosis, EngineReport, Machine, examine, memory_advice
 from device_runtime.host import Host
+from device_runtime.membership import state_of
 from device_runtime.memory import in_units
 from device_runtime.policy.file import Policy, read_policy
+from device_runtime.surroundings import Finding, look_around
 from device_runtime.vitals import PowerReading, Vitals, take
 from mas_edge.protocol.errors import DeviceError
 
@@ -34,7 +38,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="the owner's rules, as `run` takes them: do they hold?"
     )
-    parser.add_argument("--state", type=Path, default=Path(), metavar="DIR", help="the --state of the device: its day")
+    parser.add_argument("--name", default="", metavar="NAME", help="the device's name, to look at its own state")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="its --state, if it was given one")
+    parser.add_argument(
+        "--broker", default="", metavar="URL", help="try this broker (default: that of the fleet it has joined)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -42,7 +50,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """Print what was found; return 0 if something can train here, else the exit code of a DeviceError."""
     policy = read_policy(args.policy) if args.policy else Policy()
-    found = msgspec.structs.replace(examine(), vitals=take(Host(), policy, args.state))
+    logging.getLogger("device_runtime").addHandler(logging.NullHandler())  # what a connection says is told below
+    state = args.state or (state_of(args.name) if args.name else Path())
+    found = msgspec.structs.replace(
+        examine(), vitals=take(Host(), policy, state), surroundings=look_around(Host(), state, args.broker, time.time())
+    )  # fmt: skip
     if args.json:
         print(json.dumps(msgspec.to_builtins(found), indent=2))
     else:
@@ -54,11 +66,13 @@ def page(found: Diagnosis) -> list[str]:
     """Everything, for people, in 80 columns."""
     end = f"This device can train; --engine auto takes {found.best}." if found.best else "Nothing here can train."
     vitals = found.vitals
-    advice = [report.advice for report in found.engines if report.advice] + list(vitals.advice if vitals else ())
+    advice = [each.advice for each in found.surroundings] + [report.advice for report in found.engines]
+    advice += [memory_advice(found.machine, found.engines, found.best), *(vitals.advice if vitals else ())]
     return [
-        *machine_lines(found.machine), *(vitals_lines(vitals) if vitals else ()),
+        *machine_lines(found.machine), *surroundings_lines(found.surroundings),
+        *(vitals_lines(vitals) if vitals else ()),
         *library_lines(found.libraries), *engine_lines(found.engines),
-        *to_do_lines(advice), "", *textwrap.wrap(end, WIDTH),
+        *to_do_lines([text for text in advice if text]), "", *textwrap.wrap(end, WIDTH),
     ]  # fmt: skip
 
 
@@ -74,6 +88,11 @@ def machine_lines(machine: Machine) -> list[str]:
         f"  system   {machine.system}",
         f"  machine  {board}{machine.architecture}, {cores}, {machine.memory_bytes / 1e9:.1f} GB memory{free}",
     ]
+
+
+def surroundings_lines(found: Sequence[Finding]) -> list[str]:
+    """Clock, broker, membership, service."""
+    return ["", "What it depends on", *_wrapped([f"{each.what:<15} {each.text}" for each in found])] if found else []
 
 
 def vitals_lines(vitals: Vitals) -> list[str]:

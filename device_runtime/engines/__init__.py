@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from device_runtime.host import on_termux
 from mas_edge.protocol.errors import DeviceError
 from mas_edge.protocol.models import ENGINE_OF
 
@@ -24,20 +25,32 @@ class Kind:
 
     module: str  # ours; its ``engine()`` returns the Engine
     libraries: tuple[tuple[str, ...], ...]  # any one of these sets must be importable to train
-    install: str
+    pip: str  # the command that installs it
     form: str  # what its programs are
     precisions: tuple[str, ...]  # of the model files it runs
     inference_only: str = ""  # a smaller library that runs inference models but trains nothing
+    termux: str = "not to be had in Termux itself, but in a distribution inside it: docs/devices/termux.md"
+
+    @property
+    def install(self) -> str:
+        """The command that installs it on this system."""
+        return self.termux if on_termux() else self.pip
+
+    @property
+    def reinstall(self) -> str:
+        """The command that replaces what is there."""
+        return self.termux.replace("install", "reinstall") if on_termux() else f"{self.pip} --force-reinstall"
 
 
 # In the order in which they are listed and tested.
 ENGINES = {
     "torch": Kind(
-        "device_runtime.engines.torch_engine", (("torch",),), "pip install 'mas-edge[torch]'", "operator calls", ()
+        "device_runtime.engines.torch_engine", (("torch",),), "pip install 'mas-edge[torch]'", "operator calls", (),
+        termux="pkg install python-torch",
     ),
     "onnxruntime": Kind(
         "device_runtime.engines.onnx_engine", (("onnxruntime",),), "pip install 'mas-edge[onnx]'", ".onnx",
-        ("fp32", "int8"),
+        ("fp32", "int8"), termux="pkg install python-onnxruntime",
     ),
     "executorch": Kind(
         "device_runtime.engines.executorch_engine", (("executorch_numpy_runtime",), ("executorch", "torch")),

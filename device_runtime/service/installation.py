@@ -52,7 +52,7 @@ class Installation(msgspec.Struct, frozen=True):
         return [*written, *linked, *(f"run {command}" for command in self.start)]
 
 
-class _Note(msgspec.Struct, frozen=True):
+class Note(msgspec.Struct, frozen=True):
     """What was installed, for the day it is undone."""
 
     installation: Installation
@@ -70,7 +70,7 @@ def install(installation: Installation, state: Path, say: Say) -> None:
         message = f"a service is installed for {state} already: run `mas-edge-device uninstall` first"
         raise DeviceError(message)
     digests = {file.path: _digest(file.text) for file in installation.files}
-    _write(state / NOTE, msgspec.json.format(msgspec.json.encode(_Note(installation, digests))).decode(), 0o600)
+    _write(state / NOTE, msgspec.json.format(msgspec.json.encode(Note(installation, digests))).decode(), 0o600)
     for file in installation.files:
         _write(Path(file.path), file.text, file.mode)
         say(f"wrote {file.path}")
@@ -88,7 +88,7 @@ def uninstall(state: Path, say: Say) -> None:
     Raises:
         DeviceError: nothing is installed there, or a file cannot be removed.
     """
-    note = _read(state / NOTE)
+    note = read_note(state)
     for command in note.installation.stop:
         _run(msgspec.structs.replace(command, needed=False))
         say(f"ran {command}")
@@ -142,9 +142,15 @@ def _remove(path: Path) -> None:
         raise DeviceError(message) from None
 
 
-def _read(path: Path) -> _Note:
+def read_note(state: Path) -> Note:
+    """What was installed for this state directory.
+
+    Raises:
+        DeviceError: nothing was, or the note cannot be read.
+    """
+    path = state / NOTE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Note)
+        return msgspec.json.decode(path.read_bytes(), type=Note)
     except FileNotFoundError:
         message = f"no service is installed for {path.parent}: expected {path}; give the --name or --state of one"
         raise DeviceError(message) from None
