@@ -85,6 +85,9 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What the device folders hold: the shape of one input sample, channels first."""
 
     input_shape: list[int]
+    # A device folder on the orchestrator's machine: its train samples set the ranges of microboards' int8 models. They
+    # are never sent.
+    calibration: str = ""
 
 
 class Federation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

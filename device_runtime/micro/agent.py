@@ -351,7 +351,9 @@ def _same(body, other):
 
 
 def _named(plan):
-    """Every manifest of a plan."""
+    """Every manifest that a plan has to be carried out with."""
+    if plan["undo"]:
+        return []
     found = [plan["program"]]
     if plan["weights"]:
         found.append(plan["weights"]["manifest"])

@@ -17,7 +17,7 @@ from array import array
 
 from . import wire
 from .agent import Agent
-from .flash import Slots, State, Store, make_folder, size_of
+from .flash import Models, State, Store, make_folder, size_of
 from .mqtt import Client, Lost
 from .wire import Refused, Topics
 
@@ -97,8 +97,8 @@ class Device:
         folder = config["state"]
         make_folder(folder)
         self._state = State(folder)
-        self._slots = Slots(folder, self._state)
-        self._store = Store(folder + "/artifacts", self._slots)
+        self._models = Models(folder, self._state)
+        self._store = Store(folder + "/artifacts", self._models)
         boot_id = str(binascii.hexlify(os.urandom(8)), "ascii")
         self.agent = Agent(
             config["name"], boot_id, self._birth, self._store, folder + "/offers", self._say, self._send_chunk,
@@ -164,6 +164,8 @@ class Device:
             report, manifest = end.value
             gc.collect()
             self.agent.on_finished(errand, report, manifest, self._clock.now())
+            if "healthy" in report:
+                self.agent.introduce()  # with the models that are in use now
         except (Refused, OSError, MemoryError, ValueError, KeyError, TypeError, IndexError) as error:
             self._work = None
             reason = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)
@@ -205,14 +207,16 @@ class Device:
             "engine": "micro" if self._config.get("train", True) else "", "engines": ["micro"],
             "input_shape": self._config["input_shape"],
             "tasks": {task: count for task, count in tasks.items() if count["train"] + count["test"]},
-            "checks_in": True,
+            "checks_in": True, "models": self._models.in_use(),
         }  # fmt: skip
 
     def _why_not(self, plan):
         if plan["kind"] == "deploy":
-            refused = self._slots.why_refused(plan["program"]["artifact"])
-            if plan["health"] is None or plan["format"] != "tflite":
-                return "this board takes models of format tflite, with a health check"
+            if plan["undo"]:
+                return ""
+            if plan["health"] is None or plan["format"] != "int8":
+                return "this board takes models of format int8, with a health check"
+            refused = self._models.slots(plan["group"]).why_refused(plan["program"]["artifact"])
             return "this model failed here before: %s" % refused if refused else ""
         if plan["weights"] is None or (plan["kind"] == "train" and plan["training"] is None):
             return "the plan lacks weights or training"
@@ -224,7 +228,12 @@ class Device:
         """A generator: yields between samples, returns (report, manifest of the update or None)."""
         began, report = self._clock.now(), {"samples": {}, "losses": {}, "engine": "micro", "seconds": {}}
         if plan["kind"] == "deploy":
-            yield from self._deploy(plan, report)
+            slots = self._models.slots(plan["group"])
+            if plan["undo"]:
+                _undo(slots, plan, report)
+            else:
+                yield from self._deploy(slots, plan, report)
+            report["model"] = slots.digest
             return report, None
         from . import head  # a board that only answers spares the memory
         from .network import Network
@@ -267,21 +276,23 @@ class Device:
             raise Refused("the program is of another version or engine")
         return program
 
-    def _deploy(self, plan, report):
+    def _deploy(self, slots, plan, report):
         """Try the model in its slot; it is the one in use only when it does what its golden samples say."""
         digest = plan["program"]["artifact"]
-        known = self._slots.digest == digest
-        path = self._slots.active() if known else self._slots.put_on_trial(self._store.path(digest), digest)
+        known = slots.digest == digest
+        if not known:
+            self._models.bring(digest, self._store.path(digest))
+        path = slots.active() if known else slots.put_on_trial(self._store.path(digest), digest)
         try:
             model = self._hook().load(path, plan["tasks"])
             yield from self._check(model, plan, report)
             report["healthy"] = True
             if not known:
-                self._slots.commit()
+                slots.commit()
         except (Refused, MemoryError, ValueError, IndexError, KeyError, TypeError) as error:
             report["healthy"], report["health_reason"] = False, str(error) or type(error).__name__
             if not known:
-                self._slots.refuse(report["health_reason"])
+                slots.refuse(report["health_reason"])
 
     def _check(self, model, plan, report):
         health = plan["health"]
@@ -335,6 +346,12 @@ class Device:
 
             return int8
         return __import__(name, None, None, ["load"])
+
+
+def _undo(slots, plan, report):
+    """Leave the plan's model, if it is in use, for the one before it."""
+    report["healthy"] = slots.digest != plan["program"]["artifact"] or slots.roll_back()
+    report["health_reason"] = "" if report["healthy"] else "there is no model before this one to go back to"
 
 
 def _compare(answer, expected, tolerance, task):

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""What a board keeps: artifacts by their sha256, two model slots, and a state that a power cut does not spoil.
+"""What a board keeps: artifacts by their sha256, two model slots a group, and a state that a power cut does not spoil.
 
 The state is written in turn into ``state.0`` and ``state.1``, each a line of JSON and a line with serial number and
 CRC-32 of both: the good one with the larger number counts, and a torn one is as if it had not been written. No file is
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 
-from .wire import Refused, chunk_length, chunks
+from .wire import Refused, check_name, chunk_length, chunks
 
 PIECE = 1024  # bytes of a copy or a hash at a time
 MAX_REFUSED = 8  # digests of models that failed here; the oldest are forgotten
@@ -186,9 +186,9 @@ def _open_for_update(path):
 class Store:
     """Artifacts by their name, and what finished work waits for its receipt."""
 
-    def __init__(self, folder, slots=None):
+    def __init__(self, folder, models=None):
         make_folder(folder)
-        self.folder, self._slots = folder, slots
+        self.folder, self._models = folder, models
 
     def path(self, artifact):
         """Where an artifact lies."""
@@ -196,7 +196,7 @@ class Store:
 
     def has(self, artifact):
         """Whether it is here, whole; a model may lie in its slot already."""
-        return size_of(self.path(artifact)) >= 0 or (self._slots is not None and self._slots.holds(artifact))
+        return size_of(self.path(artifact)) >= 0 or (self._models is not None and self._models.holds(artifact))
 
     def begin(self, manifest):
         """Begin to receive, or go on."""
@@ -234,25 +234,68 @@ class Store:
         return {"artifact": artifact, "size": size, "chunk_size": chunk_size, "chunk_digests": digests}
 
 
+class Models:
+    """The models of every group; ``state`` knows what lies where."""
+
+    def __init__(self, folder, state):
+        self._folder, self._state = folder, state
+        self._known = state.values.setdefault("models", {})
+        for group in list(self._known):  # once a life: within one a trial goes on
+            self.slots(group).give_up()
+
+    def slots(self, group):
+        """The two places of a group's model."""
+        return Slots(self._folder, self._state, check_name(group, "group"))
+
+    def holds(self, digest):
+        """Whether this model is in use, or lies on trial because a power cut came between."""
+        return any([self.slots(group).holds(digest) for group in list(self._known)])
+
+    def bring(self, digest, path):
+        """Have a model at ``path`` for a group to try that another group holds already."""
+        for group in list(self._known) if size_of(path) < 0 else ():
+            slots = self.slots(group)
+            if slots.digest == digest:
+                _copy(slots.path(self._known[group]["active"]), path)
+
+    def in_use(self):
+        """By group, the digest of the model in use."""
+        found = {group: self.slots(group).digest for group in list(self._known)}
+        return {group: digest for group, digest in found.items() if digest}
+
+
+def _copy(source, target):
+    with open(source, "rb") as file, open(target + ".part", "wb") as copy:
+        while True:
+            piece = file.read(PIECE)
+            if not piece:
+                break
+            copy.write(piece)
+    os.rename(target + ".part", target)
+
+
 class Slots:
-    """Two places for the model: one in use, one to try the next in.
+    """Two places for a group's model: one in use, one to try the next in, where the one before it lies until then.
 
     A model is counted as started before it is loaded; one that took the board down MAX_STARTS times, or failed its
     health check, is refused by its digest from then on. The one in use is never written to.
     """
 
-    def __init__(self, folder, state):
-        self._folder, self._state = folder, state
-        slots = state.values.setdefault(
-            "slots", {"active": "", "digests": {"a": "", "b": ""}, "trial": "", "starts": 0, "refused": []}
+    def __init__(self, folder, state, group):
+        self._folder, self._state, self._group = folder, state, group
+        slots = state.values.setdefault("models", {}).setdefault(
+            group, {"active": "", "digests": {"a": "", "b": ""}, "trial": "", "starts": 0, "refused": []}
         )
         self._slots = slots
-        if slots["trial"] and slots["starts"] >= MAX_STARTS:
-            self.refuse("started %d times and never came to an end" % slots["starts"])
+
+    def give_up(self):
+        """At the start of a life: refuse a model on trial that has ended so many lives."""
+        if self._slots["trial"] and self._slots["starts"] >= MAX_STARTS:
+            self.refuse("started %d times and never came to an end" % self._slots["starts"])
 
     def path(self, slot):
         """The file of slot ``a`` or ``b``."""
-        return self._folder + "/model." + slot
+        return self._folder + "/" + self._group + "." + slot
 
     def active(self):
         """The file of the model in use, whole by its digest, else of the other that was good; None if there is none."""
@@ -304,6 +347,18 @@ class Slots:
         slots = self._slots
         slots["active"], slots["trial"], slots["starts"] = slots["trial"], "", 0
         self._state.save()
+
+    def roll_back(self):
+        """The model before is in use again, and this one gone; False where there is none, or the flash damaged it."""
+        slots = self._slots
+        gone, before = slots["active"], _other(slots["active"])
+        digest = slots["digests"].get(before)
+        if not digest or before == slots["trial"] or digest_of_file(self.path(before)) != digest:
+            return False
+        slots["active"], slots["digests"][gone] = before, ""
+        self._state.save()
+        remove(self.path(gone))
+        return True
 
     def refuse(self, why):
         """The model on trial is never tried again; the one in use stays."""

@@ -70,7 +70,7 @@ _PARTS = {"manifest": _MANIFEST, "training": _TRAINING, "weights": _WEIGHTS, "he
 _PLAN = {
     "kind": (KINDS, REQUIRED), "group": (TEXT, REQUIRED), "tasks": ("texts", REQUIRED),
     "deadline_s": (NUMBER, REQUIRED), "program": ("manifest", REQUIRED), "weights": ("weights", None),
-    "training": ("training", None), "health": ("health", None), "format": (TEXT, "onnx"),
+    "training": ("training", None), "health": ("health", None), "format": (TEXT, "onnx"), "undo": (FLAG, False),
 }  # fmt: skip
 _PLAN.update(_ROUND)
 _CHECKIN = {"next_checkin_s": (NUMBER, 0.0)}

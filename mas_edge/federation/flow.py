@@ -51,7 +51,12 @@ class GroupState(msgspec.Struct, frozen=True, kw_only=True):
     memory: dict[str, dict[int, int]] = {}
     models: dict[str, Manifest] = {}  # by format; see ``mas_edge.protocol.models``
     golden: Manifest | None = None
+    goldens: dict[str, Manifest] = {}  # of formats whose models round, and so have answers of their own
     deployed: bool = False
+
+    def golden_for(self, model_format: str) -> Manifest | None:
+        """The golden samples that a model of this format is held against."""
+        return self.goldens.get(model_format, self.golden)
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +87,7 @@ class Provided(msgspec.Struct, frozen=True):
     programs: dict[str, Manifest] = {}
     memory: dict[str, dict[int, int]] = {}
     golden: Manifest | None = None
+    goldens: dict[str, Manifest] = {}
 
 
 class Local(msgspec.Struct, frozen=True):
@@ -201,7 +207,7 @@ def provided(state: JobState, made: Provided) -> JobState:
     """Something that devices wanted beside what every group has is made."""
     group = state.group(made.group)
     kinds: dict[str, Any] = {
-        kind: {**getattr(group, kind), **getattr(made, kind)} for kind in ("models", "programs", "memory")
+        kind: {**getattr(group, kind), **getattr(made, kind)} for kind in ("models", "programs", "memory", "goldens")
     }
     return _with(state, msgspec.structs.replace(group, golden=made.golden or group.golden, **kinds))
 

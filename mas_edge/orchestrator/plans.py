@@ -14,11 +14,15 @@ from mas_edge.mas.merge import MERGED
 from mas_edge.orchestrator.records import ArtifactKind
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.messages import Balance, HealthCheck, Manifest, Plan, Training, Weights
+from mas_edge.protocol.models import BOARD_FORMAT
 
 # Every model must answer one sample within this, on the slowest board; a model that hangs must not become active.
 MAX_LATENCY_S = 5.0
 # float32 sums in another order on another engine differ by about 1e-5; a wrong operator differs by far more.
 HEALTH_TOLERANCE = 1e-3
+# Of int8 the answers are its own, in steps of 1/255 of an output's range: kernels may round a layer up where others
+# round it down, a step or two at the end (measured: 0.012 by the board's own interpreter against tflite-micro).
+INT8_TOLERANCE = 0.05
 # Rounds draw their batches from seeds this far apart, so that no epoch of one round repeats an epoch of another.
 SEEDS_PER_ROUND = 1000
 
@@ -34,14 +38,19 @@ def make_plan(job: Job, run_id: str, work: RoundWork, group: GroupState, supply:
         "tasks": group.tasks, "deadline_s": _deadline_s(job, work),
     }  # fmt: skip
     if work.kind == "deploy":
-        if supply not in group.models or group.golden is None:
+        golden = group.golden_for(supply)
+        if supply not in group.models or golden is None:
             message = f"group {group.name} has no inference model of format {supply} to deploy"
             raise ServerError(message)
-        health = HealthCheck(golden=group.golden, tolerance=HEALTH_TOLERANCE, max_latency_s=MAX_LATENCY_S)
+        health = HealthCheck(golden=golden, tolerance=_tolerance(supply), max_latency_s=MAX_LATENCY_S)
         return Plan(**base, program=group.models[supply], health=health, format=supply)
     weights = Weights(manifest=group.weights, derive_from=group.derive_from)
     training = _training(job, work, group) if work.kind == "train" else None
     return Plan(**base, program=group.programs[supply], weights=weights, training=training)
+
+
+def _tolerance(model_format: str) -> float:
+    return INT8_TOLERANCE if model_format == BOARD_FORMAT else HEALTH_TOLERANCE
 
 
 def _deadline_s(job: Job, work: RoundWork) -> float:

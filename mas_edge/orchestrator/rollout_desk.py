@@ -250,9 +250,10 @@ class RolloutDesk:
 
     def _all_in_one(self, suffix: str) -> AllInOne | None:
         merged, most = self._desk.state.merged, self._spec.max_regression
-        if most is None or merged is None or merged.golden is None or suffix not in merged.models:
+        golden = merged.golden_for(suffix) if merged else None
+        if most is None or merged is None or golden is None or suffix not in merged.models:
             return None
-        return AllInOne(model=merged.models[suffix], golden=merged.golden, tasks=merged.tasks, max_regression=most)
+        return AllInOne(model=merged.models[suffix], golden=golden, tasks=merged.tasks, max_regression=most)
 
     # ------------------------------------------------------------------ the record
 

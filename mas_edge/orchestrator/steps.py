@@ -22,6 +22,7 @@ from mas_edge.orchestrator.records import RoundRecord, SplitRecord
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.messages import Manifest
+from mas_edge.protocol.models import BOARD_FORMAT
 from mas_edge.protocol.weights import derive, gather, pack, sent_layout, unpack
 
 FIRST_FORMAT = "onnx"  # made for every group: what a person opens first, whatever the fleet runs
@@ -149,6 +150,8 @@ class Steps:
         group = state.group(wanted.group)
         match wanted.kind:
             case "model":
+                if wanted.name == BOARD_FORMAT:
+                    return self._provide_int8(group)
                 golden = group.golden or self._make_golden(group)  # that of all tasks is made when it is asked for
                 return Provided(group.name, models={wanted.name: self._make_model(group, wanted.name)}, golden=golden)
             case "memory":
@@ -157,6 +160,14 @@ class Steps:
                 engine, batch = program_called(wanted.name, self._job)
                 made = _workshop().make_program(self._job, group.name, group.tasks, engine, batch, self._exports)
                 return Provided(group.name, programs={wanted.name: self._artifacts.put(made)})
+
+    def _provide_int8(self, group: GroupState) -> Provided:
+        """What microboards get: a model that rounds, and golden samples that it answers itself."""
+        weights = self._artifacts.read(group.weights.artifact)
+        model, golden = _workshop().make_int8(self._job, group.tasks, weights)
+        write_whole(self._models / f"{group.name}.{BOARD_FORMAT}.tflite", model)
+        models, goldens = ({BOARD_FORMAT: self._artifacts.put(data)} for data in (model, golden))
+        return Provided(group.name, models=models, goldens=goldens)
 
     def _make_golden(self, group: GroupState) -> Manifest:
         weights = self._artifacts.read(group.weights.artifact)

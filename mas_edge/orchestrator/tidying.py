@@ -35,7 +35,8 @@ class Tidying:
         """Keep what the networks and the open rounds are made of, ``others``, and the weights of the last rounds."""
         kept = others | self._store.latest_weights(KEPT_ROUNDS)
         for group in networks:
-            made = (*group.programs.values(), group.weights, *group.models.values(), group.golden)
+            answers = (group.golden, *group.goldens.values())
+            made = (*group.programs.values(), group.weights, *group.models.values(), *answers)
             kept |= {manifest.artifact for manifest in made if manifest} | {group.derive_from}
         for active in rounds:
             kept |= {*active.updates.values(), *active.needed}

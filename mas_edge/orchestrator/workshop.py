@@ -145,3 +145,15 @@ def make_model(job: Job, tasks: Sequence[str], weights: bytes, suffix: str) -> b
 def make_golden(job: Job, tasks: Sequence[str], weights: bytes) -> bytes:
     """Golden inputs with the outputs that the model of a trained group must give, in every format."""
     return golden_of(job, tasks, gather(layout_of(build(job, tasks)), unpack(weights)), seed=job.seed)
+
+
+def make_int8(job: Job, tasks: Sequence[str], weights: bytes) -> tuple[bytes, bytes]:
+    """The model of a trained group for microboards, and golden samples with what it answers itself.
+
+    Raises:
+        JobError: the job names no samples to calibrate with, or the network cannot be int8.
+        ServerError: LiteRT's converter is not installed.
+    """
+    from mas_edge.export.micro.deployable import make_deployable
+
+    return make_deployable(job, tasks, gather(layout_of(build(job, tasks)), unpack(weights)))

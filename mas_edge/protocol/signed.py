@@ -22,7 +22,7 @@ import msgspec
 
 from mas_edge.protocol.errors import MessageError, TrustError
 from mas_edge.protocol.messages import Plan, SignedPlan, decode_from_orchestrator
-from mas_edge.protocol.models import ENGINE_OF
+from mas_edge.protocol.models import ENGINE_OF, FORMATS
 from mas_edge.protocol.topics import check_name
 
 MODELS = "models"  # the delegated role of the orchestrator's key
@@ -68,16 +68,17 @@ def targets_of(plan: Plan) -> dict[str, tuple[str, int]]:
     """
     place = f"models/{check_name(plan.job, 'job')}/{check_name(plan.group, 'group')}"
     if plan.kind == "deploy":
-        if plan.format not in ENGINE_OF:
-            message = f"plan deploys a model of format {plan.format[:40]!r}; expected one of {', '.join(ENGINE_OF)}"
+        if plan.format not in FORMATS:
+            message = f"plan deploys a model of format {plan.format[:40]!r}; expected one of {', '.join(FORMATS)}"
             raise MessageError(message)
+        golden = "golden" if plan.format in ENGINE_OF else f"golden.{plan.format}"  # of those that round: their own
         manifests = {f"{place}/model.{plan.format}": plan.program}
         if plan.health:
-            manifests[f"{place}/golden"] = plan.health.golden
+            manifests[f"{place}/{golden}"] = plan.health.golden
         if plan.health and plan.health.all_in_one:
             whole = f"models/{plan.job}/{ALL_IN_ONE}"
             manifests[f"{whole}/model.{plan.format}"] = plan.health.all_in_one.model
-            manifests[f"{whole}/golden"] = plan.health.all_in_one.golden
+            manifests[f"{whole}/{golden}"] = plan.health.all_in_one.golden
     else:
         # Named by content: a plan does not say for which engine and batch size its program is.
         manifests = {f"{place}/program.{plan.program.artifact[:16]}": plan.program}

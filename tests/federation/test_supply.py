@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from mas_edge.federation.supply import Supply, Wanted, halves, program_called, p
 from mas_edge.job import ENGINES, Data, Federation, Job, Task
 from mas_edge.protocol.artifact import describe
 from mas_edge.protocol.messages import Birth, Manifest, SampleCount
-from mas_edge.protocol.models import ENGINE_OF
+from mas_edge.protocol.models import BOARD_ENGINE, BOARD_FORMAT, ENGINE_OF
 
 JOB = Job(
     name="j",
@@ -51,6 +52,7 @@ FLEET = {
     "laptop": birth("torch"),
     "camera": birth("onnxruntime", shape=4),
 }
+RUNS = {**ENGINE_OF, BOARD_FORMAT: BOARD_ENGINE}
 
 
 def test_a_training_round_gives_each_device_the_program_of_its_engine_and_nothing_has_to_be_made() -> None:
@@ -61,6 +63,14 @@ def test_a_training_round_gives_each_device_the_program_of_its_engine_and_nothin
 
 def test_a_deployment_gives_each_device_a_model_that_it_can_run() -> None:
     assert Supply(JOB).served(DEPLOY, GROUP, FLEET) == {"both": "onnx", "board": "pte", "phone": "tflite"}
+
+
+@pytest.mark.parametrize("trains_with", ["micro", ""])
+def test_a_microboard_gets_a_model_of_its_own_whether_it_trains_or_not(trains_with: str) -> None:
+    supply, fleet = Supply(JOB), {"esp": birth(trains_with, "micro")}
+    assert supply.served(DEPLOY, GROUP, fleet) == {"esp": "int8"}
+    assert supply.lacking(DEPLOY, GROUP, fleet) == [Wanted("group-0", "model", "int8")]
+    assert supply.why_no_model(fleet["esp"], [GROUP]) == ""
 
 
 def test_the_formats_that_devices_need_are_made_once_and_no_others() -> None:
@@ -110,7 +120,7 @@ def test_once_everything_wanted_is_made_or_refused_every_device_that_is_served_g
     served = supply.served(DEPLOY, group, fleet)
     for name, form in served.items():
         assert form in group.models
-        assert ENGINE_OF[form] in {fleet[name].engine, *fleet[name].engines}
+        assert RUNS[form] in {fleet[name].engine, *fleet[name].engines}
     for name, there in fleet.items():
         shown = supply.why_no_model(there, [group]) == "" and there.input_shape == [3]
         assert shown == (name in served)

@@ -56,13 +56,22 @@ class Desk:
         self._held[manifest.artifact] = manifest, data
         return manifest
 
-    def deploy(self, round_id: str, model: bytes, tolerance: float = 0.05) -> None:
+    def deploy(self, round_id: str, model: bytes, tolerance: float = 0.05, group: str = "all") -> None:
         """Tell the board to try a model."""
         health = HealthCheck(golden=self.hold(GOLDEN), tolerance=tolerance, max_latency_s=5)
         self._say(
             Plan(
-                **self._sender(), job="j", round_id=round_id, kind="deploy", group="all", tasks=["a", "b"],
-                deadline_s=PATIENCE_S, program=self.hold(model), health=health, format="tflite",
+                **self._sender(), job="j", round_id=round_id, kind="deploy", group=group, tasks=["a", "b"],
+                deadline_s=PATIENCE_S, program=self.hold(model), health=health, format="int8",
+            )
+        )  # fmt: skip
+
+    def undo(self, round_id: str, model: bytes, group: str = "all") -> None:
+        """Tell the board to leave a model for the one before it."""
+        self._say(
+            Plan(
+                **self._sender(), job="j", round_id=round_id, kind="deploy", group=group, tasks=["a", "b"],
+                deadline_s=PATIENCE_S, program=describe(model, 1024), format="int8", undo=True,
             )
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mas_edge.federation.flow import PHASES
+from mas_edge.job import parse_job
 from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.protocol.artifact import decode_chunk, digest_of
 from mas_edge.protocol.messages import Manifest
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.e2e, needs_micropython]
 KINDS = {"sign": {"kind": "class", "classes": 2}, "mean": {"kind": "value"}, "way": {"kind": "direction"}}
 ENGINES = {"ada": "torch", "bob": "onnxruntime", "cyd": "executorch", "esp": "micro"}
 SAMPLES = {"ada": 32, "bob": 48, "cyd": 32, "esp": 32}  # to train on: one counts for more than the others
+LEFT_OUT = '[[tasks]]\nname = "mean"\nkind = "value"\n'  # exporting for four engines takes twice as long with it
 MERGED_EVALUATION = PHASES.index("merged_evaluation")
 
 
@@ -39,6 +41,8 @@ def test_a_board_takes_part_in_every_round_beside_python_devices_on_three_engine
     running_broker: Running, tmp_path: Path
 ) -> None:
     text = f"engines = {list(ENGINES.values())}\n" + job_text(per_round=4, min_devices=4)
+    text = text.replace(LEFT_OUT, "")
+    assert len(parse_job(text).tasks) == len(TASKS) - 1
     with Fleet(running_broker.url, tmp_path, text) as fleet, board_in(fleet) as board:
         with Tap(fleet.url, fleet.job.fleet) as tap:
             fleet.device("ada")
@@ -55,7 +59,7 @@ def test_a_board_takes_part_in_every_round_beside_python_devices_on_three_engine
         for record in trained:
             assert record.reports["esp"].samples == {ENCODER: 0, **dict.fromkeys(record.tasks, 32)}
         first, last = [record for record in snapshot.rounds if record.kind == "evaluate"]
-        assert all(last.losses[task] < first.losses[task] for task in TASKS)
+        assert all(last.losses[task] < first.losses[task] for task in trained[0].tasks)
         assert_counted(tap, trained[0], trained[1])
 
 

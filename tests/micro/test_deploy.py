@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from device_runtime.micro import int8
-from mas_edge.protocol.artifact import describe
+from mas_edge.protocol.artifact import describe, digest_of
 from mas_edge.protocol.messages import Birth, Refusal, Want
 from mas_edge.protocol.weights import unpack
 from tests.brokers import Running
@@ -61,7 +61,7 @@ def test_a_model_is_tried_and_kept_and_a_bad_one_leaves_it_in_use_and_is_not_tri
     assert (report.healthy, report.health_reason) == (True, "")
     assert report.engine == "micro"
     assert report.latency_s > 0
-    assert (tmp_path / "flash" / "model.a").read_bytes() == MODEL
+    assert (tmp_path / "flash" / "all.a").read_bytes() == MODEL
     bad = MODEL.replace(kernel(), bytes(len(kernel())))
     desk.deploy("two", bad)
     failed = desk.offer().report
@@ -69,8 +69,28 @@ def test_a_model_is_tried_and_kept_and_a_bad_one_leaves_it_in_use_and_is_not_tri
     assert "instead of" in failed.health_reason
     desk.deploy("three", bad)
     assert "failed here before" in desk.next(Refusal).reason
-    assert (tmp_path / "flash" / "model.a").read_bytes() == MODEL
-    assert not (tmp_path / "flash" / "model.b").exists()
+    assert (tmp_path / "flash" / "all.a").read_bytes() == MODEL
+    assert not (tmp_path / "flash" / "all.b").exists()
+
+
+def test_each_group_has_its_model_and_a_rollback_leads_to_the_one_before(desk: Desk, board: Board) -> None:
+    second = MODEL + bytes(4)  # the same to the board, and another to everybody else
+    first_digest, second_digest = digest_of(MODEL), digest_of(second)
+    for number, (group, model) in enumerate([("all", MODEL), ("other", second), ("all", second)]):
+        desk.deploy(f"r{number}", model, group=group)
+        assert desk.offer().report.model == digest_of(model)
+    assert desk.next(Birth).models == {"all": second_digest, "other": second_digest}
+    for round_id in ("back", "back-again"):  # the second time it is not in use any more
+        desk.undo(round_id, second)
+        report = desk.offer().report
+        assert (report.healthy, report.model) == (True, first_digest)
+    desk.undo("too-far", MODEL)
+    report = desk.offer().report
+    assert (report.healthy, report.model) == (False, first_digest)
+    assert "no model before" in report.health_reason
+    board.power_off()
+    board.power_on()
+    assert desk.next(Birth).models == {"all": first_digest, "other": second_digest}
 
 
 def test_a_power_cut_between_two_chunks_costs_the_chunks_that_had_not_come(desk: Desk, board: Board) -> None:

@@ -63,8 +63,8 @@ def power(monkeypatch: pytest.MonkeyPatch) -> Iterator[Power]:
 
 
 def boot(folder: Path) -> tuple[Any, Any]:
-    slots = flash.Slots(str(folder), flash.State(str(folder)))
-    return slots, flash.Store(str(folder / "artifacts"), slots)
+    models = flash.Models(str(folder), flash.State(str(folder)))
+    return models.slots("g"), flash.Store(str(folder / "artifacts"), models)
 
 
 def install(folder: Path, model: bytes, *, good: bool = True) -> None:

@@ -78,6 +78,16 @@ def test_devices_are_sent_the_model_in_their_format_and_all_the_same_golden_samp
     assert plans["onnx"].health == plans["pte"].health
 
 
+def test_microboards_are_held_to_the_answers_of_their_own_model_within_its_steps() -> None:
+    own = replace(GROUP, models={**GROUP.models, "int8": thing("int8")}, goldens={"int8": thing("int8 answers")})
+    board, other = (make_plan(JOB, "j-1", work("deploy", "group-0"), own, form, SENDER) for form in ("int8", "onnx"))
+    assert board.health is not None
+    assert other.health is not None
+    assert (board.program, board.health.golden) == (thing("int8"), thing("int8 answers"))
+    assert other.health.golden == thing("golden")
+    assert board.health.tolerance > other.health.tolerance
+
+
 def test_a_group_without_a_model_cannot_be_deployed() -> None:
     for lacking in (replace(GROUP, models={}), replace(GROUP, golden=None)):
         with pytest.raises(ServerError, match="group-0 has no inference model of format onnx"):
