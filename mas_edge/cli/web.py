@@ -113,11 +113,11 @@ def run(args: argparse.Namespace) -> int:
     serving = serving_of(args)
     from mas_edge.web.server import check, serve  # a web framework: not for other verbs
 
+    for note in check(args.state, serving):
+        print(note, file=sys.stderr)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     with contextlib.suppress(OSError):
         os.nice(NICE)
-    for note in check(args.state, serving):
-        print(note, file=sys.stderr)
     print(f"{args.state} is shown at {serving.address.url(tls=serving.certificate is not None)}", file=sys.stderr)
     serve(args.state, serving)
     return 0
