@@ -105,8 +105,8 @@ class Identity:
         issued = begins + CLOCKS_DIFFER_S
         return float(expires - (expires - issued) * RENEWED_WITH)
 
-    def renew(self) -> None:
-        """Get a certificate for a new key, and put both in place of the present ones.
+    def renew(self) -> bytes:
+        """Get a certificate for a new key, and put both in place of the present ones; return the fleet's newest root.
 
         Raises:
             DeviceError: the endpoint refuses, or cannot be reached; the present certificate stays.
@@ -116,21 +116,35 @@ class Identity:
         request = keys.signing_request(key)
         issued = enrolment.renew(self.record.enrolment, self.file("ca.pem"), self.file("device.pem"), request)
         _put_certificate(self.file("device.pem"), issued, key)
+        return issued.root
 
-    def keep_fresh(self, stop: threading.Event, clock: Callable[[], float] = time.time) -> None:
-        """Renew whenever it is time, until ``stop`` is set. For a thread of its own."""
+    def keep_fresh(
+        self,
+        stop: threading.Event,
+        clock: Callable[[], float] = time.time,
+        on_root: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        """Renew whenever it is time, until ``stop`` is set; ``on_root`` gets what came with it. For its own thread."""
         while not stop.is_set():
             wait_s = MAX_WAIT_S
             try:
                 wait_s = self.renew_at() - clock()
                 if wait_s <= 0:
-                    self.renew()
+                    root = self.renew()
                     log.info("the certificate of %s is renewed", self.record.name)
+                    _hand_over(root, on_root)
                     wait_s = self.renew_at() - clock()
             except (EdgeError, OSError, ValueError) as error:
                 log.warning("the certificate is not renewed: %s", error)
                 wait_s = MAX_WAIT_S
             stop.wait(max(MIN_WAIT_S, min(wait_s, MAX_WAIT_S)))
+
+
+def _hand_over(root: bytes, on_root: Callable[[bytes], None]) -> None:
+    try:
+        on_root(root)
+    except EdgeError as error:
+        log.warning("the root that came with the certificate: %s", error)
 
 
 def has_joined(state: Path) -> bool:

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import threading
+import time
+from functools import partial
 from pathlib import Path
 
 from device_runtime import logs
@@ -21,7 +23,7 @@ from device_runtime.memory import parse_size
 from device_runtime.policy.file import Policy, read_policy
 from device_runtime.policy.processor import apply
 from device_runtime.runtime import Runtime, Settings
-from device_runtime.trust.anchor import install, read_root
+from device_runtime.trust.anchor import install, read_root, take_root
 from mas_edge.protocol.errors import DeviceError, MessageError
 from mas_edge.protocol.topics import check_name
 
@@ -128,7 +130,8 @@ def run(args: argparse.Namespace) -> int:
     runtime = Runtime(settings, data)
     stop = threading.Event()
     if member.identity is not None:
-        threading.Thread(target=member.identity.keep_fresh, args=(stop,), name="certificate", daemon=True).start()
+        keeping = (stop, time.time, partial(take_root, state, runtime.verifier))
+        threading.Thread(target=member.identity.keep_fresh, args=keeping, name="certificate", daemon=True).start()
     if runtime.verifier is not None and args.metadata:
         asking = (args.metadata, stop)
         threading.Thread(target=runtime.verifier.keep_fresh, args=asking, name="metadata", daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from mas_edge.protocol.errors import DeviceError
 
 if TYPE_CHECKING:
     from device_runtime.trust.verifier import Verifier
+
+log = logging.getLogger(__name__)
 
 ROOT = "root.json"
 MAX_ROOT_BYTES = 64 * 1024  # ten keyholders are 5 KB
@@ -43,6 +46,22 @@ def install(state: Path, root: bytes) -> None:
         raise DeviceError(message)
     _client().check_root(root)
     write_whole(path, root)
+
+
+def take_root(state: Path, verifier: Verifier | None, root: bytes) -> None:
+    """Make use of the root that came with a renewed certificate; empty: the fleet does not sign its plans.
+
+    Who trusts a root takes only one that its keys have signed. Who trusts none begins to, with the next start.
+
+    Raises:
+        TrustError: it is refused; what was believed before is believed on.
+        DeviceError: it is no root, a package is missing, or the disk fails.
+    """
+    if root and verifier is not None:
+        verifier.learn_root(root)
+    elif root and not has_trust(state):
+        install(state, root)
+        log.warning("the fleet signs its plans now: from the next start on this device takes no others")
 
 
 def read_root(place: Path) -> bytes:

@@ -114,6 +114,15 @@ def issued_of(fields: dict[str, object]) -> float:
     return float(said) if isinstance(said, int) else 0.0
 
 
+def root_version(data: bytes) -> int:
+    """The version that a root says it is. Raises TrustError if it is none."""
+    try:
+        return int(Metadata[Root].from_bytes(data).signed.version)
+    except (RepositoryError, ValueError, KeyError, AttributeError) as error:
+        message = f"this is no root: {_words(error)}"
+        raise TrustError(message) from None
+
+
 def check_root(data: bytes) -> None:
     """Raise DeviceError if ``data`` is no root that its own keys have signed."""
     try:

@@ -23,7 +23,7 @@ from tuf.api.metadata import Root
 from tuf.ngclient import FetcherInterface
 
 from device_runtime.trust.anchor import ROOT
-from device_runtime.trust.client import Client, issued_of
+from device_runtime.trust.client import Client, issued_of, root_version
 from device_runtime.trust.fetchers import FilesFetcher, HttpFetcher
 from device_runtime.trust.memory import Memory
 from mas_edge.protocol.artifact import check_manifest
@@ -79,6 +79,18 @@ class Verifier:
         """
         self._verify(unpack_metadata(data))
         self._learned = artifact
+
+    def learn_root(self, data: bytes) -> None:
+        """Take in a newer root beside what is here. One that others lie before is not: they come with the metadata.
+
+        Raises:
+            TrustError: the trusted keys have not signed it; what was believed before is believed on.
+        """
+        version = root_version(data)
+        with self._lock:
+            files = dict(self._memory.files)
+        if f"{version}.root.json" not in files:
+            self._verify({**files, f"{version}.root.json": data})
 
     def learn_from(self, url: str, fetcher: FetcherInterface | None = None) -> None:
         """Take in metadata from a web server: ``url`` is that of the folder ``metadata``.

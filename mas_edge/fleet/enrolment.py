@@ -130,7 +130,8 @@ class Enrolment:
                 message = "this certificate is good for more than half of its life; renew it later"
                 raise RefusedError(message)
             self._registry.forget_expired(held.name, now)
-            return self._issue(held.name, key, fingerprint(key))
+            issued = self._issue(held.name, key, fingerprint(key))
+        return msgspec.structs.replace(issued, root=self._root())
 
     def require_member(self, present: x509.Certificate) -> None:
         """Raise RefusedError if ``present``, whose chain the TLS layer has verified, is not a device's that is in."""

@@ -76,7 +76,8 @@ class RenewRequest(Struct, frozen=True, forbid_unknown_fields=True):
 class Issued(Struct, frozen=True):
     """A certificate (PEM) for ``name`` in ``fleet``, and the broker's host and port: always TLS.
 
-    ``root``: who joins a fleet that signs its plans is to believe this root (JSON of TUF) from now on; empty: none.
+    ``root``: the newest root (JSON of TUF) of a fleet that signs its plans; empty: it does not. Who joins is to believe
+    it from now on; who renews and believes in one goes on with it if the keys of that one have signed it.
     """
 
     name: str

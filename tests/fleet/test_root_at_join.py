@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
-from device_runtime import identity
+from device_runtime import identity, keys
 from device_runtime.cli import main as device
 from device_runtime.trust import anchor
 from device_runtime.trust.seals import Seals
@@ -24,10 +25,10 @@ from mas_edge.fleet.signing.repository import Repository
 from mas_edge.fleet.signing.roots import newest_root
 from mas_edge.protocol.artifact import digest_of
 from mas_edge.protocol.enrolment import MAX_ROOT_BYTES, write_token
-from mas_edge.protocol.errors import DeviceError, ServerError
+from mas_edge.protocol.errors import DeviceError, ServerError, TrustError
 from mas_edge.protocol.signed import targets_of
 from tests.device_runtime.one_device import plan
-from tests.fleet.members import Clock, make_fleet
+from tests.fleet.members import DAY, Clock, make_fleet
 
 
 @pytest.fixture
@@ -124,3 +125,78 @@ def test_a_root_that_fits_into_no_answer_is_said_when_the_server_starts(signing:
     (signing.folder / "metadata" / "2.root.json").write_bytes(b" " * (MAX_ROOT_BYTES + 1))
     with pytest.raises(ServerError, match="are handed at most"):
         root_of(signing.folder)
+
+
+# ---------------------------------------------------------------------- with a renewed certificate
+
+
+def renewed(fleet: Fleet, signing: Repository | None, state: Path) -> bytes:
+    """The root that comes with the certificate of a device that renews."""
+    rules = Enrolment(fleet, root_of(signing.folder if signing else None))
+    joined = identity.Identity(state)
+    held = x509.load_pem_x509_certificate(joined.file("device.pem").read_bytes())
+    assert isinstance(fleet.clock, Clock)
+    fleet.clock.now += 20 * DAY
+    try:
+        return rules.renew(held, keys.signing_request(keys.new_key())).root
+    finally:
+        fleet.clock.now -= 20 * DAY
+
+
+def test_a_renewed_certificate_comes_with_a_newer_root_which_is_taken_if_it_is_signed(
+    fleet: Fleet, signing: Repository, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    join(fleet, state)
+    assert takes_a_plan_of(signing, state)
+    stolen = Publisher(signing.folder)
+    ceremony.rotate_online(signing)
+    assert ceremony.approve(signing, read_keys(tmp_path / "offline")) == ""
+    root = renewed(fleet, signing, state)
+    assert root == signing.file("2.root.json").read_bytes()
+    verifier = anchor.open_verifier(state, "watch", "pi-1")
+    assert verifier is not None
+    with pytest.raises(TrustError):  # what the old keys listed is worth nothing from now on, and nothing else is here
+        anchor.take_root(state, verifier, root)
+    with pytest.raises(TrustError, match="no valid signing metadata"):
+        verifier.open(stolen.sign("watch", "pi-1", plan()))
+    assert takes_a_plan_of(signing, state)
+
+
+def test_a_root_of_the_same_keys_leaves_everything_as_it_is(fleet: Fleet, signing: Repository, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    join(fleet, state)
+    assert takes_a_plan_of(signing, state)
+    ceremony.renew(signing)
+    assert ceremony.approve(signing, read_keys(tmp_path / "offline")) == ""
+    verifier = anchor.open_verifier(state, "watch", "pi-1")
+    anchor.take_root(state, verifier, renewed(fleet, signing, state))
+    anchor.take_root(state, verifier, renewed(fleet, signing, state))  # again: nothing is new
+    assert takes_a_plan_of(signing, state)
+
+
+def test_a_root_that_the_trusted_keys_have_not_signed_is_refused(
+    fleet: Fleet, signing: Repository, tmp_path: Path
+) -> None:
+    """Whoever has the fleet's server may issue certificates, and not change whose plans are taken."""
+    state, evil = tmp_path / "state", ceremony.create(tmp_path / "evil", tmp_path / "evil-offline", 1, 1)
+    join(fleet, state)
+    assert takes_a_plan_of(signing, state)
+    ceremony.renew(evil)
+    assert ceremony.approve(evil, read_keys(tmp_path / "evil-offline")) == ""
+    verifier = anchor.open_verifier(state, "watch", "pi-1")
+    with pytest.raises(TrustError, match="root was signed by"):
+        anchor.take_root(state, verifier, renewed(fleet, evil, state))
+    assert takes_a_plan_of(signing, state)
+
+
+def test_a_fleet_that_begins_to_sign_is_believed_from_the_next_start_on(tmp_path: Path, signing: Repository) -> None:
+    unsigned = make_fleet(tmp_path / "fleet", Clock(time.time()))
+    state = tmp_path / "state"
+    with Endpoint(unsigned, "127.0.0.1"):
+        join(unsigned, state)
+    assert renewed(unsigned, None, state) == b""
+    anchor.take_root(state, None, b"")
+    assert not anchor.has_trust(state)
+    anchor.take_root(state, None, renewed(unsigned, signing, state))
+    assert takes_a_plan_of(signing, state)
