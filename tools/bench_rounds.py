@@ -1,7 +1,8 @@
 """Seconds, memory and processor time of a federated round without training, beside what its bytes cost alone.
 
 python tools/bench_rounds.py --json rounds.json
-python tools/bench_rounds.py --against flower        # makes an environment with flwr (300 MB) when it is not there
+python tools/bench_rounds.py --against flower              # makes an environment with flwr (300 MB) if it is not there
+python tools/bench_rounds.py --against flower superlink    # its deployment engine too: minutes
 
 Real processes through a real mosquitto: the orchestrator and its store, 8 devices with their stores; 10.49 MB of
 float32 weights down and up, then 10 KB. Beside it the same bytes by raw TCP and through the bare broker. All of them
@@ -24,11 +25,15 @@ from typing import Any
 import rounds_floor as floor
 import rounds_flower as flower
 import rounds_kit as kit
+import rounds_superlink as superlink
 
 from mas_edge.orchestrator.broker.managed import ManagedBroker
 
 PAYLOADS = {"10.49 MB": 20 * 131_072, "10 KB": 20 * 128}  # numbers of float32; the first is the reference's
 FLOWER = Path.home() / ".cache" / "mas-edge" / "flower"
+PEERS = ("flower", "superlink")
+LEGACY, DEPLOYED = "Flower, legacy gRPC", "Flower, SuperLink"
+SUPERLINK_ROUNDS = 2  # in each block: they take some twenty seconds each, and are much alike
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=10, help="in each block")
     parser.add_argument("--blocks", type=int, default=3, help="how often everything takes its turn")
     parser.add_argument("--payload", nargs="+", choices=PAYLOADS, default=list(PAYLOADS))
-    parser.add_argument("--against", choices=["flower"])
+    parser.add_argument("--against", nargs="+", choices=PEERS, default=[], help="peers, in an environment of their own")
     parser.add_argument("--json", type=Path, help="write the rows to this file too")
     options = parser.parse_args(arguments)
     python = flower.environment(FLOWER) if options.against else None
     blocks: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for _ in range(options.blocks):
         for payload in options.payload:
-            for name, measured in _block(PAYLOADS[payload], options.devices, options.rounds, python):
+            for name, measured in _block(PAYLOADS[payload], options.devices, options.rounds, python, options.against):
                 blocks[payload, name].append(measured)
     rows = [_row(payload, name, found) for (payload, name), found in blocks.items()]
     print(table(rows))
@@ -54,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _block(floats: int, devices: int, rounds: int, python: Path | None) -> list[tuple[str, dict[str, Any]]]:
+def _block(
+    floats: int, devices: int, rounds: int, python: Path | None, against: Sequence[str]
+) -> list[tuple[str, dict[str, Any]]]:
     """Everything once, for one payload."""
     found: list[tuple[str, dict[str, Any]]] = []
     size = 4 * floats
@@ -63,8 +70,10 @@ def _block(floats: int, devices: int, rounds: int, python: Path | None) -> list[
         found.append(("mas-edge", asdict(kit.measure(folder, floats, devices, rounds))))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if python is not None:
-            found.append(("Flower, legacy gRPC", flower.measure(python, folder, floats, devices, rounds)))
+        if python is not None and "flower" in against:
+            found.append((LEGACY, flower.measure(python, folder, floats, devices, rounds)))
+        if python is not None and "superlink" in against:
+            found.append((DEPLOYED, superlink.measure(python, folder, floats, devices, SUPERLINK_ROUNDS)))
         found.append(("raw TCP", {"seconds": floor.tcp(folder, size, devices, rounds)}))
         with ManagedBroker(folder) as broker:
             seconds, cpu = floor.mqtt(folder, broker.url, broker.pid or 0, size, devices, rounds)
@@ -88,7 +97,7 @@ def _row(payload: str, name: str, blocks: Sequence[dict[str, Any]]) -> dict[str,
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows for people, with our time as a multiple of each other's."""
     ours = {row["payload"]: row["median_s"] for row in rows if row["what"] == "mas-edge"}
-    peer = next((row["median_s"] for row in rows if row["what"].startswith("Flower")), None)
+    peer = next((row["median_s"] for row in rows if row["what"] == LEGACY), None)
     lines = [
         f"{'payload':9} {'what':20} {'s a round':>10} {'(min - max)':>15} {'ours / it':>9}  "
         "memory MB and CPU s a round: server, a client, broker"
@@ -101,7 +110,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{ours[row['payload']] / row['median_s']:9.2f}  {took}"
         )
     if peer is not None:
-        lines += [f"{payload}: {seconds / peer:.2f} x Flower's first payload" for payload, seconds in ours.items()]
+        lines += [f"{payload}: {seconds / peer:.2f} x {LEGACY}'s first payload" for payload, seconds in ours.items()]
     return "\n".join(lines)
 
 
