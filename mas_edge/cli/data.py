@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from device_runtime.data import open_data
+from mas_edge.cli.progress import if_slow
 from mas_edge.datasets.fashion_mnist import SOURCE, FashionChoice, make_fashion
 from mas_edge.datasets.rooms.folders import JOB, SHEET, RoomsChoice, make_rooms
 from mas_edge.datasets.rooms.targets import TASKS
@@ -100,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _watch(args: argparse.Namespace) -> int:
-    made = make_watch(args.out)
+    with if_slow(f"making device folders in {args.out}"):
+        made = make_watch(args.out)
     devices = _devices(made.folders)
     if args.json:
         return _print_json(made.directory, made.created, devices)
@@ -115,7 +117,8 @@ def _rooms(args: argparse.Namespace) -> int:
         args.devices, args.size, args.samples, args.test_samples, args.seed, args.first_building, args.tasks
     )
     started = time.perf_counter()
-    made = make_rooms(args.out, choice)
+    with if_slow(f"rendering rooms into {args.out}"):
+        made = make_rooms(args.out, choice)
     seconds = time.perf_counter() - started
     devices = _devices(made.folders)
     sheet = made.directory / SHEET
@@ -134,7 +137,8 @@ def _rooms(args: argparse.Namespace) -> int:
 
 def _fashion(args: argparse.Namespace) -> int:
     choice = FashionChoice(args.devices, args.alpha, args.samples, args.test_samples, args.seed)
-    made = make_fashion(args.out, choice, args.source)
+    with if_slow(f"making device folders in {args.out}"):
+        made = make_fashion(args.out, choice, args.source)
     devices = _devices(made.folders)
     if args.json:
         return _print_json(made.directory, made.created, devices)

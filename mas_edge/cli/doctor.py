@@ -14,6 +14,7 @@ import msgspec
 
 from device_runtime.cli.doctor import WIDTH, engine_lines, library_lines, machine_lines, to_do_lines
 from device_runtime.diagnosis import BASE, OF_ENGINES, Diagnosis, examine, versions
+from mas_edge.cli.progress import if_slow
 from mas_edge.export.targets import TARGETS, Target
 from mas_edge.job import DEFAULT_ENGINES
 from mas_edge.orchestrator.broker.embedded import is_installed
@@ -75,7 +76,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found; return 0 if this machine can run jobs."""
-    found = look()
+    with if_slow("letting every engine do a training step"):
+        found = look()
     if args.json:
         print(json.dumps(msgspec.to_builtins(found), indent=2))
     else:

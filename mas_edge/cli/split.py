@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mas_edge.cli.progress import if_slow
 from mas_edge.mas.affinity import AffinityMatrix, from_csv, self_affinities
 from mas_edge.mas.automatic import Choice, choose_split
 from mas_edge.mas.cost_table import costs_from_csv
@@ -93,12 +94,15 @@ def run(args: argparse.Namespace) -> int:
     costs = _costs(args.costs, matrix.tasks) if args.costs else {}
     limits = [GroupLimit(resource, _column(costs, resource, "--limit"), most) for resource, most in args.limit]
     if args.groups == AUTO:
-        choice = _choice(args, matrix, costs, limits)
+        with if_slow("looking for the best splits"):
+            choice = _choice(args, matrix, costs, limits)
         print(json.dumps({**_fields(choice.split), **_table(choice)}) if args.json else _auto_page(choice))
         return 0
     search = SplitSearch(matrix, args.groups, args.at_most, limits, args.seed)
-    best = search.best()
-    print(json.dumps(_fields(best)) if args.json else _page(matrix, best, search.runner_up()))
+    with if_slow("looking for the best split"):
+        best = search.best()
+        said = json.dumps(_fields(best)) if args.json else _page(matrix, best, search.runner_up())
+    print(said)
     return 0
 
 

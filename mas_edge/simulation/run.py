@@ -86,6 +86,8 @@ class Simulation:
             for device in self._fleet.values():
                 self._arrive(device.birth())
             self._desk.restore(time.monotonic())
+            if self._desk.state.phase == "prepare":
+                progress(self._desk.state)  # it takes the longest of all steps at first
             while self._desk.state.phase not in ("export", "deploy", "done"):
                 self._step()
                 progress(self._desk.state)
