@@ -18,7 +18,7 @@ from statistics import median
 
 from device_runtime.host import SensorError
 from device_runtime.power.estimate import Estimate
-from device_runtime.power.sensor import Sensor
+from device_runtime.power.sensor import Sensor, believable
 from mas_edge.protocol.messages import Energy
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,9 @@ IDLE_FIRST_S, IDLE_PERIOD_S = 0.4, 15.0
 SLOW_S = 10.0
 # A share of the work's seconds without readings that is filled in from the rest; beyond it the work is estimated.
 MISSING_SHARE = 0.05
+# What a counter can mean at most: eight processors of 500 W, sixteen graphics processors of 1 kW. Beyond it, it was
+# set back (RAPL's is by a suspend, which looks like a wrap worth 262 kJ), or counts in another unit.
+MOST_WATTS = {"board": 1000.0, "processor": 4000.0, "graphics": 16_000.0}
 # Characters of a report's source and problem; the orchestrator takes no more.
 MAX_TEXT = 500
 
@@ -87,7 +90,8 @@ class _Track:
             how = "stands still" if value == last[1] else "counts backwards"
             message = f"{self.sensor.source} {how}: {last[1]:.6g} J, and {value:.6g} J {now - last[0]:.2g} s later"
             raise SensorError(message)
-        return (value - last[1]) / (now - last[0])
+        watts = (value - last[1]) / (now - last[0])
+        return believable(watts, MOST_WATTS[self.sensor.covers], self.sensor.source) if watts else watts
 
     def rest(self, watts: float | None, seconds: float) -> None:
         """A reading of the machine after it was idle for ``seconds``; right after some work it is still busy."""
