@@ -186,6 +186,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     multiply_accumulates: int = 0  # of a train step, per sample
     memory_bytes: int = 0  # of a train step, beside the process
     step_seconds: float = 0.0  # of a train step on the slowest device that serves the job
+    # The share of deadline_s that the slowest device may train a group for in a round; and a group has to fit at the
+    # job's batch into the memory of the smallest (``mas_edge.orchestrator.weakest``)
+    weakest_device: float = 0.0
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

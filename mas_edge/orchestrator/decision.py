@@ -20,6 +20,7 @@ from mas_edge.mas.overlap import Selection, hoa_groups, tag_groups
 from mas_edge.mas.split import Split, SplitSearch, value_of
 from mas_edge.mas.stability import is_stable
 from mas_edge.orchestrator.records import CandidateRecord, RoundRecord, SplitRecord
+from mas_edge.orchestrator.weakest import weakest_limits
 from mas_edge.protocol.errors import ServerError
 
 GroupCosts = Mapping[str, Costs]  # by the names of the job's limits
@@ -59,7 +60,11 @@ def decide(
         found = _selected(tasks, tag_groups(matrix, int(job.federation.groups)))
     else:
         rounds = sum(record.phase == "merge" and record.outcome != "abandoned" for record in records)
-        found = _partition(job, matrix, measured, costs or {}, rounds)
+        limits = _limits(job, costs or {})
+        number = len(tasks) if job.federation.groups == "auto" else job.federation.groups
+        weakest = weakest_limits(job, records, costs or {}, limits, number)
+        found = _partition(job, matrix, measured, costs or {}, rounds, [*limits, *weakest.limits])
+        found = msgspec.structs.replace(found, reason="; ".join(filter(None, [found.reason, weakest.reason])))
         if current and not _pays(matrix, measured.spread, found.groups, current):
             kept = "the groups stay: no others gain more than the noise of the affinities"
             found = msgspec.structs.replace(
@@ -131,10 +136,15 @@ def settled(job: Job, records: Sequence[RoundRecord]) -> bool:
 
 
 def _partition(
-    job: Job, matrix: AffinityMatrix, measured: MeanAffinity, costs: GroupCosts, merged_rounds: int
+    job: Job,
+    matrix: AffinityMatrix,
+    measured: MeanAffinity,
+    costs: GroupCosts,
+    merged_rounds: int,
+    limits: Sequence[GroupLimit],
 ) -> SplitRecord:
     """The best partition by affinity, or one of the controls."""
-    tasks, number, limits = list(matrix.tasks), job.federation.groups, _limits(job, costs)
+    tasks, number = list(matrix.tasks), job.federation.groups
     if number == "auto":
         share = 1 - merged_rounds / job.federation.rounds
         errors = np.nan_to_num(measured.spread, nan=0.0)
@@ -189,7 +199,7 @@ def _limits(job: Job, costs: GroupCosts) -> list[GroupLimit]:
     return [
         GroupLimit(resource, costs[resource], most)
         for resource, most in msgspec.structs.asdict(job.limits).items()
-        if most
+        if most and resource != "weakest_device"  # that is none itself: what follows from it depends on the fleet
     ]
 
 
