@@ -55,6 +55,8 @@ def test_every_file_that_the_page_names_is_served() -> None:
     index = (PAGE / "index.html").read_text()
     for name in re.findall(r'(?:href|src)="([^"]+)"', index):
         assert files.find(f"/{name}") is not None, name
+    named = {PAGE / name for name in re.findall(r'(?:href|src)="(js/[^"]+)"', index)}
+    assert named == set((PAGE / "js").rglob("*.js"))  # all at once: not one after the other as each is imported
     for path in OWN:
         for name in re.findall(r'from "(\.[^"]+)"', path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name} imports {name}"

@@ -37,10 +37,9 @@ async function connect() {
     const extra = lastId ? { "Last-Event-ID": lastId } : {};
     const answer = await fetch("/api/live", { headers: { ...headers(), Accept: "text/event-stream", ...extra }, signal: mine.signal, cache: "no-store" });
     if (!answer.ok) throw await problemOf(answer);
-    const wasLost = failures > 0 || current().live.last === 0;
     failures = 0;
     say({ state: "live", last: Date.now() });
-    if (wasLost) touch();
+    refresh(); // what could not be read while the server was away; its first event tells of everything else
     await listen(answer.body.getReader(), mine);
     throw new Error("the server has closed the connection");
   } catch (problem) {

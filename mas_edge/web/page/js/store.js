@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { useEffect, useState } from "./view.js";
 
-const PAGE = 500; // rounds and events of one request
+const PAGE = 1000; // rounds and events of one request: the most that the server gives
 export const MAX_EVENTS = 2000; // the server keeps no more
 
 const PATHS = {
