@@ -12,7 +12,6 @@ from litestar import Litestar, MediaType, Response, get
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
 from litestar.params import FromPath
 
 from mas_edge.protocol.errors import ServerError
@@ -58,7 +57,6 @@ def make_app(directory: Path, rules: Rules | None = None, fleet: Path | None = N
             title="mas-edge", version="1", path="/reference-of-the-framework", render_plugins=[],
             use_handler_docstrings=True,
             description="One run of mas-edge: read it, follow it, and give it orders.",
-            components=Components(security_schemes={"token": SecurityScheme(type="http", scheme="bearer")}),
         ),
         request_max_body_size=MAX_BODY,
         logging_config=None,

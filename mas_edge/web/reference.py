@@ -10,18 +10,42 @@ import msgspec
 from litestar import Litestar
 
 from mas_edge.web.library import Body
+from mas_edge.web.problems import MEDIA_TYPE, Problem
 
-_METHODS = ("get", "post", "delete")
+_METHODS = ("get", "post")
+_REF = "#/components/schemas/{name}"
 
 
 def schema_body(app: Litestar) -> Body:
     """The OpenAPI document."""
-    return _kept(app, "schema", lambda: msgspec.json.encode(app.openapi_schema.to_schema()))
+    return _kept(app, "schema", lambda: msgspec.json.encode(description(app)))
 
 
 def reference_body(app: Litestar) -> Body:
     """The page."""
-    return _kept(app, "reference", lambda: reference_page(app.openapi_schema.to_schema()).encode())
+    return _kept(app, "reference", lambda: reference_page(description(app)).encode())
+
+
+def description(app: Litestar) -> dict[str, Any]:
+    """The framework's description, with what it cannot know: how we refuse, and that a token may be required."""
+    schema = app.openapi_schema.to_schema()
+    components = schema.setdefault("components", {})
+    components.setdefault("schemas", {}).update(msgspec.json.schema_components([Problem], ref_template=_REF)[1])
+    components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    schema["security"] = [{}, {"token": []}]
+    for item in schema["paths"].values():
+        for method in _METHODS:
+            if method in item:
+                _complete(item[method], method)
+    return schema
+
+
+def _complete(operation: dict[str, Any], method: str) -> None:
+    operation["summary"] = operation.get("description", "").partition(".")[0]
+    fine = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
+    held = {"304": {"description": "what the client holds has not changed"}} if method == "get" else {}
+    refused = {"description": "refused", "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    operation["responses"] = {**fine, **held, "default": refused}
 
 
 def _kept(app: Litestar, name: str, make: Any) -> Body:
