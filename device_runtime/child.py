@@ -40,7 +40,7 @@ def answer(output: bytes, kind: type[_T]) -> _T | None:
 
 
 def end_with_parent() -> None:
-    """Be killed when the thread that started this process ends, however it does; only Linux can do so."""
-    if sys.platform.startswith("linux"):
+    """Be killed when the thread that started this process ends, however it does; only Linux can do so, Android too."""
+    if sys.platform in ("linux", "android"):  # Termux says android since Python 3.13
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
