@@ -5,42 +5,51 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from mas_edge.cli.rollout import lines_of as rollout_lines
 from mas_edge.demo.live import picture_of
-from mas_edge.orchestrator import view
 from mas_edge.orchestrator.rollout_store import remembered
 from mas_edge.orchestrator.store import MAX_EVENTS
-from mas_edge.orchestrator.view import Snapshot
+from mas_edge.orchestrator.view import Follower, Snapshot
 
-LOOK_S = 1.0  # a person sees no faster, and reading 1,000 rounds takes a tenth of it
+LOOK_S = 1.0  # a person sees no faster
 SHOWN_DEVICES = 12  # what is left of a terminal of 24 lines beside phase, rounds and losses
 
 
 def watch(state: Path, *, as_json: bool) -> None:
     """Show the run in ``state`` until it is done. Raises ServerError if there is none."""
-    snapshot = view.read(state, last_events=MAX_EVENTS)
-    if as_json:
-        _print_json(state)
-    elif sys.stdout.isatty():
-        _show(state, snapshot)
-    else:
-        _print_events(state, snapshot)
+    with closing(Follower(state, last_events=MAX_EVENTS)) as follower:
+        looks = _looks(follower)
+        if as_json:
+            _print_json(looks)
+        elif sys.stdout.isatty():
+            _show(looks, state)
+        else:
+            _print_events(looks)
 
 
-def _show(state: Path, snapshot: Snapshot) -> None:
-    console = Console()
-    with Live(frame(snapshot, state), console=console, auto_refresh=False) as live:
-        while snapshot.phase != "done":
-            time.sleep(LOOK_S)
-            snapshot = view.read(state)
+def _looks(follower: Follower) -> Iterator[Snapshot]:
+    """The run as it is, about every second, to its end."""
+    while True:
+        snapshot = follower.look()
+        yield snapshot
+        if snapshot.phase == "done":
+            return
+        time.sleep(LOOK_S)
+
+
+def _show(looks: Iterator[Snapshot], state: Path) -> None:
+    with Live(auto_refresh=False) as live:
+        for snapshot in looks:
             live.update(frame(snapshot, state), refresh=True)
 
 
@@ -68,30 +77,27 @@ def _devices(snapshot: Snapshot) -> RenderableType:
     return table
 
 
-def _print_events(state: Path, snapshot: Snapshot) -> None:
+def _print_events(looks: Iterator[Snapshot]) -> None:
     """Lines for a file or a pipe: where it stands, then what happens; the log tells each event once."""
-    print(f"run {snapshot.run}: {snapshot.phase}, {len(snapshot.rounds)} rounds closed", flush=True)
-    told = snapshot.events[-1].time if snapshot.events else 0.0
-    while True:
-        new = [event for event in snapshot.events if event.time > told]
-        for event in new:
+    told: float | None = None
+    for snapshot in looks:
+        if told is None:
+            print(f"run {snapshot.run}: {snapshot.phase}, {len(snapshot.rounds)} rounds closed", flush=True)
+            told = snapshot.events[-1].time if snapshot.events else 0.0
+        for event in [event for event in snapshot.events if event.time > told]:
             stamp = time.strftime("%H:%M:%S", time.localtime(event.time))
             print(f"{stamp} {event.level:<8}{event.text}", flush=True)
-        told = new[-1].time if new else told
-        if snapshot.phase == "done":
-            return
-        time.sleep(LOOK_S)
-        snapshot = view.read(state, last_events=MAX_EVENTS)
+            told = event.time
 
 
-def _print_json(state: Path) -> None:
-    """The whole state as one line, whenever something in it has changed."""
-    before = b""
-    while True:
-        snapshot = view.read(state)
-        if (now := msgspec.json.encode(snapshot)) != before:
-            print(now.decode(), flush=True)
-            before = now
-        if snapshot.phase == "done":
-            return
-        time.sleep(LOOK_S)
+def _print_json(looks: Iterator[Snapshot]) -> None:
+    """The state as one line whenever something in it has changed: of rounds and events only what is new."""
+    before: Snapshot | None = None
+    for snapshot in looks:
+        if snapshot is not before:
+            rounds = len(before.rounds) if before else 0
+            told = before.events[-1].time if before and before.events else 0.0
+            events = [event for event in snapshot.events if event.time > told]
+            line = msgspec.structs.replace(snapshot, rounds=snapshot.rounds[rounds:], events=events)
+            print(msgspec.json.encode(line).decode(), flush=True)
+            before = snapshot

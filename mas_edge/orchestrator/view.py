@@ -14,6 +14,9 @@ from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
 from mas_edge.orchestrator.store import decode, open_database, read_optional, read_rounds
 from mas_edge.protocol.errors import ServerError
 
+_CLOSED = "SELECT number FROM rounds WHERE record IS NOT NULL"
+_RECORD = "SELECT record FROM rounds WHERE number = ?"
+
 
 class OpenRound(msgspec.Struct, frozen=True, kw_only=True):
     """A round that is running."""
@@ -72,8 +75,49 @@ def read(state_dir: Path, last_events: int = 20) -> Snapshot:
         raise ServerError(message) from None
 
 
-def read_database(db: sqlite3.Connection, state_dir: Path, last_events: int = 20) -> Snapshot:
-    """The run in a database that is open; ``state_dir`` is what errors call it. Raises ServerError as ``read``."""
+class Follower:
+    """Looks at the run in ``state_dir`` again and again: a round that has closed is decoded once.
+
+    Raises:
+        ServerError: there is no run there, or its state is damaged; also from ``look``.
+    """
+
+    def __init__(self, state_dir: Path, last_events: int = 20) -> None:
+        self._state_dir = state_dir
+        self._last_events = last_events
+        self._db = open_database(state_dir, read_only=True)
+        self._rounds: dict[int, RoundRecord] = {}
+        self._seen = -1
+        self._snapshot: Snapshot | None = None
+
+    def look(self) -> Snapshot:
+        """The run as it is now; the same object as before if nothing has been written since."""
+        try:
+            version: int = self._db.execute("PRAGMA data_version").fetchone()[0]  # every write of others changes it
+            if version != self._seen or self._snapshot is None:
+                for (number,) in self._db.execute(_CLOSED).fetchall():
+                    if number not in self._rounds:
+                        self._rounds[number] = decode(self._db.execute(_RECORD, (number,)).fetchone()[0], RoundRecord)
+                rounds = [self._rounds[number] for number in sorted(self._rounds)]
+                self._snapshot = read_database(self._db, self._state_dir, self._last_events, rounds)
+                self._seen = version
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            message = f"state in {self._state_dir} cannot be read: {error}; restore it from a copy"
+            raise ServerError(message) from None
+        return self._snapshot
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+
+def read_database(
+    db: sqlite3.Connection, state_dir: Path, last_events: int = 20, rounds: list[RoundRecord] | None = None
+) -> Snapshot:
+    """The run in a database that is open; ``state_dir`` is what errors call it. Raises ServerError as ``read``.
+
+    ``rounds``: those that have closed, if they are decoded already.
+    """
     row = db.execute("SELECT job, state, split, started, finished FROM job").fetchone()
     if row is None:
         message = f"no run in {state_dir} yet: the orchestrator has not begun"
@@ -83,7 +127,8 @@ def read_database(db: sqlite3.Connection, state_dir: Path, last_events: int = 20
     events = db.execute("SELECT time, level, text FROM events ORDER BY number DESC LIMIT ?", (last_events,)).fetchall()
     return Snapshot(
         run=state.run_id, job=decode(row[0], Job), phase=state.phase, started=row[3],
-        finished=row[4], devices=devices, open_rounds=_open_rounds(db), rounds=read_rounds(db),
+        finished=row[4], devices=devices, open_rounds=_open_rounds(db),
+        rounds=read_rounds(db) if rounds is None else rounds,
         split=read_optional(row[2], SplitRecord),
         events=[Event(time=time, level=level, text=text) for time, level, text in reversed(events)],
     )  # fmt: skip

@@ -20,6 +20,7 @@ from mas_edge.cli import main
 from mas_edge.cli.status_watch import frame
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.store import Store
+from mas_edge.orchestrator.view import Follower
 from mas_edge.reporting.runs import age
 from tests.orchestrator.small_run import JOB, STATE
 from tests.reporting.small_runs import MERGED, REST, write_run
@@ -129,7 +130,9 @@ def test_into_a_pipe_it_is_a_line_for_each_thing_and_ends_with_the_run(tmp_path:
         rest = process.stdout.read()
     assert process.returncode == 0
     if more:
-        assert (json.loads(first)["phase"], json.loads(rest.splitlines()[-1])["phase"]) == ("merge", "done")
+        one, *_, last = [json.loads(line) for line in [first, *rest.splitlines()]]
+        assert (one["phase"], len(one["rounds"]), last["phase"], last["rounds"]) == ("merge", 3, "done", [])
+        assert "something happened" in rest
     else:
         assert first == "run j-1: merge, 3 rounds closed\n"
         assert "warning something happened\n" in rest
@@ -154,6 +157,17 @@ def test_on_a_terminal_it_is_a_picture_that_ends_with_the_run(tmp_path: Path) ->
     assert process.returncode == 0
     assert b"something happened" in seen
     assert b"done" in seen
+
+
+def test_a_follower_sees_what_is_new_and_decodes_no_round_twice(tmp_path: Path) -> None:
+    follower = Follower(write_run(tmp_path, MERGED, "merge"))
+    first = follower.look()
+    assert follower.look() is first
+    finish(tmp_path)
+    last = follower.look()
+    follower.close()
+    assert (first.phase, last.phase, last.events[-1].text) == ("merge", "done", "something happened")
+    assert all(one is other for one, other in zip(first.rounds, last.rounds, strict=True))
 
 
 def test_watching_what_is_not_there_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
