@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import msgspec
@@ -100,6 +99,8 @@ def configure(device: str, level: int, *, as_json: bool = False, file: Path | No
 
 
 def _rotating(file: Path) -> logging.Handler:
+    from logging.handlers import RotatingFileHandler  # 1.4 MB of memory, for those who keep a file
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         return RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=OLDER_FILES, encoding="utf-8")
