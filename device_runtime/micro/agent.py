@@ -16,6 +16,7 @@ WANT_REPEAT_MS, WANT_REPEAT_MAX_MS = 2000, 15000  # docs/protocol, Pulling
 WINDOW = 32 * 1024  # bytes that are asked for at a time: a second of a slow radio, and never kept in memory
 MAX_ERRANDS = 4  # plans that wait: a board serves one network, and its orchestrator sends one plan a round
 MIN_CHECKIN_MS = 10000
+MAX_CORRUPT = 5  # chunks in a row that are not what the manifest says: whoever sends them has no others
 
 
 class Errand:
@@ -55,6 +56,7 @@ class Agent:
         self._seq = 0
         self.errands, self._offers = [], []
         self._part, self._asked, self._want_at, self._want_repeat = None, [], 0, WANT_REPEAT_MS
+        self._corrupt = 0
         self._checkin, self._next_checkin = 0, 0
         self._accepted = []
         make_folder(folder)
@@ -122,6 +124,10 @@ class Agent:
                 break
         if index in self._asked:
             self._asked.remove(index)
+        self._corrupt = 0 if good else self._corrupt + 1
+        if self._corrupt >= MAX_CORRUPT:
+            self._give_up("%d chunks of %s came damaged" % (MAX_CORRUPT, part.manifest["artifact"][:12]))
+            return
         if good:
             self._want_repeat = WANT_REPEAT_MS
         self._want_at = now + self._want_repeat
@@ -174,6 +180,18 @@ class Agent:
         offer.next = now
         self._offers.append(offer)
         self.poll(now)
+
+    def on_flash_failed(self, error, now):
+        """The flash is full or broken: what is fetched is given up, and what nobody needs any more removed."""
+        self._give_up("the flash refuses: %s" % error)
+        self._tidy()
+
+    def _give_up(self, reason):
+        self._corrupt = 0
+        names = [self._part.manifest["artifact"]] if self._part is not None else []
+        for errand in [each for each in self.errands if each.stage == "fetch"]:
+            if not names or names[0] in [each["artifact"] for each in _named(errand.plan)]:
+                self.on_failed(errand, reason)
 
     def on_failed(self, errand, reason):
         """The work cannot be done: say why."""

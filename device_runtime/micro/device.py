@@ -121,11 +121,25 @@ class Device:
                 wait = FIRST_WAIT_MS
                 while True:
                     self.turn()
-            except Lost as error:
+            except (Lost, MemoryError) as error:
                 self._connected = False
-                print("mas-edge: %s; next try in %d ms" % (error, wait))
-                time.sleep_ms(wait // 2 + random.getrandbits(20) % (wait // 2))
+                self._client.close()
+                gc.collect()
+                print("mas-edge: %s; next try in %d ms" % (error or "out of memory", wait))
+                self._bridge(wait // 2 + random.getrandbits(20) % (wait // 2))
                 wait = min(2 * wait, LAST_WAIT_MS)
+
+    def _bridge(self, wait_ms):
+        """Let time pass without a broker: what is to be computed needs none."""
+        until = self._clock.now() + wait_ms
+        while True:
+            self.agent.poll(self._clock.now())
+            if self._begin() or self._work:
+                self._go_on()
+            else:
+                time.sleep_ms(max(0, until - self._clock.now()))
+            if self._clock.now() >= until:
+                return
 
     def _connect(self):
         self._client.connect()
@@ -137,18 +151,23 @@ class Device:
 
     def turn(self):
         """One look at the connection, and one sample of the work."""
+        self._begin()
         now = self._clock.now()
-        if self._work is None:
-            errand = self.agent.work()
-            if errand is not None:
-                gc.collect()
-                self._work = errand, self._carry_out(errand.plan)
         wait = 0 if self._work else max(0, min(self.agent.next_poll(now) - now, 1000))
         while self._client.poll(wait):
             wait = 0
         self.agent.poll(self._clock.now())
         if self._work:
             self._go_on()
+
+    def _begin(self):
+        """Take up the next plan that has all it needs; whether there was one."""
+        errand = self.agent.work() if self._work is None else None
+        if errand is None:
+            return False
+        gc.collect()
+        self._work = errand, self._carry_out(errand.plan)
+        return True
 
     def _go_on(self):
         errand, work = self._work
@@ -163,7 +182,10 @@ class Device:
             self._work = None
             report, manifest = end.value
             gc.collect()
-            self.agent.on_finished(errand, report, manifest, self._clock.now())
+            try:
+                self.agent.on_finished(errand, report, manifest, self._clock.now())
+            except OSError as error:
+                self.agent.on_flash_failed(error, self._clock.now())
             if "healthy" in report:
                 self.agent.introduce()  # with the models that are in use now
         except (Refused, OSError, MemoryError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -188,13 +210,18 @@ class Device:
 
     def _on_message(self, topic, payload):
         gc.collect()  # what stays of a message lies behind what is left of a computation, unless that is gone
-        self.agent.on_message(payload, self._clock.now())
+        try:
+            self.agent.on_message(payload, self._clock.now())
+        except OSError as error:
+            self.agent.on_flash_failed(error, self._clock.now())
 
     def _on_stream(self, topic, length, reader):
         try:
             self.agent.on_frame(length, reader, self._clock.now())
         except Refused as error:
             print("mas-edge: %s" % error)
+        except OSError as error:
+            self.agent.on_flash_failed(error, self._clock.now())
 
     def _birth(self):
         data, tasks = self._data, {}

@@ -150,16 +150,25 @@ class Client:
         elif self._left > self._config["max_control"]:
             self._drop()  # no message for a board is so large
         else:
-            payload = bytearray(self._left)
-            self._fill(memoryview(payload))
-            self._on_message(topic, payload)
+            try:
+                payload = bytearray(self._left)
+            except MemoryError:
+                payload = None
+            if payload is None:
+                self._drop()  # it comes again, when there is more room
+            else:
+                self._fill(memoryview(payload))
+                self._on_message(topic, payload)
         if number:
             self._send(0x40, number)
 
     def _fill(self, view):
-        if len(view) > self._left:
-            raise OSError("a frame ends before its data")
-        self._read_into(view)
+        try:
+            if len(view) > self._left:
+                raise OSError("a frame ends before its data")
+            self._read_into(view)
+        except OSError as error:
+            self._lose(error)  # not an error of the reader's, such as of the flash
         self._left -= len(view)
 
     def _drop(self):

@@ -44,7 +44,8 @@ def weakest_limits(
         return Weakest()
     rounds = [record for record in records if record.phase == "merge" and record.kind == "train"]
     tasks, allowed = [task.name for task in job.tasks], share * job.federation.deadline_s
-    limits, said = list(given), []
+    limits = list(given)
+    said: list[str] = []
     work, memory = costs["multiply_accumulates"], costs["memory_bytes"]
     for device, seconds in _weakest_first(_seconds(rounds), reverse=True):
         limit = GroupLimit(f"seconds a round on {device}", _scaled(work, seconds), allowed)

@@ -17,7 +17,8 @@ from device_runtime.micro import int8
 from mas_edge.protocol.artifact import describe, digest_of
 from mas_edge.protocol.messages import Birth, Refusal, Want
 from mas_edge.protocol.weights import unpack
-from tests.brokers import Running
+from tests.brokers import PlainMosquitto, Running
+from tests.e2e.fleet import until
 from tests.micro.board import Board, configure, needs_micropython
 from tests.micro.desk import GOLDEN, MODEL, NAME, Desk
 
@@ -107,6 +108,27 @@ def test_a_power_cut_between_two_chunks_costs_the_chunks_that_had_not_come(desk:
     desk.deploy("one", MODEL)
     assert desk.offer().report.healthy is True
     assert [index for artifact, index in desk.wanted[before:] if artifact == digest] == [2]
+
+
+def test_a_broker_that_was_away_in_the_middle_of_a_download_costs_what_had_not_come(tmp_path: Path) -> None:
+    with PlainMosquitto(tmp_path / "broker") as broker:
+        desk = Desk(broker.url, "boards")
+        tasks = {"a": {"kind": "class", "classes": 3}, "b": {"kind": "value"}}
+        with Board(configure(tmp_path, broker.url, NAME, "boards", None, tasks=tasks, input_shape=[6, 4])) as board:
+            desk.next(Birth)
+            desk.chunks_left = 2
+            desk.deploy("one", MODEL)
+            digest = describe(MODEL, 1024).artifact
+            while (digest, 2) not in desk.wanted:
+                desk.next(Want)
+            broker.stop()
+            until(lambda: "cannot connect" in board.console, "a broker that is away", 30)
+            before, desk.chunks_left = len(desk.wanted), 1000
+            broker.start()
+            report = desk.offer().report
+            assert (report.healthy, report.model) == (True, digest)
+            assert {index for artifact, index in desk.wanted[before:] if artifact == digest} == {2}
+        desk.stop()
 
 
 def test_the_dense_interpreter_answers_as_the_network_within_the_loss_of_int8() -> None:
