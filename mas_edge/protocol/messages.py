@@ -158,7 +158,7 @@ class Plan(Message, frozen=True, kw_only=True, tag="plan"):
     weights: Weights | None = None
     training: Training | None = None
     health: HealthCheck | None = None  # kind == "deploy": ``program`` is then the inference model
-    format: str = "onnx"  # of the inference model: "onnx", "pte" or "tflite"; see ``mas_edge.protocol.models``
+    format: str = "onnx"  # of the inference model: "onnx", "pte", "tflite" or "int8"; see ``mas_edge.protocol.models``
     undo: bool = False  # kind == "deploy": leave this model for the last good one before it; nothing is fetched
 
 

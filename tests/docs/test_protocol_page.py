@@ -17,7 +17,7 @@ from device_runtime.engines import open_engine
 from mas_edge.protocol import messages, program, weights
 from mas_edge.protocol.artifact import describe, encode_chunk
 from mas_edge.protocol.messages import Message, Verdict
-from mas_edge.protocol.models import ENGINE_OF
+from mas_edge.protocol.models import BOARD_ENGINE, BOARD_FORMAT, ENGINE_OF
 from mas_edge.protocol.topics import Topics
 from mas_edge.protocol.weights import Entry, Layout, pack
 from tests.docs.pages import ROOT, blocks, in_ticks, rows, section
@@ -103,7 +103,7 @@ def test_the_numbers_are_those_of_the_code(row: list[str]) -> None:
 
 def test_the_formats_of_models_are_those_of_the_code_in_their_order() -> None:
     documented = [(in_ticks(row[0])[0], in_ticks(row[1])[0]) for row in rows(section(PAGE, PLANS))]
-    assert documented == list(ENGINE_OF.items())
+    assert documented == [*ENGINE_OF.items(), (BOARD_FORMAT, BOARD_ENGINE)]
 
 
 def test_the_example_messages_decode() -> None:
