@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mas_edge.cli.passphrase import PASSPHRASE, PASSPHRASE_FILE, chosen, known
 from mas_edge.protocol.enrolment import write_token
 from mas_edge.protocol.errors import ServerError
 
@@ -53,6 +54,12 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
     approve.add_argument("name", metavar="NAME")
     approve.add_argument("key", metavar="KEY", help="the 16 digits that `mas-edge-device join` shows")
     approve.set_defaults(run=_approve)
+    phrase = adding.add_parser(
+        "passphrase", help="encrypt the authority's key by a passphrase, or by another one",
+        epilog="example: mas-edge fleet passphrase fleet",
+    )  # fmt: skip
+    _add_folder(phrase)
+    phrase.set_defaults(run=_passphrase)
     revoke = adding.add_parser(
         "revoke", help="shut a device out; a serving broker drops it within seconds",
         epilog="example: mas-edge fleet revoke fleet pi-kitchen",
@@ -78,6 +85,11 @@ def _add_init(adding: _Verbs[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--days", type=float, default=30.0, help="how long a device's certificate lasts; it renews (default: 30)"
     )
+    parser.add_argument(
+        "--passphrase", action="store_true",
+        help="encrypt the authority's key (ca.key): it is asked for, here and by whatever lets devices join, or "
+        f"taken from {PASSPHRASE} or the file in {PASSPHRASE_FILE}",
+    )  # fmt: skip
     parser.set_defaults(run=_init)
 
 
@@ -110,7 +122,7 @@ def open_fleet(folder: Path) -> Fleet:
     except ImportError:
         message = "a fleet needs the package cryptography: pip install 'mas-edge[server,secure]'"
         raise ServerError(message) from None
-    return Fleet(folder)
+    return Fleet(folder, secret=known)
 
 
 def root_of(signing: Path | None) -> Callable[[], bytes]:
@@ -148,10 +160,19 @@ def _init(args: argparse.Namespace) -> int:
     except msgspec.ValidationError as error:
         message = f"this fleet cannot be made: {error}"
         raise ServerError(message) from None
-    fleet = Fleet.create(args.folder, settings)
+    fleet = Fleet.create(args.folder, settings, passphrase=chosen("ca.key") if args.passphrase else b"")
     print(f"fleet {settings.name} in {args.folder}; its authority is {fleet.pin.hex()}")
     print(f"devices join at {fleet.enrolment_address} while mas-edge serve --fleet {args.folder} runs")
-    print(f"keep a copy of {args.folder} where nobody else reads: whoever has ca.key can invent devices")
+    whoever = "whoever has ca.key and its passphrase" if args.passphrase else "whoever has ca.key"
+    print(f"keep a copy of {args.folder} where nobody else reads: {whoever} can invent devices")
+    return 0
+
+
+def _passphrase(args: argparse.Namespace) -> int:
+    fleet = open_fleet(args.folder)
+    fleet.unlock()  # asks for the present one, if there is one
+    fleet.encrypt(chosen("ca.key"))
+    print(f"ca.key in {args.folder} is encrypted; copies that were made before are not")
     return 0
 
 
@@ -184,6 +205,9 @@ def _list(args: argparse.Namespace) -> int:
     from mas_edge.fleet.enrolment import Enrolment
 
     members = Enrolment(fleet).members()
+    if not fleet.is_encrypted:
+        advice = f"mas-edge fleet passphrase {args.folder}"
+        print(f"warning: ca.key is not encrypted, who reads it can invent devices; {advice}", file=sys.stderr)
     if args.json:
         print(json.dumps([member._asdict() for member in members], indent=2))
         return 0
@@ -221,6 +245,7 @@ def _revoke(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     fleet = open_fleet(args.folder)
+    fleet.unlock()  # asks for the passphrase now, not when the first device comes
     from mas_edge.fleet.endpoint import ALL_INTERFACES, Endpoint
     from mas_edge.fleet.guard import Guard
 

@@ -143,6 +143,7 @@ def _fleet_of(job: Job, folder: Path) -> Fleet:
             "give both the same name"
         )
         raise JobError(message)
+    fleet.unlock()  # asks for the passphrase now, not when the first device comes
     return fleet
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import json
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from mas_edge.cli.passphrase import PASSPHRASE, chosen, known
 from mas_edge.protocol.errors import ServerError
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ EXAMPLES = {  # what follows the folder
     "init": " --offline /media/stick", "renew": " --offline /media/stick", "rotate": " --offline /media/stick",
     "replace": " keyholder-2 keys/keyholder-4.pem --offline /media/stick", "approve": " --offline /media/stick",
 }  # fmt: skip
-PASSPHRASE = "MAS_EDGE_PASSPHRASE"  # noqa: S105 - the name of a variable, for who signs without a terminal
 
 
 def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
@@ -81,7 +79,7 @@ def _add(adding: _Verbs[argparse.ArgumentParser], name: str, run: object, what: 
 
 def _init(args: argparse.Namespace) -> int:
     offline = args.offline or args.folder / "offline"
-    secret = {"secret": _chosen} if args.passphrase else {}
+    secret = {"secret": chosen} if args.passphrase else {}
     _ceremony().create(args.folder, offline, args.keyholders, args.threshold, **secret)
     print(f"signing repository in {args.folder}; devices trust {args.folder / 'metadata' / '1.root.json'}")
     print(f"give each key in {offline} to another person, on another medium, and delete it here:")
@@ -146,7 +144,7 @@ def _rotate(args: argparse.Namespace) -> int:
 def _replace(args: argparse.Namespace) -> int:
     repository, key = _repository(args.folder), args.key.with_suffix(".pem")
     with repository.locked():
-        _ceremony().replace_keyholder(repository, args.name, key, **({"secret": _chosen} if args.passphrase else {}))
+        _ceremony().replace_keyholder(repository, args.name, key, **({"secret": chosen} if args.passphrase else {}))
     print(f"the new key is in {key}: give it to its holder, who is called {key.stem} from now on")
     return _approve(args)
 
@@ -155,7 +153,7 @@ def _approve(args: argparse.Namespace) -> int:
     from mas_edge.fleet.signing.keys import read_keys
 
     repository = _repository(args.folder)
-    signers = [signer for place in args.offline for signer in read_keys(place, _known)]
+    signers = [signer for place in args.offline for signer in read_keys(place, known)]
     with repository.locked():
         missing = _ceremony().approve(repository, signers)
     if missing:
@@ -165,30 +163,6 @@ def _approve(args: argparse.Namespace) -> int:
             f"published: root version {repository.root.signed.version}; an orchestrator that runs sends it from now on"
         )
     return 0
-
-
-def _known(name: str) -> bytes:
-    """The passphrase of a key that there is."""
-    return (os.environ.get(PASSPHRASE) or _asked(f"passphrase of {name}: ")).encode()
-
-
-def _chosen(name: str) -> bytes:
-    """The passphrase of a key that is made now."""
-    if known := os.environ.get(PASSPHRASE):
-        return known.encode()
-    first = _asked(f"passphrase for {name}: ")
-    if not first or first != _asked("the same again: "):
-        message = "the passphrases differ, or are empty; nothing was made for this key"
-        raise ServerError(message)
-    return first.encode()
-
-
-def _asked(prompt: str) -> str:
-    try:
-        return getpass.getpass(prompt)
-    except EOFError:
-        message = f"a passphrase is needed: type it at a terminal, or set {PASSPHRASE}"
-        raise ServerError(message) from None
 
 
 def _repository(folder: Path) -> Repository:

@@ -53,10 +53,9 @@ class Authority:
         builder = builder.add_extension(usage, critical=True)
         return cls(builder.sign(key, hashes.SHA256()), key)
 
-    @property
-    def key_pem(self) -> bytes:
-        """The private key; whoever has it can invent devices."""
-        return private_pem(self._key)
+    def key_pem(self, passphrase: bytes = b"") -> bytes:
+        """The private key, encrypted if there is a passphrase; whoever has it can invent devices."""
+        return private_pem(self._key, passphrase)
 
     def issue(
         self,
@@ -101,10 +100,10 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The key as a file's content; the file has to be private."""
-    plain = serialization.NoEncryption()  # it must be readable at an unattended start
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+def private_pem(key: ec.EllipticCurvePrivateKey, passphrase: bytes = b"") -> bytes:
+    """The key as a file's content; the file has to be private. Encrypted only where somebody is there to unlock it."""
+    how = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
 
 
 def pem(certificate: x509.Certificate) -> bytes:

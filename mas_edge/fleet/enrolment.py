@@ -184,8 +184,9 @@ class Enrolment:
         """Shut a device out, and its token too; returns how many certificates were revoked.
 
         Raises:
-            ServerError: there is no such name.
+            ServerError: there is no such name, or the authority's key is locked, without which nobody can be told.
         """
+        self._fleet.unlock()
         with self._registry.transaction():
             if self._registry.invitation(name) is None and not self._registry.certificates(name):
                 message = f"no device {name!r} in this fleet; see: mas-edge fleet list"

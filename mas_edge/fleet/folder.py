@@ -1,7 +1,7 @@
 """A fleet's directory: its authority, the certificates of its servers, who is in it, and how it is reached.
 
     fleet.json         name, hosts, ports, days that a device's certificate lasts
-    ca.pem, ca.key     the authority: whoever has the key can invent devices
+    ca.pem, ca.key     the authority: whoever has the key can invent devices; it may be encrypted by a passphrase
     orchestrator.pem   certificate and key of the orchestrator and of the enrolment endpoint
     broker.pem         certificate and key of the broker
     crl.pem            the list of revoked certificates, as a broker reads it
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -54,27 +55,45 @@ class FleetSettings(Struct, frozen=True, forbid_unknown_fields=True):
     device_days: Annotated[float, Meta(gt=0, le=365)] = DEVICE_DAYS
 
 
+Secret = Callable[[str], bytes]  # gives the passphrase of the key of a name; empty: it is not encrypted
+
+
+def no_secret(_name: str) -> bytes:
+    """Keys that an unattended process reads are not encrypted."""
+    return b""
+
+
 class Fleet:
-    """The fleet in ``folder``. ``clock`` gives seconds since 1970.
+    """The fleet in ``folder``. ``clock`` gives seconds since 1970; ``secret`` is asked where ca.key is encrypted.
+
+    Then it is read when it is first needed: to let devices join, to renew and to revoke, but not to invite or to list.
 
     Raises:
         ServerError: there is none, or its files cannot be used.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, clock: Callable[[], float] = time.time, secret: Secret = no_secret
+    ) -> None:  # fmt: skip
         self.folder = folder.resolve()
         self.clock = clock
         if not (self.folder / "fleet.json").exists():
             message = f"there is no fleet in {folder}; make one: mas-edge fleet init {folder} --host ADDRESS"
             raise ServerError(message)
         self.settings = _read_settings(self.folder / "fleet.json")
-        self.authority = _read_authority(self.folder)
+        self.certificate = _read_certificate(self.folder)
+        self._secret = secret
+        self._authority: Authority | None = None
+        self._unlocking = threading.Lock()
         self.registry = Registry(self.folder / "fleet.db")
-        self.refresh()
+        if not self.is_encrypted:
+            self.unlock()
 
     @classmethod
-    def create(cls, folder: Path, settings: FleetSettings, clock: Callable[[], float] = time.time) -> Fleet:
-        """Make a fleet in ``folder``, which must not hold one.
+    def create(
+        cls, folder: Path, settings: FleetSettings, clock: Callable[[], float] = time.time, passphrase: bytes = b""
+    ) -> Fleet:
+        """Make a fleet in ``folder``, which must not hold one; ``passphrase``: encrypts the authority's key.
 
         Raises:
             ServerError: it does, or cannot be written.
@@ -91,16 +110,48 @@ class Fleet:
             message = f"cannot make the directory {folder}: {error.strerror}; choose another one"
             raise ServerError(message) from None
         authority = Authority.new(settings.name, _at(clock()))
-        write_private(folder / "ca.key", authority.key_pem)
+        write_private(folder / "ca.key", authority.key_pem(passphrase))
         write_private(folder / "ca.pem", pem(authority.certificate))
         # Last: a directory without it holds no fleet, and is begun again.
         write_private(folder / "fleet.json", msgspec.json.format(msgspec.json.encode(settings)))
-        return cls(folder, clock)
+        made = cls(folder, clock, lambda _: passphrase)
+        made.unlock()
+        return made
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the authority's key is of no use to who has the folder alone."""
+        return is_encrypted(self.folder / "ca.key")
+
+    def unlock(self) -> None:
+        """Read the authority's key now, and bring the servers' certificates up to date.
+
+        Raises:
+            ServerError: its passphrase is another one, or a file cannot be used.
+        """
+        _ = self.authority
+        self.refresh()
+
+    @property
+    def authority(self) -> Authority:
+        """What signs certificates. Raises ServerError as ``unlock``."""
+        with self._unlocking:
+            if self._authority is None:
+                self._authority = _read_authority(self.folder, self.certificate, self._secret)
+            return self._authority
+
+    def encrypt(self, passphrase: bytes) -> None:
+        """Encrypt the authority's key by another passphrase; empty: by none.
+
+        Raises:
+            ServerError: the present passphrase is another one, or the folder cannot be written.
+        """
+        write_private(self.folder / "ca.key", self.authority.key_pem(passphrase))
 
     @property
     def pin(self) -> bytes:
         """By what a device recognizes the authority on first contact."""
-        return pin_of(self.authority.certificate.public_bytes(serialization.Encoding.DER))
+        return pin_of(self.certificate.public_bytes(serialization.Encoding.DER))
 
     @property
     def enrolment_address(self) -> str:
@@ -130,7 +181,7 @@ class Fleet:
         hosts = list(dict.fromkeys([*self.settings.hosts, *_LOOPBACK]))
         for name, identity, use in _SERVERS:
             path = self.file(name)
-            if not _is_fresh(path, self.authority.certificate, hosts, self.now):
+            if not _is_fresh(path, self.certificate, hosts, self.now):
                 key = new_key()
                 made = self.authority.issue(key.public_key(), identity, use, self.now, SERVER_LIFE, hosts)
                 write_private(path, pem(made) + private_pem(key))
@@ -189,17 +240,36 @@ def _read_settings(path: Path) -> FleetSettings:
     return settings
 
 
-def _read_authority(folder: Path) -> Authority:
+def is_encrypted(path: Path) -> bool:
+    """Whether a key file wants a passphrase, as PEM says it in its first line."""
+    return path.is_file() and b"ENCRYPTED" in path.read_bytes()[:64]
+
+
+def _read_certificate(folder: Path) -> x509.Certificate:
     try:
-        certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
-        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+        return x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, str(error)) from None
+
+
+def _read_authority(folder: Path, certificate: x509.Certificate, secret: Secret) -> Authority:
+    path = folder / "ca.key"
+    try:
+        phrase = secret(path.name) if is_encrypted(path) else b""
+        key = serialization.load_pem_private_key(path.read_bytes(), phrase or None)
     except (OSError, ValueError, TypeError) as error:
-        message = f"the authority in {folder} (ca.pem, ca.key) cannot be used: {error}; restore both from a copy"
-        raise ServerError(message) from None
+        if is_encrypted(path):
+            message = f"{path} cannot be used: its passphrase is another one, or was not given"
+            raise ServerError(message) from None
+        raise _unusable(folder, str(error)) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         message = f"ca.key in {folder} is not the key of ca.pem; restore both from a copy"
         raise ServerError(message)
     return Authority(certificate, key)
+
+
+def _unusable(folder: Path, why: str) -> ServerError:
+    return ServerError(f"the authority in {folder} (ca.pem, ca.key) cannot be used: {why}; restore both from a copy")
 
 
 def _is_fresh(path: Path, authority: x509.Certificate, hosts: list[str], now: datetime) -> bool:

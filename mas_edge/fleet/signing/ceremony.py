@@ -16,8 +16,8 @@ from pathlib import Path
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Snapshot, Targets, Timestamp
 
-from mas_edge.fleet.folder import write_private
-from mas_edge.fleet.signing.keys import NAME, Secret, name_of, new_key, no_secret, read_key
+from mas_edge.fleet.folder import Secret, no_secret, write_private
+from mas_edge.fleet.signing.keys import NAME, name_of, new_key, read_key
 from mas_edge.fleet.signing.repository import Repository
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.signed import ISSUED, MODELS, MODELS_PATTERN

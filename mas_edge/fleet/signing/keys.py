@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -14,16 +13,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner
 
-from mas_edge.fleet.folder import write_private
+from mas_edge.fleet.folder import Secret, is_encrypted, no_secret, write_private
 from mas_edge.protocol.errors import ServerError
 
 NAME = "x-mas-edge-name"  # a field of a public key: what people call it
-Secret = Callable[[str], bytes]  # gives the passphrase of the key of a name; empty: it is not encrypted
-
-
-def no_secret(_name: str) -> bytes:
-    """Keys that an unattended process reads are not encrypted."""
-    return b""
 
 
 def new_key(path: Path, secret: Secret = no_secret) -> CryptoSigner:
@@ -51,20 +44,16 @@ def read_key(path: Path, secret: Secret = no_secret) -> CryptoSigner:
         ServerError: it cannot be read, or is none of ours.
     """
     try:
-        phrase = secret(path.stem) if _is_encrypted(path) else b""
+        phrase = secret(path.stem) if is_encrypted(path) else b""
         private = load_pem_private_key(path.read_bytes(), phrase or None)
     except (OSError, ValueError, TypeError) as error:
-        hint = "its passphrase is another one, or was not given" if _is_encrypted(path) else str(error)
+        hint = "its passphrase is another one, or was not given" if is_encrypted(path) else str(error)
         message = f"the signing key {path} cannot be used: {hint}"
         raise ServerError(message) from None
     if not isinstance(private, Ed25519PrivateKey):
         message = f"{path} is not a signing key: expected Ed25519, as `mas-edge sign init` makes them"
         raise ServerError(message)
     return _named(CryptoSigner(private), path)
-
-
-def _is_encrypted(path: Path) -> bool:
-    return path.is_file() and b"ENCRYPTED" in path.read_bytes()[:64]  # as PEM says it in its first line
 
 
 def read_keys(place: Path, secret: Secret = no_secret) -> list[CryptoSigner]:
