@@ -6,24 +6,21 @@ In each case a device that takes plans is attacked; it must refuse, and go on wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
-from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface
 
 from mas_edge.fleet.signing import ceremony
 from mas_edge.fleet.signing.keys import read_key
 from mas_edge.protocol.artifact import describe
 from mas_edge.protocol.errors import EdgeError
-from mas_edge.protocol.messages import Plan, SignedPlan, encode
-from mas_edge.protocol.signed import ISSUED, MAX_METADATA_BYTES, MAX_METADATA_FILES, targets_of, unpack_metadata
-from tests.device_runtime.one_device import GROUP_PROGRAM, small
-from tests.fleet.signing.world import DAY, DEPLOY, TRAIN, World, forged, newest, read
+from mas_edge.protocol.signed import MAX_METADATA_BYTES, MAX_METADATA_FILES, unpack_metadata
+from tests.device_runtime.one_device import small
+from tests.fleet.signing.world import DAY, DEPLOY, TRAIN, World, forged, led_to, newest, read, signed_by, takes
 
 EVIL = small(b"evil" * 1000)
 
@@ -34,11 +31,6 @@ def world(tmp_path: Path) -> World:
     made.tell()
     assert takes(made, made.seal())
     return made
-
-
-def takes(world: World, signed: SignedPlan) -> bool:
-    """Whether the device carries out what it is told."""
-    return world.device.open(signed) is not None
 
 
 # ---------------------------------------------------------------------- what is not listed, or by whom
@@ -102,7 +94,7 @@ def rollback_of_the_models_with_a_stolen_key(world: World) -> None:
     files = world.publish()
     version = read(old[newest(old, "models")], Targets).signed.version
     del files[newest(files, "models")]
-    world.tell(_led_to(world, {**files, f"{version}.models.json": old[f"{version}.models.json"]}, models=version))
+    world.tell(led_to(world, {**files, f"{version}.models.json": old[f"{version}.models.json"]}, models=version))
 
 
 def rollback_of_the_root(world: World) -> None:
@@ -226,16 +218,16 @@ def wrong_key_of_the_models(world: World) -> None:
     files = world.publish()
     models = read(files[newest(files, "models")], Targets)
     models.signed.version += 1
-    led = _led_to(world, files, models=models.signed.version)
+    led = led_to(world, files, models=models.signed.version)
     world.tell(forged(led, ("models", models, evil)))
 
 
 def wrong_key_of_the_plan(world: World) -> None:
-    takes(world, _by(world, read_key(world.another().folder / "online" / "models.pem")))
+    takes(world, signed_by(world, read_key(world.another().folder / "online" / "models.pem")))
 
 
 def key_of_the_timestamp_on_a_plan(world: World) -> None:
-    takes(world, _by(world, world.stolen("freshness")))
+    takes(world, signed_by(world, world.stolen("freshness")))
 
 
 def no_signature_at_all(world: World) -> None:
@@ -243,7 +235,7 @@ def no_signature_at_all(world: World) -> None:
     models = read(files[newest(files, "models")], Targets)
     models.signed.version += 1
     models.signatures.clear()
-    led = _led_to(world, files, models=models.signed.version)
+    led = led_to(world, files, models=models.signed.version)
     world.tell({**led, f"{models.signed.version}.models.json": models.to_bytes()})
 
 
@@ -260,7 +252,7 @@ def one_keyholder_makes_a_root(world: World) -> None:
     root.sign(holder)
     root.sign(evil, append=True)
     world.tell({**world.publish(), "2.root.json": root.to_bytes()})
-    takes(world, _by(world, evil))
+    takes(world, signed_by(world, evil))
 
 
 def one_keyholder_delegates_to_another_key(world: World) -> None:
@@ -271,7 +263,7 @@ def one_keyholder_delegates_to_another_key(world: World) -> None:
     assert targets.signed.delegations is not None
     targets.signed.add_key(evil.public_key, "models")
     [holder] = world.keyholders(1)
-    led = _led_to(world, files, targets=targets.signed.version)
+    led = led_to(world, files, targets=targets.signed.version)
     world.tell(forged(led, ("targets", targets, holder)))
 
 
@@ -296,7 +288,7 @@ def stolen_online_keys_after_they_were_replaced(world: World) -> None:
     timestamp.signed.version += 100
     with pytest.raises(EdgeError, match="refused"):
         world.tell(forged({**world.publish(), **old}, ("timestamp", timestamp, freshness)))
-    takes(world, _by(world, models))
+    takes(world, signed_by(world, models))
 
 
 # ---------------------------------------------------------------------- a malicious broker
@@ -388,182 +380,3 @@ def test_the_attack_is_refused_and_the_device_goes_on(world: World, case: str) -
     assert takes(world, world.seal())
     world.wake()
     assert takes(world, world.seal(DEPLOY))
-
-
-def test_two_keyholders_can_do_what_one_cannot(world: World) -> None:
-    """The threshold's other side: with two of three keys the same forged root is believed."""
-    evil = world.another()
-    freshness = read_key(evil.folder / "online" / "freshness.pem")
-    root = read(world.publish()["1.root.json"], Root)
-    root.signed.version = 2
-    for role in ("timestamp", "snapshot"):
-        root.signed.add_key(freshness.public_key, role)
-    root.signatures.clear()
-    for holder in world.keyholders(1, 3):
-        root.sign(holder, append=True)
-    timestamp = world.repository.timestamp
-    timestamp.signed.version += 1
-    files = forged(world.publish(), ("timestamp", timestamp, freshness))
-    world.tell({**files, "2.root.json": root.to_bytes()})
-    assert takes(world, world.seal())
-
-
-def test_the_online_key_speaks_for_nothing_that_is_not_delegated_to_it(world: World) -> None:
-    files = world.publish()
-    models = read(files[newest(files, "models")], Targets)
-    inside, outside = "models/a/b/program.1", ["runtime/agent.py", "models/a/b", "models/a/b/c/d", "models"]
-    for name in (inside, *outside):
-        models.signed.targets[name] = TargetFile(10, {"sha256": "ab" * 32}, name)
-    models.signed.version += 1
-    led = _led_to(world, files, models=models.signed.version)
-    world.tell(forged(led, ("models", models, world.stolen("models"))))
-    client = world.device._trusted
-    assert client is not None
-    assert client.target(inside) == ("ab" * 32, 10)
-    assert [client.target(name) for name in outside] == [None] * len(outside)
-
-
-# ---------------------------------------------------------------------- replays
-
-
-REPLAYS: dict[str, Callable[[World], object]] = {
-    "at once": lambda world: None,
-    "after a restart of the device": World.wake,
-    "after a restart of the orchestrator": lambda world: setattr(world, "publisher", world.start()),
-    "a day later": lambda world: setattr(world, "now", world.now + DAY / 3),
-}
-
-
-@pytest.mark.parametrize("case", REPLAYS)
-def test_an_old_plan_said_again_is_not_carried_out(world: World, case: str) -> None:
-    old, taken = world.seal(), world.seal()
-    assert takes(world, taken)
-    REPLAYS[case](world)
-    assert not takes(world, taken)
-    assert not takes(world, old), "it was overtaken"
-    assert takes(world, world.seal())
-
-
-def test_an_orchestrator_that_was_superseded_is_not_heard_any_more(world: World) -> None:
-    first = world.publisher
-    world.now += 1
-    world.publisher = world.start()
-    assert takes(world, world.seal())
-    world.publisher = first
-    world.seq += 1000
-    assert not takes(world, world.seal())
-
-
-# ---------------------------------------------------------------------- fast-forward
-
-
-def test_new_online_keys_undo_a_fast_forward(world: World) -> None:
-    """A thief of both online keys says the largest versions, a far time and the largest plan number."""
-    files = world.publish()
-    models, freshness = world.stolen("models"), world.stolen("freshness")
-    listed, snapshot = read(files[newest(files, "models")], Targets), read(files[newest(files, "snapshot")], Snapshot)
-    timestamp = read(files["timestamp.json"], Timestamp)
-    listed.signed.version = snapshot.signed.version = timestamp.signed.version = 2**31 - 1
-    snapshot.signed.meta["models.json"] = MetaFile(2**31 - 1)
-    timestamp.signed.snapshot_meta = MetaFile(2**31 - 1)
-    for each in (listed, snapshot, timestamp):
-        each.signed.expires += timedelta(days=365 * 50)
-    world.publisher._life = 2**62
-    world.tell(
-        forged(
-            files, ("models", listed, models), ("snapshot", snapshot, freshness), ("timestamp", timestamp, freshness)
-        )
-    )
-    assert takes(world, world.seal()), "the keys are the true ones"
-    timestamp.signed.version += 1
-    timestamp.signed.unrecognized_fields[ISSUED] += 365 * 50 * int(DAY)
-    world.tell(
-        forged(
-            files, ("models", listed, models), ("snapshot", snapshot, freshness), ("timestamp", timestamp, freshness)
-        )
-    )
-    with pytest.raises(EdgeError, match="ended on"):
-        takes(world, world.seal())
-    world.publisher = world.start()
-    with pytest.raises(EdgeError, match="expired"):
-        world.tell()
-
-    world.rotate()
-    world.tell()
-    assert takes(world, world.seal())
-
-
-# ---------------------------------------------------------------------- what the broker cannot spoil
-
-
-def test_spoiled_metadata_do_not_keep_a_good_plan_from_being_taken(world: World) -> None:
-    for files in ({}, {"timestamp.json": b"{}"}, dict.fromkeys(world.publish(), b"7")):
-        with pytest.raises(EdgeError, match="refused"):
-            world.tell(files)
-        assert takes(world, world.seal())
-
-
-def test_a_new_root_whose_metadata_are_withheld_ends_the_trust_in_the_old_keys(world: World) -> None:
-    stolen = world.stolen("models")
-    old = world.publish()
-    world.rotate()
-    root = world.publish()["2.root.json"]
-    with pytest.raises(EdgeError, match="refused"):
-        world.tell({**old, "2.root.json": root})
-    for _ in range(2):
-        with pytest.raises(EdgeError, match="no valid signing metadata"):
-            takes(world, _by(world, stolen))
-        world.wake()
-    world.tell()
-    assert takes(world, world.seal())
-
-
-def test_a_device_whose_clock_lags_by_years_takes_plans_and_sees_what_has_expired(world: World) -> None:
-    world.device_clock = 0.0
-    world.wake()
-    assert takes(world, world.seal())
-    world.now += 400 * DAY  # longer than the root lasts
-    world.publisher = world.start()
-    world.tell()
-    with pytest.raises(EdgeError, match="ended on"):
-        takes(world, world.seal())
-
-
-def test_a_device_whose_clock_runs_ahead_says_so(world: World) -> None:
-    world.device_clock = world.now + 365 * DAY
-    with pytest.raises(EdgeError, match="set this device's clock"):
-        takes(world, world.seal())
-    world.device_clock = None
-    assert takes(world, world.seal())
-
-
-def test_a_cheap_number_of_files_and_bytes_is_all_a_plan_costs(world: World) -> None:
-    plan: Plan = replace(TRAIN, program=small(GROUP_PROGRAM))
-    world.publish(plan)
-    signed = world.seal(plan)
-    more = len(encode(signed)) - len(encode(replace(plan, seq=world.seq)))
-    assert more < 400  # a signature, a key's name, and who it is for
-    assert targets_of(plan).keys() <= world.repository.models.signed.targets.keys()
-
-
-# ---------------------------------------------------------------------- of the attacker
-
-
-def _led_to(world: World, files: dict[str, bytes], **versions: int) -> dict[str, bytes]:
-    """A snapshot and a timestamp that lead to these versions, signed by the stolen key of both."""
-    snapshot, timestamp = read(files[newest(files, "snapshot")], Snapshot), read(files["timestamp.json"], Timestamp)
-    for role, version in versions.items():
-        snapshot.signed.meta[f"{role}.json"] = MetaFile(version)
-    snapshot.signed.version += 1
-    timestamp.signed.version += 1
-    timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version)
-    key = world.stolen("freshness")
-    return forged(files, ("snapshot", snapshot, key), ("timestamp", timestamp, key))
-
-
-def _by(world: World, signer: CryptoSigner) -> SignedPlan:
-    """A plan that somebody else has signed."""
-    own, world.publisher._key = world.publisher._key, signer
-    signed = world.seal()
-    world.publisher._key = own
-    return signed

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
 from device_runtime.trust import anchor
 from device_runtime.trust.verifier import RELEASED, Verifier
@@ -129,3 +129,28 @@ def forged(files: Mapping[str, bytes], *signed: tuple[str, Metadata[Any], Crypto
         version = f"{metadata.signed.version}." if role != "timestamp" else ""
         found[f"{version}{role}.json"] = metadata.to_bytes()
     return found
+
+
+def takes(world: World, signed: SignedPlan) -> bool:
+    """Whether the device carries out what it is told."""
+    return world.device.open(signed) is not None
+
+
+def led_to(world: World, files: dict[str, bytes], **versions: int) -> dict[str, bytes]:
+    """A snapshot and a timestamp that lead to these versions, signed by the stolen key of both."""
+    snapshot, timestamp = read(files[newest(files, "snapshot")], Snapshot), read(files["timestamp.json"], Timestamp)
+    for role, version in versions.items():
+        snapshot.signed.meta[f"{role}.json"] = MetaFile(version)
+    snapshot.signed.version += 1
+    timestamp.signed.version += 1
+    timestamp.signed.snapshot_meta = MetaFile(snapshot.signed.version)
+    key = world.stolen("freshness")
+    return forged(files, ("snapshot", snapshot, key), ("timestamp", timestamp, key))
+
+
+def signed_by(world: World, signer: CryptoSigner) -> SignedPlan:
+    """A plan that somebody else has signed."""
+    own, world.publisher._key = world.publisher._key, signer
+    signed = world.seal()
+    world.publisher._key = own
+    return signed
