@@ -29,10 +29,11 @@ def affinity_view(known: Known) -> AffinityView:
         for number, record in measured_rounds(known)
     ]  # fmt: skip
     tasks = [task.name for task in known.job.tasks]
-    return AffinityView(kind=known.job.affinity.kind, tasks=tasks, rounds=rounds, average=_average(known))
+    return AffinityView(kind=known.job.affinity.kind, tasks=tasks, rounds=rounds, average=average_of(known))
 
 
-def _average(known: Known) -> MeanAffinityView | None:
+def average_of(known: Known) -> MeanAffinityView | None:
+    """The mean affinity; None: nobody has measured yet."""
     try:
         found = measured_affinity([record for _, record in sorted(known.ledger.records.items())])
     except ServerError:  # nobody has measured yet

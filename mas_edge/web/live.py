@@ -21,7 +21,8 @@ from mas_edge.web.library import Library, versions_of
 from mas_edge.web.mirror import PARTS, Known, Part
 from mas_edge.web.shapes import DeviceView, EventView, OpenRoundView, Progress, RoundView, Shape
 
-TICK_S = 1.0
+# A page is a second behind at most: the look itself and the way to it take the rest.
+TICK_S = 0.9
 # Five minutes of a busy run: a laptop that was closed for longer has to read a few hundred kilobytes anew.
 KEPT = 300
 # A proxy drops a connection that is silent; the shortest default among the usual ones is 60 s (nginx), phones' is 30.

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from mas_edge.federation.flow import PHASES
 from mas_edge.web.answers import energy_view, progress_of, traffic_view
-from mas_edge.web.findings import affinity_view, split_view
+from mas_edge.web.findings import average_of
 from mas_edge.web.mirror import Known
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -154,16 +154,15 @@ def _findings(known: Known) -> Iterator[Metric]:
         "mas_edge_affinity_ratio", "Mean affinity: how much a step on source lowers the loss of recipient.",
         labels=["source", "recipient"],
     )  # fmt: skip
-    found = affinity_view(known)
-    for source, row in zip(found.tasks, found.average.matrix if found.average else [], strict=False):
-        for recipient, value in zip(found.tasks, row, strict=True):
+    found, tasks = average_of(known), [task.name for task in known.job.tasks]
+    for source, row in zip(tasks, found.matrix if found else [], strict=False):  # none before anybody has measured
+        for recipient, value in zip(tasks, row, strict=True):
             affinity.add_metric([source, recipient], value)
     yield affinity
-    split = split_view(known)
     groups = GaugeMetricFamily(
         "mas_edge_task_group", "The number of the group that answers for a task.", labels=["task"]
     )
-    for number, tasks in enumerate(split.serves):
+    for number, tasks in enumerate(known.split.serves if known.split else []):
         for task in tasks:
             groups.add_metric([task], number)
     yield groups
