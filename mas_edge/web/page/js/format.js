@@ -51,7 +51,8 @@ export const percent = (x, digits = 3) => (Number.isFinite(x) ? `${number(100 * 
 /** A duration. */
 export function seconds(x) {
   if (!Number.isFinite(x)) return "–";
-  if (x < 1) return `${number(1000 * x)} ms`;
+  if (x > 0 && x < 1) return `${number(1000 * x)} ms`;
+  if (x === 0) return "0 s";
   if (x < 10) return `${x.toFixed(1)} s`;
   const whole = Math.round(x);
   if (whole < 60) return `${whole} s`;

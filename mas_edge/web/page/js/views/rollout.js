@@ -78,11 +78,11 @@ function Standings({ rollout }) {
   const at = Math.min(page, pages - 1);
   return html`
     <${Card} title="Devices" note="those that need a look first" flush end=${html`<${Pages} page=${at} pages=${pages} onPage=${setPage} what="devices" />`}>
-      <div class="scroll" tabindex="0" role="region" aria-label="Devices of the rollout"><table>
-        <thead><tr><th scope="col">Device</th><th scope="col">Group</th><th scope="col">State</th><th scope="col" class="number">Time per sample</th><th scope="col">Model</th><th scope="col">Remark</th></tr></thead>
+      <div class="scroll" tabindex="0" role="region" aria-label="Devices of the rollout"><table class="stack">
+        <thead><tr><th scope="col">Device</th><th scope="col">State</th><th scope="col">Group</th><th scope="col" class="number">Time per sample</th><th scope="col">Model</th><th scope="col">Remark</th></tr></thead>
         <tbody>${rows.slice(at * PER_PAGE, (at + 1) * PER_PAGE).map((row) => html`
-          <tr key=${`${row.device} ${row.group}`}><td><a href=${`#/fleet/${encodeURIComponent(row.device)}`}>${row.device}</a></td><td class="nowrap">${row.group}</td><td><${Badge} kind=${MODEL[row.stage]}>${row.stage}</${Badge}></td>
-            <td class="number">${row.latency_s ? f.seconds(row.latency_s) : "–"}</td><td class="mono" title=${row.model}>${row.model.slice(0, 12) || "–"}</td><td class="break">${row.reason}</td></tr>`)}
+          <tr key=${`${row.device} ${row.group}`}><td><a href=${`#/fleet/${encodeURIComponent(row.device)}`}>${row.device}</a></td><td><${Badge} kind=${MODEL[row.stage]}>${row.stage}</${Badge}></td><td class="nowrap">${row.group}</td>
+            <td class="number">${row.latency_s ? f.seconds(row.latency_s) : "–"}</td><td class="mono only-wide" title=${row.model}>${row.model.slice(0, 12) || "–"}</td><td class=${`wide break ${row.reason ? "" : "absent"}`}>${row.reason}</td></tr>`)}
         </tbody>
       </table></div>
     </${Card}>`;

@@ -50,19 +50,19 @@ function Reports({ record }) {
   const silent = record.selected.filter((name) => !(name in record.reports) && !(name in record.refused));
   return html`
     <${Card} title="Reports" note=${`${reports.length} of ${f.plural(record.selected.length, "device")}`} flush>
-      <div class="scroll" tabindex="0" role="region" aria-label="Reports, table"><table>
+      <div class="scroll" tabindex="0" role="region" aria-label="Reports, table"><table class="stack">
         <thead><tr><th scope="col">Device</th><th scope="col">Engine</th><th scope="col" class="number">After</th><th scope="col" class="number">Steps</th><th scope="col" class="number">Processor</th>
           <th scope="col" class="number">Received</th><th scope="col" class="number">Energy</th><th scope="col">Remark</th></tr></thead>
         <tbody>
           ${reports.map(([name, report]) => {
             const energy = report.energy ? joulesOf({ [report.energy.quality]: report.energy.joules })[0] : undefined;
             return html`
-            <tr key=${name}><td>${device(name)}</td><td>${report.engine || "–"}</td><td class="number">${f.seconds(record.report_seconds[name])}</td><td class="number">${f.count(report.steps)}</td>
-              <td class="number">${f.seconds(report.cpu_seconds)}</td><td class="number">${f.bytes(report.received_bytes)}</td>
-              <td class="number" title=${report.energy?.source}>${energy ? `${f.joules(energy[1])} ${energy[0]}` : "–"}</td>
-              <td class="break">${report.healthy === false ? report.health_reason : ""}</td></tr>`;
+            <tr key=${name}><td>${device(name)}</td><td>${report.engine || "–"}</td><td class="number" data-label="After">${f.seconds(record.report_seconds[name])}</td><td class="number" data-label="Steps">${f.count(report.steps)}</td>
+              <td class="number" data-label="Processor">${f.seconds(report.cpu_seconds)}</td><td class="number" data-label="Received">${f.bytes(report.received_bytes)}</td>
+              <td class="number" data-label="Energy" title=${report.energy?.source}>${energy ? `${f.joules(energy[1])} ${energy[0]}` : "–"}</td>
+              <td class=${`wide break ${report.healthy === false ? "" : "absent"}`}>${report.healthy === false ? report.health_reason : ""}</td></tr>`;
           })}
-          ${refused.map(([name, reason]) => html`<tr key=${name}><td>${device(name)}</td><td colspan="6"><${Badge} kind="bad">refused</${Badge}></td><td class="break">${reason}</td></tr>`)}
+          ${refused.map(([name, reason]) => html`<tr key=${name}><td>${device(name)}</td><td colspan="6"><${Badge} kind="bad">refused</${Badge}></td><td class="wide break">${reason}</td></tr>`)}
           ${silent.map((name) => html`<tr key=${name}><td>${device(name)}</td><td colspan="6"><${Badge} kind="warn">no report</${Badge}></td><td>${record.stragglers.includes(name) ? "still at work when the round closed" : ""}</td></tr>`)}
         </tbody>
       </table></div>
