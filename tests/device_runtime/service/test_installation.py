@@ -114,3 +114,14 @@ def test_a_service_without_its_data_is_not_installed(phone: dict[str, str], tmp_
     assert refused.returncode == 4
     assert refused.stderr.startswith("error: ")
     assert not (tmp_path / "home").exists()
+
+
+def test_a_name_that_home_assistant_would_not_find_is_refused_before_anything_is_installed(
+    phone: dict[str, str], tmp_path: Path
+) -> None:
+    tiny_data(tmp_path / "data", train=4, test=1)
+    options = ["--broker", "mqtt://h", "--name", "phone.1", "--data", str(tmp_path / "data"), "--home-assistant"]
+    refused = on_phone(phone, "install", "--service", *options)
+    assert refused.returncode == 7
+    assert "finds no device called 'phone.1'" in refused.stderr
+    assert not (tmp_path / "home").exists()
