@@ -257,3 +257,16 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path
     assert state.attempts.get("rounds", 0) == len(closed), "a record without its step, or a step without its record"
     assert len(opened) <= 1
     store.close()
+
+
+def test_a_line_of_the_log_waits_for_no_disk_and_every_other_step_does(store: Store) -> None:
+    said: list[str] = []
+    store._db.set_trace_callback(said.append)
+    store.log("info", "round 1")
+    store.save_devices([])
+    store._db.set_trace_callback(None)
+    words = [text.partition("INSERT")[0].partition("DELETE")[0].strip() for text in said]
+    assert [word for word in words if word] == [
+        "PRAGMA synchronous = NORMAL", "BEGIN IMMEDIATE", "COMMIT", "PRAGMA synchronous = FULL",
+        "BEGIN IMMEDIATE", "COMMIT",
+    ]  # fmt: skip
