@@ -47,7 +47,8 @@ def loss_chart(task: TaskNumbers, groups: Sequence[str]) -> str:
         axis.axhline(task.constant_loss, color=INK, linewidth=0.8, linestyle=(0, (1, 2)))
     if 0 < merged < last:
         axis.axvline(merged + 0.5, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    axis.set_ylim(bottom=0)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(0.0, low), high + 0.06 * (high - min(0.0, low)))  # room for a ring at the top
     axis.set_xlabel("round", fontsize=8, color=INK)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return _svg(figure, axis, f"Losses of {task.name}")
