@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from device_runtime.edge.lock import lock_directory
-from device_runtime.memory import parse_size
+from device_runtime.memory import in_units, parse_size
 from mas_edge.federation.rollout import RolloutSpec, Verb, check_spec
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.rollout_store import Remembered, RolloutStore, Wish, remembered
@@ -101,6 +101,7 @@ def lines_of(found: Remembered | None) -> list[str]:
     lines = [
         f"rollout  {state.number}: {state.mode.replace('_', ' ')}, {of} ({shares} of the devices)",
         f"told     {len(found.standings)} devices{f': {counts}' if counts else ''}",
+        f"sent     {in_units(state.sent_bytes)}",
     ]
     if state.reason:
         lines.append(f"because  {state.reason}")

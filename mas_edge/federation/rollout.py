@@ -68,6 +68,7 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     cut: float = 0.0  # the devices up to here belong to it
     opened: bool = False  # whether the cut is that of this stage, and not yet of the one before
     reason: str = ""  # why it was halted
+    sent_bytes: int = 0  # of payload and topics: plans, models and what is checked with them, signing metadata
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -49,6 +49,7 @@ class RolloutDesk:
         self._settled_at: float | None = None
         self._expected = {known.name for known in store.devices() if known.online and not known.no_model}
         self._saved: RolloutState | None = None
+        self._shipped, self._told, self._counted = 0, 0, 0  # bytes: of chunks, of plans, of both that were counted
         self.machine: Rollout | None = None
         if found := self._store.latest():
             self.machine = Rollout(found.state, found.standings)
@@ -75,6 +76,11 @@ class RolloutDesk:
         merged = self._desk.state.merged
         with_merged = [merged] if merged and self.machine.state.spec.max_regression is not None else []
         return [self._work(group, undo=False) for group in [*self._desk.state.groups, *with_merged]]
+
+    def on_shipped(self, round_id: str, size: int) -> None:
+        """A chunk has left, on the post's thread: nothing but a number of its own is written."""
+        if _NAME.fullmatch(round_id):
+            self._shipped += size
 
     def poll(self, registry: Registry, now: float) -> None:
         """Take orders, tell who is due, and store what has changed."""
@@ -222,7 +228,7 @@ class RolloutDesk:
                 self._desk.distribution.offer(plan.round_id, kind, manifest, audience)
         sealing = self._desk.sealing
         message = sealing.seal(plan, order.device, audience) if sealing else plan
-        self._desk.tell(order.device, message, plan.round_id)
+        self._told += self._desk.tell(order.device, message, plan.round_id)
 
     def _plan(self, group: GroupState, suffix: str) -> Plan:
         desk, spec = self._desk, self._spec
@@ -260,15 +266,23 @@ class RolloutDesk:
     def _save(self) -> None:
         if self.machine is None:
             return
+        self._count(self.machine)
         state, changed = self.machine.state, self.machine.take_changed()
         if changed or state != self._saved:
             self._store.save(state, changed)
             self._say(state)
 
+    def _count(self, machine: Rollout) -> None:
+        """What has left since the last look belongs to the rollout."""
+        left = self._shipped + self._told
+        if left != self._counted:
+            machine.state = replace(machine.state, sent_bytes=machine.state.sent_bytes + left - self._counted)
+            self._counted = left
+
     def _say(self, state: RolloutState) -> None:
         """A line for people when it stands otherwise than before."""
         before, self._saved = self._saved, state
-        if before == state:
+        if before and replace(before, sent_bytes=state.sent_bytes) == state:
             return
         share = state.spec.shares[min(state.stage, len(state.spec.shares) - 1)]
         where = f"stage {state.stage + 1} of {len(state.spec.shares)}, {share:.4g} of the devices"

@@ -282,11 +282,12 @@ class RoundsDesk:
         """A device began anew: it has lost its late work, unless that was finished."""
         self._late.works.on_lost(device)
 
-    def tell(self, device: str, message: AnyMessage, round_id: str | None) -> None:
-        """Send a control message; its bytes count for the round."""
+    def tell(self, device: str, message: AnyMessage, round_id: str | None) -> int:
+        """Send a control message; its bytes, which are returned, count for the round."""
         size = self._post.tell(device, message)
         if round_id in self.active:
             self.active[round_id].traffic.sent_control += size
+        return size
 
     def poll(self, now: float) -> None:
         """Send what is due by the clock; close what is over."""

@@ -292,6 +292,8 @@ class Orchestrator:
     def _on_shipped(self, shipment: Shipment, size: int) -> None:
         if active := self._desk.active.get(shipment.round_id):
             active.traffic.add_sent(shipment.kind, size)
+        else:
+            self._rollouts.on_shipped(shipment.round_id, size)
 
 
 def run_job(

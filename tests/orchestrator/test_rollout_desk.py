@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from device_runtime.memory import in_units
+from mas_edge.cli.rollout import lines_of
 from mas_edge.federation.flow import JobState, Phase, RoundWork
 from mas_edge.federation.rollout import RolloutSpec, place_of
 from mas_edge.orchestrator.result import rolled_out_of
@@ -107,6 +109,26 @@ def test_a_stage_after_the_other_is_told_and_at_the_end_the_job_is_done(small: D
     small.look()
     small.look(SPEC.soak_s)
     assert (small.mode, small.desk.state.phase, small.rollouts.is_busy) == ("complete", "done", False)
+
+
+def test_the_bytes_of_plans_and_chunks_belong_to_the_rollout_also_after_a_restart(small: Deploying) -> None:
+    def counted() -> int:
+        found = small.operator.latest()
+        assert found is not None
+        assert f"sent     {in_units(found.state.sent_bytes)}" in lines_of(found)
+        return found.state.sent_bytes
+
+    small.order(Wish(spec=SPEC))
+    small.look()
+    plans = counted()
+    assert plans == len(small.plans(NAMES[0]))  # this outbox says that each message takes one byte
+    small.rollouts.on_shipped("rollout-1-group-0", 5000)
+    small.rollouts.on_shipped("merged-0001", 70_000)  # of a round, where it counts
+    small.look()
+    assert counted() == plans + 5000
+    small.restart()
+    small.look()
+    assert counted() >= plans + 5000
 
 
 def test_without_a_rollout_the_job_deploys_to_all_at_once_and_with_one_it_does_not(small: Deploying) -> None:
