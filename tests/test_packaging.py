@@ -47,6 +47,10 @@ def test_the_wheel_holds_no_key_and_no_weights(wheel: Path) -> None:
     assert [path for path in wheel.rglob("*") if path.suffix in _SECRETS_AND_WEIGHTS] == []
 
 
+def test_the_wheel_holds_the_page_that_reports_are_made_from(wheel: Path) -> None:
+    assert (wheel / "mas_edge" / "reporting" / "report.html.jinja").is_file()
+
+
 @pytest.mark.parametrize("template", ["mosquitto.conf.template", "iotcore.toml.template"])
 def test_an_installed_wheel_finds_what_it_configures_brokers_with(wheel: Path, template: str, tmp_path: Path) -> None:
     script = f"from mas_edge.bundle import bundled; print(bundled('broker', {template!r}))"
