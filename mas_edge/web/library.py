@@ -57,7 +57,10 @@ class Library:
         return await self._run(lambda: self._record(round_id))
 
     async def body(self, name: str, parts: tuple[Part, ...], view: Callable[[Known], object]) -> Body:
-        """The JSON of a view; made again only when one of ``parts`` has changed. ``name`` says which, and of what."""
+        """The JSON of a view, or the bytes that it is; made again only when one of ``parts`` has changed.
+
+        ``name`` says which view, and of what.
+        """
         return await self._run(lambda: self._body(name, parts, view))
 
     async def _run(self, work: Callable[[], _T]) -> _T:
@@ -79,7 +82,8 @@ class Library:
         kept = self._bodies.get(name)
         if kept is not None and kept[0] == mark:
             return kept[1]
-        data = msgspec.json.encode(view(known))
+        made = view(known)
+        data = made if isinstance(made, bytes) else msgspec.json.encode(made)
         body = Body(data, f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"')
         self._bodies.pop(name, None)
         while len(self._bodies) >= _CACHED:

@@ -18,7 +18,7 @@ from mas_edge.web.answers import energy_view, progress_of, traffic_view
 from mas_edge.web.findings import average_of
 from mas_edge.web.mirror import Known
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+CONTENT_TYPE = CONTENT_TYPE_LATEST.replace("; charset=utf-8", "")  # the framework adds it
 
 
 def exposition(known: Known) -> bytes:

@@ -18,7 +18,7 @@ from mas_edge.web import answers, findings, shapes
 from mas_edge.web.library import Body, Library, is_readable
 from mas_edge.web.live import Live
 from mas_edge.web.metrics import CONTENT_TYPE, exposition
-from mas_edge.web.mirror import Known, Part
+from mas_edge.web.mirror import PARTS, Known, Part
 from mas_edge.web.problems import RefusedError
 
 MAX_LIMIT = 1000  # of one page of a list: half a megabyte of rounds
@@ -136,8 +136,8 @@ async def get_live(request: Asked) -> Stream:
 @get("/metrics", tags=["operation"], media_type=MediaType.TEXT)
 async def get_metrics(request: Asked) -> Response[bytes]:
     """Prometheus metrics."""
-    data = await _library(request).ask(exposition)
-    return Response(data, headers={"content-type": CONTENT_TYPE, "cache-control": "no-cache"})
+    body = await _library(request).body("metrics", PARTS, exposition)
+    return conditional(request, body, CONTENT_TYPE)
 
 
 @get("/healthz", tags=["operation"])

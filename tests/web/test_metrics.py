@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.web.conftest import Client, Run
@@ -33,6 +34,7 @@ def everything(run: Run) -> None:
 
 def test_the_metrics_say_what_the_api_says(run: Run, client: Client) -> None:
     everything(run)
+    assert client.get("/metrics").headers["content-type"] == CONTENT_TYPE_LATEST
     found = values(client)
     assert found["mas_edge_phase", ("deploy",)] == 1
     assert sum(value for (name, _), value in found.items() if name == "mas_edge_phase") == 1
