@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from mas_edge.fleet.folder import Fleet
 from mas_edge.orchestrator.broker import ManagedBroker
 from mas_edge.protocol.messages import Birth
 from tests.e2e.fleet import until
-from tests.fleet.members import Clock, make_fleet, member_file
+from tests.fleet.members import DAY, Clock, make_fleet, member_file
 from tests.micro.board import Board, configure, needs_micropython
 from tests.micro.desk import MODEL, NAME, Desk
 
@@ -66,3 +69,25 @@ def test_a_file_that_cannot_be_used_is_named(fleet: Fleet, broker: ManagedBroker
         path.write_text("-----BEGIN NOTHING-----\nAAAA\n-----END NOTHING-----\n")
     with board_of(fleet, tmp_path, certificate=str(path)) as board:
         until(lambda: "cannot connect: certificate or key cannot be used" in board.console, "the reason", 30)
+
+
+def test_a_board_with_the_wrong_time_says_which_date_it_believes_in(tmp_path: Path) -> None:
+    later = make_fleet(tmp_path / "later", Clock(time.time() + 10 * DAY))  # to it the board's clock is behind
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(later.file("broker.pem"))
+    with socket.create_server(("127.0.0.1", later.settings.port)) as listener, ThreadPoolExecutor(1) as pool:
+        done = pool.submit(_shake_hands, listener, served)
+        with board_of(later, tmp_path) as board:
+            until(lambda: "validity starts in the future; check ca" in board.console, "the reason", 30)
+            assert f"the clock: it says {time.strftime('%Y-', time.gmtime())}" in board.console
+        assert "alert" in str(done.result())
+
+
+def _shake_hands(listener: socket.socket, context: ssl.SSLContext) -> Exception | None:
+    connection, _ = listener.accept()
+    try:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            secure.recv(1)
+    except OSError as error:
+        return error
+    return None
