@@ -135,6 +135,8 @@ class Orchestrator:
         """
         try:
             self._warm()  # while the broker and the devices connect
+            run = self.state.run_id  # from here on the log knows whose lines these are
+            log.info("run %s: phase %s", run, self.state.phase, extra={"job": run})
             self._post.start(CONNECT_TIMEOUT_S)
             self._desk.restore(time.monotonic())
             while not stop.is_set() and self._goes_on:
