@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mas_edge.protocol.messages import Report
+import msgspec
+
+from mas_edge.protocol.messages import Board, Report
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,10 @@ class Outcome:
 
     report: Report
     update: bytes | None = None
+
+    def seen_on(self, board: Board | None) -> Outcome:
+        """The same with battery and heat in its report."""
+        return Outcome(msgspec.structs.replace(self.report, board=board), self.update)
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the round was cancelled or the process is to end

@@ -290,7 +290,7 @@ class Runtime:
         finally:
             self._interrupted.discard(number)
             self.watch.end(self._bench.joules)
-        return _Finished(number, outcome)
+        return _Finished(number, outcome.seen_on(self.watch.board()))
 
     def _send(self) -> None:
         """The thread that may wait for the network: chunks, and the words that must follow them."""

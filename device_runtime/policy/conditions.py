@@ -15,6 +15,7 @@ from device_runtime.host import Host, SensorError
 from device_runtime.policy.rules import Conditions, Network
 from device_runtime.power import battery
 from device_runtime.power.battery import BatteryState
+from mas_edge.protocol.messages import Board
 
 _T = TypeVar("_T")
 # ``termux-battery-status`` and its kin take seconds; what they say is good for this long.
@@ -49,6 +50,17 @@ class Reader:
             busy=self._try("other programs", unknown, self._busy),
             free_memory=self._try("memory", unknown, lambda: free_memory(self._host)),
             free_disk=self._try("disk", unknown, self._free_disk), unknown=unknown,
+        )  # fmt: skip
+
+    def board(self, now: float) -> Board | None:
+        """Battery and heat alone, as they are ``now`` (monotonic seconds); None: nothing tells them."""
+        state = self._try("battery", {}, lambda: self._battery(now))
+        heat = self._try("temperature", {}, lambda: self._kept("temperature", now, lambda: temperature(self._host)))
+        if state is None and heat is None:
+            return None
+        return Board(
+            battery_percent=state.percent if state else None, plugged=state.plugged if state else None,
+            temperature_c=heat,
         )  # fmt: skip
 
     def _battery(self, now: float) -> BatteryState | None:

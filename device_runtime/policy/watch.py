@@ -15,7 +15,7 @@ from device_runtime.policy.conditions import Reader
 from device_runtime.policy.day import Day
 from device_runtime.policy.gate import Gate
 from device_runtime.policy.rules import Conditions, Rules
-from mas_edge.protocol.messages import PlanKind
+from mas_edge.protocol.messages import Board, PlanKind
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,10 @@ class Watch:
         )  # fmt: skip
         self.gate.see(found)
         return found
+
+    def board(self) -> Board | None:
+        """Battery and heat now, for whoever looks after the fleet."""
+        return self._reader.board(time.monotonic())
 
     def begin(self, kind: PlanKind) -> None:
         """A plan's work begins."""

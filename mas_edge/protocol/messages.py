@@ -210,6 +210,14 @@ class Energy(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""  # what was wrong with a sensor
 
 
+class Board(msgspec.Struct, frozen=True, kw_only=True):
+    """How a device is when its work has ended; None: it cannot tell."""
+
+    battery_percent: float | None = None
+    plugged: bool | None = None
+    temperature_c: float | None = None  # of the processor
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a device found out while it carried out a plan. Means are over valid samples; seconds are wall time."""
 
@@ -234,6 +242,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: Count = 0  # what loading and running the model that was tried has added to the process
     regression: float | None = None  # of the group's model against the all-in-one model; None: they were not compared
     energy: Energy | None = None
+    board: Board | None = None  # None: it has no sensor of battery or heat
 
 
 class Offer(Message, frozen=True, kw_only=True, tag="offer"):

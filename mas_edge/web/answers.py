@@ -135,6 +135,7 @@ def device_views(known: Known) -> dict[str, DeviceView]:
             standing=record.standing, working_on=at_work.get(name, []), selected=work.selected, reports=work.reports,
             last_round=work.last_round, last_error=work.last_error, cpu_seconds=work.cpu_seconds,
             received_bytes=work.received_bytes, joules=work.joules, energy_source=work.energy_source,
+            board=work.board,
             models=models.get(name, {}), membership=known.membership.get(name, ""),
         )  # fmt: skip
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from mas_edge.orchestrator.records import RoundRecord
-from mas_edge.protocol.messages import Report
+from mas_edge.protocol.messages import Board, Report
 from mas_edge.web.shapes import EnergySource, Joules, LastError, RoundView
 
 
@@ -23,6 +23,7 @@ class Work:
     received_bytes: int = 0
     joules: Joules = field(default_factory=dict)
     energy_source: str = ""
+    board: Board | None = None
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Ledger:
         work.last_round = round_id
         work.cpu_seconds += report.cpu_seconds
         work.received_bytes += report.received_bytes
+        work.board = report.board or work.board
         if report.healthy is False:
             work.last_error = LastError(round_id=round_id, reason=report.health_reason, time=closed)
         energy = report.energy

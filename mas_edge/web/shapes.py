@@ -10,6 +10,7 @@ from mas_edge.federation.quarantine import Standing
 from mas_edge.federation.rollout import RolloutState, Verb
 from mas_edge.federation.rollout import Standing as ModelStanding
 from mas_edge.orchestrator.records import CandidateRecord
+from mas_edge.protocol.messages import Board
 
 PhaseState = Literal["passed_over", "done", "current", "ahead", "aborted"]
 OrderState = Literal["waiting", "done", "refused"]
@@ -174,6 +175,7 @@ class DeviceView(Shape, frozen=True, kw_only=True):
     received_bytes: int = 0  # of programs, weights and models
     joules: Joules = {}
     energy_source: str = ""
+    board: Board | None = None  # battery and heat as it told them last; None: it has not
     models: dict[str, ModelStanding] = {}  # by group, of the last rollout
     membership: str = ""  # in the fleet: invited, waiting, enrolled, expired, revoked; empty: no fleet is served
 

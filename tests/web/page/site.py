@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from mas_edge.orchestrator.broker.supervisor import free_port
 from tests.e2e.fleet import until
 
+expect.set_options(timeout=60_000)  # ms: this machine may have other work
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}  # the narrowest phones that are sold
 # What a browser itself says of a server that a test has ended: not a word of the page.

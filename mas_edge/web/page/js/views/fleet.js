@@ -29,8 +29,8 @@ export const joulesOf = (joules) => Object.entries(joules ?? {}).filter(([qualit
 
 const COLUMNS = {
   name: (device) => device.name.toLowerCase(), machine: (device) => device.machine, engine: (device) => device.engine,
-  state: (device) => ORDER.indexOf(stateOf(device)), battery: (device) => device.board?.battery ?? -1,
-  heat: (device) => device.board?.celsius ?? -Infinity, seen: (device) => device.last_seen, reports: (device) => device.reports,
+  state: (device) => ORDER.indexOf(stateOf(device)), battery: (device) => device.board?.battery_percent ?? -1,
+  heat: (device) => device.board?.temperature_c ?? -Infinity, seen: (device) => device.last_seen, reports: (device) => device.reports,
 };
 
 /** The list. */
@@ -84,8 +84,8 @@ const stateBadge = (device) => {
   const [kind, text] = STATES[stateOf(device)];
   return html`<${Badge} kind=${kind}>${text}</${Badge}>`;
 };
-const battery = (board) => (board?.battery === undefined || board.battery === null ? "" : `${f.percent(board.battery, 2)}${board.charging ? " charging" : ""}`);
-const heat = (board) => (Number.isFinite(board?.celsius) ? `${f.number(board.celsius)} °C` : "");
+const battery = (board) => (Number.isFinite(board?.battery_percent) ? `${f.number(board.battery_percent)} %${board.plugged ? ", plugged in" : ""}` : "");
+const heat = (board) => (Number.isFinite(board?.temperature_c) ? `${f.number(board.temperature_c)} °C` : "");
 
 function Row({ device }) {
   const wrong = errorOf(device);
