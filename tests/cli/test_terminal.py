@@ -16,6 +16,7 @@ import device_runtime.cli
 import mas_edge.cli
 from device_runtime.cli import CUT_OFF, INTERRUPTED
 from mas_edge.cli import main
+from mas_edge.cli.serve import ABORTED
 from mas_edge.protocol import errors
 from mas_edge.protocol.errors import EdgeError
 
@@ -80,7 +81,7 @@ def test_the_table_of_exit_codes_is_the_tree_of_errors() -> None:
         for name, kind in vars(errors).items()
         if isinstance(kind, type) and issubclass(kind, EdgeError) and kind.__base__ in (EdgeError, Exception)
     }
-    assert told == {0: "", 2: "", INTERRUPTED: "", CUT_OFF: "", **tree}
+    assert told == {0: "", 2: "", ABORTED: "", INTERRUPTED: "", CUT_OFF: "", **tree}
 
 
 @pytest.mark.parametrize("program", PARSERS)
