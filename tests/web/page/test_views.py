@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -174,15 +175,19 @@ def test_devices_are_filtered_sorted_and_opened(done: Site, page: Page) -> None:
     expect(page.locator("h1")).to_have_text("bob")
 
 
-def test_what_a_device_says_is_shown_as_text_and_never_run(copy: Path, page: Page) -> None:
+def test_what_a_device_says_is_shown_as_text_and_never_run_and_its_battery_and_heat_with_units(
+    copy: Path, page: Page
+) -> None:
     evil = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>'
-    db = sqlite3.connect(copy / "state.db")
-    record = json.loads(db.execute("SELECT record FROM devices WHERE name = 'ada'").fetchone()[0])
-    record |= {"problem": evil, "machine": evil, "engine": evil}
-    db.execute("UPDATE devices SET record = ? WHERE name = 'ada'", (json.dumps(record).encode(),))
-    db.execute("INSERT INTO events (time, level, text) VALUES (1, 'error', ?)", (evil,))
-    db.commit()
-    db.close()
+    with closing(sqlite3.connect(copy / "state.db")) as db, db:
+        record = json.loads(db.execute("SELECT record FROM devices WHERE name = 'ada'").fetchone()[0])
+        record |= {"problem": evil, "machine": evil, "engine": evil}
+        db.execute("UPDATE devices SET record = ? WHERE name = 'ada'", (json.dumps(record).encode(),))
+        db.execute("INSERT INTO events (time, level, text) VALUES (1, 'error', ?)", (evil,))
+        number, blob = db.execute("SELECT number, record FROM rounds ORDER BY number DESC LIMIT 1").fetchone()
+        last = json.loads(blob)
+        last["reports"]["bob"]["board"] = {"battery_percent": 76, "plugged": True, "temperature_c": 48.72}
+        db.execute("UPDATE rounds SET record = ? WHERE number = ?", (json.dumps(last).encode(), number))
     with serving(copy) as site:
         for view in ("fleet", "fleet/ada", "events"):
             shown(page, site, view)
@@ -191,6 +196,9 @@ def test_what_a_device_says_is_shown_as_text_and_never_run(copy: Path, page: Pag
             assert page.evaluate("window.harmed") is None
         page.get_by_label("Least level").select_option("error")
         expect(page.locator(".log li")).to_have_count(1)
+        shown(page, site, "fleet")
+        expect(page.get_by_role("row", name="bob")).to_contain_text("76 %, plugged in")
+        expect(page.get_by_role("row", name="bob")).to_contain_text("48.7 °C")
 
 
 def test_energy_and_bytes_are_those_of_the_api(done: Site, page: Page) -> None:
