@@ -7,8 +7,9 @@ import { html, useEffect, useRef, useState } from "./view.js";
 const MOST = { width: 640, radius: 130 };
 const LEAST_RADIUS = 52; // below, chords are not told apart
 const GAP = 0.55; // between groups, in steps between neighbours
-const LETTER = 7.3; // px of a letter of 13 px, on average
+const LETTER = 8; // px of a letter of 13 px, on average
 const AWAY = 28; // px from a task to its name
+const PHONE = 480; // px: no room on either side
 
 /** `groups`: positions of tasks; `matrix`: affinities; `limit`: the strongest that is drawn at full width. */
 export function Ties({ tasks, groups, matrix, limit }) {
@@ -32,7 +33,7 @@ export function Ties({ tasks, groups, matrix, limit }) {
         <path key=${`${i}-${j}`} d=${chord(places.get(i), places.get(j), size)} fill="none" stroke=${value < 0 ? "var(--hurts)" : "var(--helps)"}
           stroke-width=${0.75 + 7 * share} stroke-dasharray=${value < 0 ? "7 5" : undefined} stroke-linecap="round" opacity=${inside ? 0.95 : 0.4}>
           <title>${`${tasks[i]} and ${tasks[j]}: ${f.signed(value, 3)} on average of both ways`}</title></path>`)}
-      ${groups.flatMap((group) => group.map((i) => html`<${Node} key=${`node-${i}`} place=${places.get(i)} label=${at(places.get(i).angle, size.radius + AWAY)} name=${names[i]} whole=${tasks[i]} index=${i} />`))}
+      ${groups.flatMap((group) => group.map((i) => html`<${Node} key=${`node-${i}`} place=${places.get(i)} label=${at(places.get(i).angle, size.radius + AWAY)} name=${names[i]} whole=${tasks[i]} index=${i} upright=${upright(tasks.length)} />`))}
     </svg></div>
     <ul class="legend" aria-label="What the lines mean">
       <li><svg viewBox="0 0 24 10" aria-hidden="true"><line x1="1" y1="5" x2="23" y2="5" stroke="var(--helps)" stroke-width="4" /></svg>they help each other</li>
@@ -41,19 +42,23 @@ export function Ties({ tasks, groups, matrix, limit }) {
     </ul>`;
 }
 
-function Node({ place, label, name, whole, index }) {
+function Node({ place, label, name, whole, index, upright: bound }) {
   const side = Math.cos(place.angle);
-  const anchor = side > UPRIGHT ? "start" : side < -UPRIGHT ? "end" : "middle";
+  const anchor = side > bound ? "start" : side < -bound ? "end" : "middle";
   const lift = anchor === "middle" ? (Math.sin(place.angle) < 0 ? -2 : 12) : 4;
   return html`
     <circle class="node" cx=${place.x} cy=${place.y} r="9" fill=${`var(${taskToken(index)})`} />
     <text x=${label.x} y=${label.y + lift} text-anchor=${anchor}>${name}<title>${whole}</title></text>`;
 }
 
-const UPRIGHT = 0.25; // names nearer to the top or the bottom than this stand centred there
+const MANY = 12; // tasks; beyond, names at the top and the bottom stand side by side, and a phone has no room for names
 
-/** Names that leave room for the circle. */
+/** Names nearer to the top or the bottom than this (a cosine) stand centred there. */
+const upright = (count) => (count > MANY ? 0.02 : 0.25);
+
+/** Names that leave room for the circle; the numbers that the matrix gives them where there is none. */
 function namesOf(tasks, width) {
+  if (tasks.length > MANY && width < PHONE) return tasks.map((_, i) => String(i + 1));
   const most = Math.max(5, Math.floor((width / 2 - LEAST_RADIUS - AWAY) / LETTER));
   return tasks.map((name) => (name.length > most ? `${name.slice(0, most - 1)}…` : name));
 }
@@ -63,7 +68,7 @@ function sizeOf(groups, names, width) {
   let radius = MOST.radius;
   for (const [i, angle] of anglesOf(groups)) {
     const side = Math.abs(Math.cos(angle));
-    if (side > UPRIGHT) radius = Math.min(radius, (width / 2 - LETTER * names[i].length) / side - AWAY);
+    if (side > upright(names.length)) radius = Math.min(radius, (width / 2 - LETTER * names[i].length) / side - AWAY);
   }
   radius = Math.max(LEAST_RADIUS, radius);
   return { width, radius, height: 2 * (radius + AWAY + 24) };
