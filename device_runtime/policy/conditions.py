@@ -84,10 +84,10 @@ class Reader:
             try:
                 value = find()
             except SensorError as error:
-                value = error
+                value = error.with_traceback(None)  # it would keep what all its callers hold: an update of each round
             self._slow[what] = (now, value)
         if isinstance(value, SensorError):
-            raise value
+            raise SensorError(str(value)) from None
         return value  # type: ignore[return-value] # put there by ``find`` under this name
 
     def _busy(self) -> float | None:

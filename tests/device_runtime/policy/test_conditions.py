@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,23 @@ def test_a_report_carries_what_there_is_of_battery_and_heat(
     assert found is not None
     assert (found.battery_percent, found.plugged) == (percent, plugged)
     assert found.temperature_c == pytest.approx(celsius)
+
+
+class Update:
+    """Something large."""
+
+
+def ask_holding_something_large(reader: Reader, now: float) -> weakref.ref[Update]:
+    update = Update()
+    assert reader.board(now) is None
+    return weakref.ref(update)
+
+
+def test_a_failure_that_is_kept_for_a_minute_keeps_nothing_of_who_asked(tmp_path: Path) -> None:
+    """A round asks while it holds its update."""
+    reader = Reader(Host(tmp_path), tmp_path)
+    gc.disable()  # it would free what a circle of references holds, but late
+    try:
+        assert [ask_holding_something_large(reader, float(second))() for second in range(3)] == [None] * 3
+    finally:
+        gc.enable()
