@@ -67,7 +67,7 @@ def lines_of(snapshot: Snapshot) -> list[str]:
     lines += energy_lines(snapshot)
     if snapshot.split:
         groups = "  |  ".join(", ".join(group) for group in snapshot.split.groups)
-        lines.append(f"split    {groups}  (value {snapshot.split.value:.4f})")
+        lines.append(f"split    {groups}  (value {snapshot.split.value:.4g})")
     served = Counter(name for record in training for name in record.selected)
     for device in snapshot.devices:
         state = "online" if device.online else "away"

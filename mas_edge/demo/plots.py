@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mas_edge.mas.affinity import readable_power
+
 Result = dict[str, Any]
 
 
@@ -58,6 +60,7 @@ def plot_affinity(result: Result, path: Path) -> None:
     values = [[matrix[tasks.index(i)][tasks.index(j)] for j in order] for i in order]
     off_diagonal = [abs(v) for i, row in enumerate(values) for j, v in enumerate(row) if i != j]
     reach = max(off_diagonal, default=1.0) or 1.0
+    power = readable_power(values)
     shown = [[float("nan") if i == j else v for j, v in enumerate(row)] for i, row in enumerate(values)]
     figure = Figure(figsize=(1.0 * len(order) + 2.2, 0.85 * len(order) + 1.6), layout="constrained")
     axis = figure.subplots()
@@ -66,7 +69,15 @@ def plot_affinity(result: Result, path: Path) -> None:
     for i in range(len(order)):
         for j in range(len(order)):
             dark = i != j and abs(values[i][j]) > 0.6 * reach
-            axis.text(j, i, f"{values[i][j]:+.2f}", ha="center", va="center", fontsize=8, color="w" if dark else "#222")
+            axis.text(
+                j,
+                i,
+                f"{values[i][j] / 10**power:+.2f}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="w" if dark else "#222",
+            )
     start = 0
     for group in result["split"]["groups"]:
         size = len(group)
@@ -77,7 +88,8 @@ def plot_affinity(result: Result, path: Path) -> None:
     axis.set_yticks(range(len(order)), order)
     axis.set_xlabel("recipient: whose loss changes")
     axis.set_ylabel("source: whose gradient steps")
-    axis.set_title("Affinity (frames: the split)", fontsize=10)
+    unit = f", in units of $10^{{{power}}}$" if power else ""
+    axis.set_title(f"Affinity{unit} (frames: the split)", fontsize=10)
     figure.colorbar(image, ax=axis, shrink=0.8)
     _save(figure, path)
 

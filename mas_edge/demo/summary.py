@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mas_edge.mas.affinity import readable_power
+
 Result = dict[str, Any]
 WAITING = ("fetch", "load")  # seconds of a device that are not its own work: the network's, and a first import's
 
@@ -37,23 +39,26 @@ def print_summary(console: Console, result: Result) -> None:
 
 def _affinity(result: Result) -> Table:
     tasks, matrix = result["affinity"]["tasks"], result["affinity"]["matrix"]
-    table = Table(title="Affinity: how a step on the row's task helps the column's", title_justify="left")
+    power = readable_power(matrix)
+    unit = f", in units of 1e{power}" if power else ""
+    table = Table(title=f"Affinity: how a step on the row's task helps the column's{unit}", title_justify="left")
     table.add_column("")
     for task in tasks:
         table.add_column(task, justify="right")
     for i, task in enumerate(tasks):
-        cells = [f"[dim]{v:+.3f}[/]" if i == j else f"{v:+.3f}" for j, v in enumerate(matrix[i])]
+        values = [f"{value / 10**power:+.3f}" for value in matrix[i]]
+        cells = [f"[dim]{value}[/]" if i == j else value for j, value in enumerate(values)]
         table.add_row(task, *cells)
     return table
 
 
 def _split(result: Result) -> str:
     split = result["split"]
-    lines = [f"split (value {split['value']:.4f}):"]
+    lines = [f"split (value {split['value']:.4g}):"]
     lines += [f"  group-{number}: {', '.join(group)}" for number, group in enumerate(split["groups"])]
     if split["runner_up"]:
         groups = " | ".join(", ".join(group) for group in split["runner_up"])
-        lines.append(f"  runner-up (value {split['runner_up_value']:.4f}): {groups}")
+        lines.append(f"  runner-up (value {split['runner_up_value']:.4g}): {groups}")
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 
 # Affinities are relative loss drops per unit of step size: far below this. Above it their sums could overflow.
 MAX_AFFINITY = 1e100
+_READABLE = 0.01  # from here on two decimals say something
 CORNER = "source"  # first cell of the header we write; on reading it may be anything
 
 
@@ -61,6 +63,15 @@ class AffinityMatrix:
         values = self.values.copy()
         np.fill_diagonal(values, 0.0)
         return values
+
+
+def readable_power(matrix: Sequence[Sequence[float]]) -> int:
+    """The power of ten in units of which a matrix (n x n, row = source) is shown: 0 while two decimals say something.
+
+    How large affinities are depends on how they are measured: from 1 for a lookahead to a millionth at the features.
+    """
+    reach = max((abs(v) for i, row in enumerate(matrix) for j, v in enumerate(row) if i != j), default=0.0)
+    return math.floor(math.log10(reach)) if 0 < reach < _READABLE else 0
 
 
 def self_affinities(matrix: AffinityMatrix) -> Floats:

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from mas_edge.mas.affinity import (
     AffinityMatrix,
     from_csv,
+    readable_power,
     self_affinities,
     to_csv,
 )
@@ -143,3 +144,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         assert re.match("affinity CSV|task", str(error))
     else:
         assert from_csv(to_csv(matrix)).tasks == matrix.tasks
+
+
+@pytest.mark.parametrize(("largest", "power"), [(3.0, 0), (0.01, 0), (0.0099, -3), (2.4e-5, -5), (0.0, 0)])
+def test_small_affinities_are_shown_in_a_unit_in_which_they_can_be_read(largest: float, power: int) -> None:
+    assert readable_power([[900.0, largest], [-largest / 2, 900.0]]) == power

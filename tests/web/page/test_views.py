@@ -106,6 +106,18 @@ def test_the_slider_walks_through_the_rounds_and_the_cells_hold_their_numbers(do
     assert matrix_of(page, affinity["tasks"]) == rounded(affinity["average"]["matrix"])
 
 
+def test_small_affinities_are_shown_in_a_unit_in_which_they_can_be_read(done: Site, page: Page) -> None:
+    affinity = done.get("api/affinity")
+    matrix = affinity["average"]["matrix"]
+    reach = max(abs(value) for i, row in enumerate(matrix) for j, value in enumerate(row) if i != j)
+    small = [[2.5e-5 / reach * value for value in row] for row in matrix]  # as at the features
+    affinity["average"]["matrix"] = affinity["rounds"][0]["matrix"] = affinity["rounds"][1]["matrix"] = small
+    page.route("**/api/affinity", lambda route: route.fulfill(json=affinity))
+    shown(page, done, "affinity")
+    expect(page.get_by_text("in units of 10⁻⁵", exact=False).first).to_be_visible()
+    assert matrix_of(page, affinity["tasks"]) == rounded([[1e5 * value for value in row] for row in small])
+
+
 def test_the_matrix_is_walked_by_arrow_keys_and_said_in_words(done: Site, page: Page) -> None:
     shown(page, done, "affinity")
     page.locator(".heat td[tabindex='0']").focus()

@@ -5,6 +5,7 @@ import { offDiagonalLimit, ordered } from "../grouping.js";
 import { Heat, Scale } from "../heat.js";
 import { Beam, Card, Empty, Toggles, Waiting } from "../parts.js";
 import { useNeeds, useStore } from "../store.js";
+import { inUnits } from "../units.js";
 import { html, useMemo, useState } from "../view.js";
 import { Split } from "./split.js";
 
@@ -13,22 +14,22 @@ export function Affinity() {
   useNeeds("affinity", "split", "run");
   const { data, problems, theme } = useStore();
   const colours = useMemo(anchors, [theme]);
-  const { affinity, split } = data;
+  const { affinity, split, unit } = useMemo(() => (data.affinity ? inUnits(data.affinity, data.split) : data), [data.affinity, data.split]);
   const heading = html`<h1 tabindex="-1">Affinity and split</h1>`;
   if (!affinity) return html`${heading}<${Waiting} problem=${problems.affinity} what="the affinity" />`;
   return html`
     ${heading}
-    <${Matrix} affinity=${affinity} split=${split} colours=${colours} />
-    ${split ? html`<${Split} split=${split} merging=${["prepare", "initial_evaluation", "merge", "merged_evaluation"].includes(data.run?.phase)} />` : html`<${Waiting} problem=${problems.split} what="the split" />`}`;
+    <${Matrix} affinity=${affinity} split=${split} unit=${unit} colours=${colours} />
+    ${split ? html`<${Split} split=${split} unit=${unit} merging=${["prepare", "initial_evaluation", "merge", "merged_evaluation"].includes(data.run?.phase)} />` : html`<${Waiting} problem=${problems.split} what="the split" />`}`;
 }
 
 const MEANING = {
   lookahead: "How much an encoder step on one task lowers the loss of another, relative to that loss and per unit of step size.",
-  first_order: "How far the gradients of two tasks point in the same direction, per unit of step size.",
-  features: "How alike the features are that two tasks make of the same samples.",
+  first_order: "How much an encoder step on one task would lower the loss of another, to first order, from both tasks' gradients.",
+  features: "How much a step on one task would lower the loss of another, to first order, from gradients at the encoder's output.",
 };
 
-function Matrix({ affinity, split, colours }) {
+function Matrix({ affinity, split, unit, colours }) {
   const { tasks, rounds, average } = affinity;
   const [shown, setShown] = useState("average");
   const [at, setAt] = useState(null); // null: the newest
@@ -50,7 +51,7 @@ function Matrix({ affinity, split, colours }) {
   const title = shown === "rounds" ? `Round ${round.index + 1}` : spreadOnly ? "Standard error of the mean over rounds" : `Mean of ${f.plural(rounds.length, "round")}`;
   const options = [["average", "Mean"], ["spread", "Spread"], ["rounds", "By round"]];
   return html`
-    <${Card} title="Affinity matrix" note=${MEANING[affinity.kind] ?? ""} end=${html`
+    <${Card} title="Affinity matrix" note=${`${MEANING[affinity.kind] ?? ""}${unit && ` All numbers in units of ${unit}.`}`} end=${html`
       ${groups && html`<${Toggles} label="Order of tasks" value=${sorted} onChange=${setSorted} options=${[["groups", "By group"], ["job", "As in the job"]]} />`}
       <${Toggles} label="Which matrix" value=${shown} onChange=${setShown} options=${options} />`}>
       <div class="slider">

@@ -6,7 +6,7 @@ import { Ties } from "../ties.js";
 import { html } from "../view.js";
 
 /** What /api/split tells. */
-export function Split({ split, merging }) {
+export function Split({ split, unit, merging }) {
   if (!split.decided) {
     return html`<${Card} title="The split"><${Empty} title="Not decided yet">
       <p>${merging ? "The tasks still train together; they are split when the merged rounds are over." : "It appears here as soon as it is decided."}</p></${Empty}></${Card}>`;
@@ -16,7 +16,7 @@ export function Split({ split, merging }) {
   const limit = S ? offDiagonalLimit([S]) : 0;
   const singular = new Set(split.groups.flat()).size === split.groups.flat().length;
   return html`
-    <${Card} title="The split" note=${`${f.plural(split.tasks.length, "task")} in ${f.plural(split.groups.length, "group")}; method ${split.method}`}>
+    <${Card} title="The split" note=${`${f.plural(split.tasks.length, "task")} in ${f.plural(split.groups.length, "group")}; method ${split.method}${unit && `; values in units of ${unit}`}`}>
       ${S && singular && html`<${Ties} tasks=${split.tasks} groups=${positions} matrix=${S} limit=${limit} />`}
       <${Gist} split=${split} />
       ${split.reason && html`<p>${split.reason}</p>`}
