@@ -12,7 +12,7 @@ from mas_edge.protocol.errors import ProgramError
 
 # The engine that runs a format, in the order in which a format is chosen; the format is the file's suffix too.
 ENGINE_OF = {"onnx": "onnxruntime", "pte": "executorch", "tflite": "litert"}
-# What a microboard takes: a .tflite of its own, int8 in and out, whatever of its firmware runs it
+# What a microboard takes: a .tflite of its own, int8 in and out, whatever of its firmware runs it.
 BOARD_FORMAT, BOARD_ENGINE = "int8", "micro"
 FORMATS = (*ENGINE_OF, BOARD_FORMAT)
 # A FlatBuffers file names its schema at byte 4. An ONNX model is a Protobuf message whose first field is its version.
@@ -25,7 +25,7 @@ def format_for(engine: str, engines: Collection[str]) -> str:
 
     That of the engine it trains with if there is one (it is loaded already), else the first that it can run.
     """
-    if BOARD_ENGINE in engines:
+    if BOARD_ENGINE in (engine, *engines):
         return BOARD_FORMAT
     runnable = [name for name, runs in ENGINE_OF.items() if runs in engines or runs == engine]
     return next((name for name in runnable if ENGINE_OF[name] == engine), next(iter(runnable), ""))

@@ -60,6 +60,7 @@ def test_the_status_names_who_failed_and_why(run: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines() == [
         "rollout  4: halted, stage 1 of 2 (0.01 > 1 of the devices)",
         "told     3 devices: 1 failed, 2 healthy",
+        "sent     0 bytes",
         "because  1 of 3 devices failed",
         "  pi-1                 group-0    failed    outputs differ",
     ]

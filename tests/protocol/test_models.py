@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mas_edge.job import ENGINES
 from mas_edge.protocol.errors import ProgramError
-from mas_edge.protocol.models import ENGINE_OF, format_for, format_of
+from mas_edge.protocol.models import BOARD_ENGINE, BOARD_FORMAT, ENGINE_OF, format_for, format_of
 
 CASES = [
     ("torch", ["torch", "onnxruntime"], "onnx"),
@@ -21,6 +21,7 @@ CASES = [
     ("torch", ["torch"], ""),
     ("", ["litert"], "tflite"),
     ("", [], ""),
+    ("micro", ["micro"], "int8"),
 ]
 
 
@@ -35,8 +36,9 @@ def test_a_device_gets_the_format_of_its_engine_or_else_the_first_it_can_run(
 def test_a_device_never_gets_a_format_that_it_cannot_run(engine: str, engines: set[str]) -> None:
     chosen = format_for(engine, engines)
     held = engines | {engine}
-    assert (chosen == "") == held.isdisjoint(ENGINE_OF.values())
-    assert chosen == "" or ENGINE_OF[chosen] in held
+    runs = {**ENGINE_OF, BOARD_FORMAT: BOARD_ENGINE}
+    assert (chosen == "") == held.isdisjoint(runs.values())
+    assert chosen == "" or runs[chosen] in held
 
 
 def test_the_order_in_which_engines_are_listed_does_not_matter() -> None:

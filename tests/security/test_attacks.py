@@ -311,7 +311,7 @@ def test_who_has_no_certificate_renews_none(endpoint: Ground) -> None:
     address = endpoint.fleet.enrolment_address
     request = keys.signing_request(keys.new_key())
     ca = endpoint.fleet.file("ca.pem")
-    with pytest.raises(DeviceError, match="needs the present certificate"):
+    with pytest.raises(DeviceError, match="needs the device's present certificate"):
         enrolment._issued(
             *enrolment._exchange(address, fleet_context(ca), "POST", "/v1/renew", json.dumps({"csr": request}).encode())
         )
