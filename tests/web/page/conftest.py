@@ -18,7 +18,7 @@ from tests.web.page.site import Site, opened, serving
 DEVICES = ("ada", "bob", "eve")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # while a browser runs, no other test can run an event loop
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     program = os.environ.get("MAS_EDGE_CHROMIUM") or shutil.which("chromium")
@@ -41,7 +41,7 @@ class Run:
     site: Site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def run(mosquitto: ManagedBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A job; whoever asks first starts it."""
     job = 'engines = ["torch"]\n' + job_text(rounds=4)  # one engine: half the exports
@@ -54,7 +54,7 @@ def run(mosquitto: ManagedBroker, tmp_path_factory: pytest.TempPathFactory) -> I
             yield Run(fleet, site)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def done(run: Run) -> Site:
     """The page on the job when it is done."""
     if run.site.get("api/run")["control"] == "held":  # a test of this module alone
