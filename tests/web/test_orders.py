@@ -12,7 +12,6 @@ from device_runtime import keys
 from mas_edge.fleet.enrolment import Enrolment, WaitsError
 from mas_edge.fleet.folder import Fleet
 from mas_edge.protocol.enrolment import JoinRequest
-from mas_edge.web import words
 from mas_edge.web.app import make_app
 from tests.fleet.members import Clock, make_fleet
 from tests.web.conftest import Client, Run
@@ -68,7 +67,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def test_a_device_that_waits_is_approved_by_its_key_and_later_revoked(
     run: Run, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words, "LOOK_S", 0.0)
+    for module in ("words", "library"):  # what was looked at a moment ago counts as old
+        monkeypatch.setattr(f"mas_edge.web.{module}.LOOK_S", 0.0)
     client = Client(make_app(run.directory, fleet=fleet.folder))
     enrolment = Enrolment(fleet)
     invitation = enrolment.invite("pi-1", hold=True)
