@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -158,7 +160,13 @@ def test_ctrl_c_ends_serve_in_order_and_its_state_goes_on_only_with_the_same_job
 
 
 def test_serve_says_that_the_broker_is_not_there_and_ctrl_c_does_not_wait_for_it(tmp_path: Path) -> None:
-    url = f"mqtt://127.0.0.1:{free_port()}"
+    with closing(socket.socket()) as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and nothing listens: no broker of another test can be there
+        url = f"mqtt://127.0.0.1:{nobody.getsockname()[1]}"
+        _cannot_reach(url, tmp_path)
+
+
+def _cannot_reach(url: str, tmp_path: Path) -> None:
     with Fleet(url, tmp_path, job_text()) as fleet:
         arguments = ["serve", str(fleet.job_file), "--state", str(tmp_path / "two"), "--broker", url]
         impatient = fleet.start("mas_edge", arguments, "two.log")
