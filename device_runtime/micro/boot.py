@@ -11,8 +11,8 @@ import json
 from array import array
 
 ARENA = 40 * 1024  # bytes for weights and features, in one piece for as long as the board runs
-ANSWERS = ("wire", "flash", "agent", "mqtt", "data", "device")
-TRAINS = ("wire", "flash", "network", "head", "agent", "mqtt", "data", "device")
+ANSWERS = ("wire", "flash", "agent", "mqtt", "data", "weights", "deploy", "device")
+TRAINS = ("wire", "flash", "network", "head", "agent", "mqtt", "data", "weights", "device")
 
 
 def main(path):

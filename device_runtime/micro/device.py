@@ -10,10 +10,8 @@ import gc
 import json
 import os
 import random
-import struct
 import sys
 import time
-from array import array
 
 from . import wire
 from .agent import Agent
@@ -24,7 +22,6 @@ from .wire import Refused, Topics
 VERSION = "1"
 FIRST_WAIT_MS, LAST_WAIT_MS = 500, 30000  # docs/protocol, Connection
 UPDATE_CHUNK = 4096  # bytes: a chunk that is lost costs little, and a head has few of them
-LATENCY_RUNS = 5  # docs/protocol, deploy
 
 
 class Clock:
@@ -39,51 +36,6 @@ class Clock:
         self._total += time.ticks_diff(ticks, self._last)
         self._last = ticks
         return self._total
-
-
-class Weights:
-    """A weight file in the flash: tensors by name, kept in ``arena`` (float32) as far as it reaches, else read anew."""
-
-    def __init__(self, path, arena):
-        self._path, self._free, self._kept = path, memoryview(arena), {}
-        with open(path, "rb") as file:
-            size = struct.unpack("<Q", file.read(8))[0]
-            if size > wire.MAX_CONTROL:
-                raise Refused("the weights name more tensors than a board reads")
-            told = json.loads(str(file.read(size), "utf-8"))
-        told.pop("__metadata__", None)
-        start = 8 + size
-        self._places = {}
-        for name, each in told.items():
-            first, last = each["data_offsets"]
-            self._places[name] = (start + first, (last - first) // 4)
-            each.clear()
-        told.clear()  # see Network: a pointer that is left on the stack must not keep it
-        gc.collect()
-
-    def rest(self):
-        """What is left of the arena; from now on it is the caller's."""
-        rest, self._free = self._free, self._free[:0]
-        return rest
-
-    def tensor(self, name):
-        """The float32 numbers of a tensor. Raises Refused where there is none."""
-        if name in self._kept:
-            return self._kept[name]
-        if name not in self._places:
-            message = "the weights lack the tensor %s" % name
-            raise Refused(message)
-        place, count = self._places[name]
-        if count <= len(self._free):
-            found, self._free = self._free[:count], self._free[count:]
-            self._kept[name] = found
-        else:
-            found = array("f", range(count))
-        with open(self._path, "rb") as file:
-            file.seek(place)
-            if file.readinto(found) != 4 * count:
-                raise Refused("the weights end before the tensor %s" % name)
-        return found
 
 
 class Device:
@@ -108,6 +60,7 @@ class Device:
         self._client = Client(config, config["name"], self._topics.status, will, self._on_message, self._on_stream)
         self._client.streams.add(self._topics.chunk)
         self._work = None  # (errand, generator)
+        self._renew_at = 0
         self._connected = False
 
     # ---------------------------------------------------------------- the loop
@@ -137,6 +90,7 @@ class Device:
             if self._begin() or self._work:
                 self._go_on()
             else:
+                self._renew()
                 time.sleep_ms(max(0, until - self._clock.now()))
             if self._clock.now() >= until:
                 return
@@ -159,6 +113,18 @@ class Device:
         self.agent.poll(self._clock.now())
         if self._work:
             self._go_on()
+        else:
+            self._renew()
+
+    def _renew(self):
+        """Look after the certificate, if it is time. The connection goes on with the one that it was made with."""
+        if not self._config.get("enrolment") or self._clock.now() < self._renew_at:
+            return
+        from . import renewal
+
+        gc.collect()
+        self._renew_at = self._clock.now() + 1000 * renewal.look(self._config)
+        gc.collect()
 
     def _begin(self):
         """Take up the next plan that has all it needs; whether there was one."""
@@ -255,11 +221,15 @@ class Device:
         """A generator: yields between samples, returns (report, manifest of the update or None)."""
         began, report = self._clock.now(), {"samples": {}, "losses": {}, "engine": "micro", "seconds": {}}
         if plan["kind"] == "deploy":
+            _forget("head", "network", "layers")  # what tries a model needs the memory of what trained it
+            from . import deploy  # as what follows: loaded by the boards that need it
+
             slots = self._models.slots(plan["group"])
             if plan["undo"]:
-                _undo(slots, plan, report)
+                deploy.undo(slots, plan, report)
             else:
-                yield from self._deploy(slots, plan, report)
+                trial = deploy.Trial(self._config, self._store, self._models, self._data)
+                yield from trial.run(slots, plan, report)
             report["model"] = slots.digest
             return report, None
         from . import head  # a board that only answers spares the memory
@@ -279,6 +249,8 @@ class Device:
     def _run(self, head, network, plan, report):
         if network.tasks != plan["tasks"] or network.input_shape != self._data.input_shape:
             raise Refused("the program is not for the tasks and samples of this board")
+        from .weights import Weights
+
         weights = Weights(self._store.path(plan["weights"]["manifest"]["artifact"]), self._arena)
         network.tensors, network.scratch = weights.tensor, weights.rest
         report["batch_size"] = network.batch_size
@@ -303,93 +275,14 @@ class Device:
             raise Refused("the program is of another version or engine")
         return program
 
-    def _deploy(self, slots, plan, report):
-        """Try the model in its slot; it is the one in use only when it does what its golden samples say."""
-        digest = plan["program"]["artifact"]
-        known = slots.digest == digest
-        if not known:
-            self._models.bring(digest, self._store.path(digest))
-        path = slots.active() if known else slots.put_on_trial(self._store.path(digest), digest)
-        try:
-            model = self._hook().load(path, plan["tasks"])
-            yield from self._check(model, plan, report)
-            report["healthy"] = True
-            if not known:
-                slots.commit()
-        except (Refused, MemoryError, ValueError, IndexError, KeyError, TypeError) as error:
-            report["healthy"], report["health_reason"] = False, str(error) or type(error).__name__
-            if not known:
-                slots.refuse(report["health_reason"])
 
-    def _check(self, model, plan, report):
-        health = plan["health"]
-        golden = Weights(self._store.path(health["golden"]["artifact"]), b"")
-        inputs, times = golden.tensor("x"), []
-        width = 1
-        for size in self._config["input_shape"]:
-            width *= size
-        for sample in range(len(inputs) // width):
-            x = inputs[sample * width : (sample + 1) * width]
-            began = time.ticks_us()
-            answers = model.run(x)
-            times.append(time.ticks_diff(time.ticks_us(), began) / 1e6)
-            for task in plan["tasks"]:
-                expected = golden.tensor("out." + task)
-                count = len(expected) // (len(inputs) // width)
-                _compare(answers[task], expected[sample * count : (sample + 1) * count], health["tolerance"], task)
-            yield
-        times = sorted(times[:LATENCY_RUNS])
-        report["latency_s"] = times[len(times) // 2]
-        if report["latency_s"] > health["max_latency_s"]:
-            message = "one sample takes %.3f s; %.3f are allowed" % (report["latency_s"], health["max_latency_s"])
-            raise Refused(message)
-        if self._data:
-            yield from self._measure(model, plan, report)
-
-    def _measure(self, model, plan, report):
-        """How the model does on the board's own test samples."""
-        right, samples = {}, {}
-        for index in self._data.indices(1):
-            answers = None
-            for task in plan["tasks"]:
-                target = self._data.target(task, index)
-                if target is None:
-                    continue
-                answers = answers or model.run(self._data.x(index))
-                if any([value - value != 0 for value in answers[task]]):
-                    raise Refused("an answer to an own sample is not finite")
-                if self._config["tasks"][task]["kind"] == "class":
-                    best = answers[task].index(max(answers[task]))
-                    right[task] = right.get(task, 0) + (best == target)
-                    samples[task] = samples.get(task, 0) + 1
-                yield
-        report["samples"] = samples
-        report["metrics"] = {task: right[task] / count for task, count in samples.items()}
-
-    def _hook(self):
-        name = self._config.get("infer")
-        if not name:
-            from . import int8
-
-            return int8
-        return __import__(name, None, None, ["load"])
-
-
-def _undo(slots, plan, report):
-    """Leave the plan's model, if it is in use, for the one before it."""
-    report["healthy"] = slots.digest != plan["program"]["artifact"] or slots.roll_back()
-    report["health_reason"] = "" if report["healthy"] else "there is no model before this one to go back to"
-
-
-def _compare(answer, expected, tolerance, task):
-    size = max([1.0] + [abs(value) for value in expected])
-    if len(answer) != len(expected):
-        message = "%s: %d numbers, %d were expected" % (task, len(answer), len(expected))
-        raise Refused(message)
-    for got, wanted in zip(answer, expected):
-        if not abs(got - wanted) <= tolerance * size:
-            message = "%s: %.4g instead of %.4g" % (task, got, wanted)
-            raise Refused(message)
+def _forget(*modules):
+    """Let go of code; the next import reads it again."""
+    package = __name__.rsplit(".", 1)[0]
+    for name in modules:
+        if sys.modules.pop(package + "." + name, None) is not None:
+            delattr(sys.modules[package], name)
+    gc.collect()
 
 
 def run(config, arena):

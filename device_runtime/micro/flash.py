@@ -360,11 +360,12 @@ class Slots:
         remove(self.path(gone))
         return True
 
-    def refuse(self, why):
-        """The model on trial is never tried again; the one in use stays."""
+    def refuse(self, why, for_ever=True):
+        """The model on trial is gone, and never tried again unless the fault is not its own; the one in use stays."""
         slots = self._slots
         slot = slots["trial"]
-        slots["refused"] = (slots["refused"] + [[slots["digests"][slot], why]])[-MAX_REFUSED:]
+        if for_ever:
+            slots["refused"] = (slots["refused"] + [[slots["digests"][slot], why]])[-MAX_REFUSED:]
         slots["digests"][slot], slots["trial"], slots["starts"] = "", "", 0
         self._state.save()
         remove(self.path(slot))

@@ -6,6 +6,7 @@ MicroPython takes DER alone. A connection takes 32 KB while it is made and 26 KB
 """
 
 import binascii
+import hashlib
 import time
 
 from .wire import Refused
@@ -26,7 +27,7 @@ def context(config):
         if config.get("certificate"):
             name = "certificate or key"
             key = blocks(config.get("key") or config["certificate"], KEY)
-            made.load_cert_chain(blocks(config["certificate"], CERTIFICATE)[0], key[0])
+            made.load_cert_chain(newest(config), key[0])
     except (ValueError, IndexError, OSError) as error:
         message = "%s cannot be used (%s): expected PEM or DER files, a key without a password" % (name, error)
         raise Refused(message)
@@ -38,19 +39,54 @@ def blocks(path, kind):
     with open(path, "rb") as file:
         if file.read(1) == b"\x30":  # an ASN.1 sequence: DER
             return [b"\x30" + file.read()]
-    found, inside = [], None
     with open(path) as file:
-        for line in file:
-            line = line.strip()
-            if line.startswith("-----BEGIN "):
-                inside = b"" if line.strip("-").endswith(kind) else None
-            elif line.startswith("-----END "):
-                if inside is not None:
-                    found.append(binascii.a2b_base64(inside))
-                inside = None
-            elif inside is not None:
-                inside += line.encode()
+        return decoded(file, kind)
+
+
+def decoded(lines, kind):
+    """The DER of every block of PEM whose title ends in ``kind``."""
+    found, inside = [], None
+    for line in lines:
+        line = line.strip()
+        if line.startswith("-----BEGIN "):
+            inside = b"" if line.strip("-").endswith(kind) else None
+        elif line.startswith("-----END "):
+            if inside is not None:
+                found.append(binascii.a2b_base64(inside))
+            inside = None
+        elif inside is not None:
+            inside += line.encode()
     return found
+
+
+def newest(config):
+    """The DER of the certificate that is good longest, of that which the owner gave and those that followed it.
+
+    See ``renewal``. Raises ValueError, IndexError, OSError where the owner's cannot be used.
+    """
+    path = config["certificate"]
+    given = blocks(path, CERTIFICATE)[0]
+    others = [each for each in (stored(path + ".a"), stored(path + ".b")) if each]
+    if not others:
+        return given
+    from .x509 import Certificate
+
+    best = Certificate(given)
+    for other in others:
+        made = Certificate(other)
+        if made.key == best.key and made.ends > best.ends:
+            given, best = other, made
+    return given
+
+
+def stored(path):
+    """What ``renewal`` has written there; empty if it is not whole."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:
+        return b""
+    return data[:-32] if len(data) > 32 and hashlib.sha256(data[:-32]).digest() == data[-32:] else b""
 
 
 def why(error):

@@ -25,10 +25,10 @@ needs_micropython = pytest.mark.skipif(
 )
 
 
-def command(*arguments: str) -> list[str]:
+def command(*arguments: str, heap: str = HEAP) -> list[str]:
     """The command line that runs MicroPython with a board's heap."""
     assert _FOUND, "MAS_EDGE_REQUIRE_MICROPYTHON is set and there is no micropython"
-    return [_FOUND, "-X", f"heapsize={HEAP}", *arguments]
+    return [_FOUND, "-X", f"heapsize={heap}", *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -126,6 +126,18 @@ def test_a_model_that_takes_the_board_down_is_never_tried_again(tmp_path: Path) 
     assert in_use(tmp_path) == OLD
 
 
+def test_a_model_that_there_was_no_memory_for_may_be_tried_again(tmp_path: Path) -> None:
+    install(tmp_path, OLD)
+    slots, store = boot(tmp_path)
+    digest = digest_of(NEW)
+    for for_ever in (False, True):
+        store.put([NEW], 1024)
+        slots.put_on_trial(store.path(digest), digest)
+        slots.refuse("no memory", for_ever=for_ever)
+        assert bool(slots.why_refused(digest)) is for_ever
+    assert in_use(tmp_path) == OLD
+
+
 def test_a_model_that_the_flash_damaged_gives_way_to_the_one_before(tmp_path: Path) -> None:
     install(tmp_path, OLD)
     install(tmp_path, NEW)

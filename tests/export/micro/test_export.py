@@ -23,6 +23,7 @@ from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.weights import Vector
 from tests.export.litert.environment import needs_board
+from tests.export.micro.test_board_interpreter import require_same
 from tests.learning.jobs import KINDS, series_job
 
 pytestmark = needs_board
@@ -67,6 +68,13 @@ def test_a_board_answers_as_litert_does(made: MicroModel) -> None:
     for task, answer in inference_model(made.model).run(x).items():
         scale = next(spec.scale for spec in made.outputs if spec.name == task)
         np.testing.assert_allclose(board[task], answer, atol=3.5 * scale)  # kernels may round the other way, in a row
+
+
+def test_a_board_s_own_interpreter_answers_bit_by_bit_as_litert_s_reference(made: MicroModel, tmp_path: Path) -> None:
+    path = tmp_path / "made.model"
+    path.write_bytes(made.model)
+    spec = made.inputs[0]
+    require_same(path, [np.round(x / spec.scale).clip(-99, 99).astype(np.int8).ravel() for x in samples(4)])
 
 
 def test_the_report_says_what_the_model_takes_and_loses(made: MicroModel) -> None:
