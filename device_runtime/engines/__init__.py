@@ -7,6 +7,7 @@ Nothing heavy is imported before an engine is opened. Which of the installed eng
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -28,18 +29,20 @@ class Kind:
     pip: str  # the command that installs it
     form: str  # what its programs are
     precisions: tuple[str, ...]  # of the model files it runs
-    inference_only: str = ""  # a smaller library that runs inference models but trains nothing
-    termux: str = "not to be had in Termux itself, but in a distribution inside it: docs/devices/termux.md"
+    pip_32bit: str = ""  # ... where the system is a 32-bit one, for which others are published
+    termux: str = "in a distribution inside Termux alone: pkg install proot-distro (docs/devices/termux-proot.md)"
 
     @property
     def install(self) -> str:
         """The command that installs it on this system."""
-        return self.termux if on_termux() else self.pip
+        if on_termux():
+            return self.termux
+        return self.pip_32bit if self.pip_32bit and sys.maxsize < 2**32 else self.pip
 
     @property
     def reinstall(self) -> str:
         """The command that replaces what is there."""
-        return self.termux.replace("install", "reinstall") if on_termux() else f"{self.pip} --force-reinstall"
+        return self.termux.replace("install", "reinstall") if on_termux() else f"{self.install} --force-reinstall"
 
 
 # In the order in which they are listed and tested.
@@ -57,8 +60,8 @@ ENGINES = {
         "pip install 'mas-edge[executorch]'", ".pte", ("fp32", "int8"),
     ),
     "litert": Kind(
-        "device_runtime.engines.litert_engine", (("ai_edge_litert",),), "pip install 'mas-edge[litert]'", ".tflite",
-        ("fp32", "int8"), "tflite_runtime",
+        "device_runtime.engines.litert_engine", (("ai_edge_litert",), ("tflite_runtime",)),
+        "pip install 'mas-edge[litert]'", ".tflite", ("fp32", "int8"), "pip install 'mas-edge[tflite]'",
     ),
 }  # fmt: skip
 CUDA = "torch:cuda"  # torch on an NVIDIA graphics processor
@@ -79,9 +82,8 @@ def available() -> list[str]:
 
 
 def runnable() -> list[str]:
-    """The engines that can run a model file here, also those that cannot train. Imports none of them."""
-    smaller = {name: ENGINES[name].inference_only for name in ENGINE_OF.values()}
-    return [name for name, library in smaller.items() if libraries(name) or (library and find_spec(library))]
+    """The engines that can run a model file here. Imports none of them."""
+    return [name for name in ENGINE_OF.values() if libraries(name)]
 
 
 def base_name(name: str) -> str:

@@ -8,10 +8,7 @@ so the same job and weights give the same bytes, and the digest names the model.
 from __future__ import annotations
 
 import importlib
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from mas_edge.export.quantized_onnx import quantized
+from mas_edge.export.quiet import quiet
 from mas_edge.export.trained import InOrder, eager_answers, random_samples, require_answers, trained_network
 from mas_edge.job import Job
 from mas_edge.learning.network import Network
@@ -77,7 +75,7 @@ def golden_of(job: Job, tasks: Sequence[str], vector: Vector, seed: int, batch: 
 def _convert(network: Network, job: Job, tasks: Sequence[str]) -> bytes:
     example = torch.zeros(TRACED_BATCH, *job.data.input_shape)
     try:
-        with _quiet():
+        with quiet("torch.onnx", "onnxscript", "onnx_ir"):
             program = torch.onnx.export(
                 InOrder(network, tasks).eval(),
                 (example,),
@@ -132,25 +130,6 @@ def _without_notes(proto: Any) -> bytes:
     proto.graph.ClearField("value_info")  # a runtime infers the shapes itself
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what the exporter warns and logs while it works: notes on packages and arguments that are not ours.
-
-    Python's warning filters belong to the whole process, so a warning of another thread may get lost meanwhile.
-    """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _cause(error: BaseException) -> str:

@@ -7,16 +7,14 @@ kernels where it has them and computes as written where it has none, so that the
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mas_edge.export.quiet import quiet
 from mas_edge.protocol.errors import ServerError
 
 # Products of many numbers, where int8 saves time and space, and what lies between two of them. Normalisations,
@@ -53,7 +51,7 @@ def quantized(model: bytes, samples: NDArray[np.float32], input_name: str = "x")
             start = next(self._starts, None)
             return None if start is None else {input_name: samples[start : start + BATCH]}
 
-    with tempfile.TemporaryDirectory(prefix="mas-edge-int8-") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="mas-edge-int8-") as folder, quiet():
         written = Path(folder) / "int8.onnx"
         try:
             quantize_static(
@@ -73,15 +71,3 @@ def _plain(model: Any) -> bytes:
     model.graph.ClearField("value_info")
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the quantiser's advice on preparing models, which it logs on the root logger."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)

@@ -31,7 +31,7 @@ def test_a_job_can_ask_for_every_engine_that_a_device_has() -> None:
         (["executorch", "torch"], ["torch", "executorch"]),
         (["executorch_numpy_runtime"], ["executorch"]),
         (["ai_edge_litert"], ["litert"]),
-        (["tflite_runtime"], []),  # it runs models, it does not train
+        (["tflite_runtime"], ["litert"]),
     ],
 )
 def test_an_engine_is_there_when_a_library_that_trains_is(
@@ -44,6 +44,18 @@ def test_an_engine_is_there_when_a_library_that_trains_is(
 def test_the_small_library_of_an_engine_is_taken_before_the_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, "executorch", "torch", "executorch_numpy_runtime")
     assert libraries("executorch") == ("executorch_numpy_runtime",)
+
+
+def test_the_current_library_of_litert_is_taken_before_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch, "tflite_runtime", "ai_edge_litert")
+    assert libraries("litert") == ("ai_edge_litert",)
+
+
+def test_a_32_bit_system_is_told_of_the_library_that_exists_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ENGINES["litert"].install == "pip install 'mas-edge[litert]'"
+    monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
+    assert ENGINES["litert"].install == "pip install 'mas-edge[tflite]'"
+    assert ENGINES["litert"].reinstall == "pip install 'mas-edge[tflite]' --force-reinstall"
 
 
 def test_an_engine_is_opened_by_name() -> None:

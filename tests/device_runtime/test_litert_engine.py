@@ -130,21 +130,11 @@ def without_current_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(litert_engine, "CURRENT", "no_such_litert")
 
 
-def test_tflite_runtime_is_refused_for_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_current_library(monkeypatch)
-    monkeypatch.setattr(litert_engine, "OLD", "json")  # any other library stands for the old one
-    monkeypatch.setattr(np, "__version__", "1.26.4")
-    monkeypatch.setitem(sys.modules, "json.interpreter", sys.modules["json"])
-    with pytest.raises(
-        DeviceError, match=r"computes wrong gradients, so it runs inference models only: .*ai-edge-litert"
-    ):
-        litert_engine.engine()
-
-
 def test_tflite_runtime_is_refused_where_numpy_is_too_new_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     without_current_library(monkeypatch)
-    with pytest.raises(DeviceError, match=r"tflite-runtime cannot use NumPy 2.*: pip install 'numpy<2'"):
-        inference_model(packed())
+    for use in (litert_engine.engine, lambda: inference_model(packed())):
+        with pytest.raises(DeviceError, match=r"tflite-runtime cannot use NumPy 2.*: pip install 'numpy<2'"):
+            use()
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from device_runtime.engines.executorch_engine import inference_model
+from mas_edge.export.quiet import quiet
 from mas_edge.export.trained import InOrder, eager_answers, random_samples, require_answers, trained_network
 from mas_edge.export.verify import one_thread
 from mas_edge.job import Job
@@ -29,6 +28,7 @@ from mas_edge.protocol.weights import Vector
 
 FP32, INT8 = "fp32", "int8"
 SAMPLES = 5  # a file is verified on
+LOGGERS = ("executorch", "torch", "torchao")  # of the packages that take part in an export
 INSTALL = "pip install 'mas-edge[executorch-export]'"
 
 
@@ -118,14 +118,7 @@ def _verify(data: bytes, network: Network, job: Job, tasks: Sequence[str], *, ex
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter prints, warns and logs while it works: notes on packages and arguments not ours."""
-    root = logging.getLogger()
-    level = root.manager.disable
-    try:
-        logging.disable(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            with contextlib.redirect_stderr(io.StringIO()):
-                yield
-    finally:
-        logging.disable(level)
+    """Silence what the exporter prints, warns and logs while it works."""
+    nowhere = io.StringIO()
+    with quiet(*LOGGERS), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield

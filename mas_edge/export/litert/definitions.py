@@ -9,7 +9,8 @@ import torch
 from torch._ops import OpOverload
 
 from mas_edge.export.litert.convolution import convolution, convolution_backward
-from mas_edge.export.litert.indexing import embedding_backward, index_put, scatter_add
+from mas_edge.export.litert.indexing import embedding_backward, index_put, scatter_add, scatter_value
+from mas_edge.export.litert.normalizing import group_norm
 from mas_edge.export.litert.pooling import max_pool, max_pool_backward
 from mas_edge.export.lowering import pooling, resampling
 
@@ -25,5 +26,7 @@ DEFINITIONS: dict[OpOverload, Callable[..., Any]] = {
     ATEN.embedding_dense_backward.default: embedding_backward,
     ATEN.index_put.default: index_put,
     ATEN._unsafe_index_put.default: index_put,
+    ATEN.native_group_norm.default: group_norm,
     ATEN.scatter_add.default: scatter_add,
+    ATEN.scatter.value: scatter_value,
 }

@@ -58,6 +58,21 @@ def scatter_add(x: Tensor, axis: int, places: Tensor, source: Tensor) -> Any:
     axis %= x.dim()
     if places.shape != source.shape or any(places.shape[i] != x.shape[i] for i in range(x.dim()) if i != axis):
         return NotImplemented
+    return x + torch.where(_hit(x, axis, places), source.unsqueeze(axis), 0.0).sum(axis + 1)
+
+
+def scatter_value(x: Tensor, axis: int, places: Tensor, value: float) -> Any:
+    """``aten.scatter.value`` where the other axes are those of ``x``: what the gradient of a class's loss begins with.
+
+    The converter writes an operator for it that TensorFlow Lite before 2.16 does not know.
+    """
+    axis %= x.dim()
+    if any(places.shape[i] != x.shape[i] for i in range(x.dim()) if i != axis):
+        return NotImplemented
+    return torch.where(_hit(x, axis, places).to(x.dtype).sum(axis + 1) > 0, value, x)
+
+
+def _hit(x: Tensor, axis: int, places: Tensor) -> Tensor:
+    """Where the places along ``axis`` of ``x`` are each of its numbers: one more axis, behind ``axis``."""
     numbers = torch.arange(x.shape[axis]).reshape(-1, *[1] * (x.dim() - axis))
-    hit = places.unsqueeze(axis) == numbers
-    return x + torch.where(hit, source.unsqueeze(axis), 0.0).sum(axis + 1)
+    return places.unsqueeze(axis) == numbers

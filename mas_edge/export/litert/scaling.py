@@ -28,4 +28,6 @@ def scale_before_expanding(graph: fx.Graph) -> None:
         scaled.meta, again.meta = {"module": node.meta["module"]}, dict(node.meta)
         node.replace_all_uses_with(again)
         graph.erase_node(node)
+    for node in graph.find_nodes(op="call_function", target=ATEN.view.default):
+        node.target = ATEN.reshape.default  # what was scaled had an element for each place; what is spread has not
     graph.eliminate_dead_code()

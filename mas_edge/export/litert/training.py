@@ -2,7 +2,7 @@
 
 Every method becomes a signature of one .tflite. Its graph is rewritten in operators that the converter accepts and the
 runtime computes correctly (``definitions``); nothing leaves before ``mas_edge.export.verify`` has held it to eager.
-Only the current runtime (``ai-edge-litert``): tflite-runtime 2.14 runs the same file and computes wrong gradients.
+Only operators that ``tflite-runtime`` 2.14 knows as well, which devices may have instead of ``ai-edge-litert``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mas_edge.export.litert.convolution import convolution, convolution_backward, fitted, spread
-from mas_edge.export.litert.indexing import embedding_backward, index_put, scatter_add
+from mas_edge.export.litert.indexing import embedding_backward, index_put, scatter_add, scatter_value
+from mas_edge.export.litert.normalizing import group_norm
 from mas_edge.export.litert.pooling import max_pool, max_pool_backward
 
 ATEN = torch.ops.aten
@@ -133,6 +134,7 @@ def test_writing_and_scattered_axes_stay_as_they_are() -> None:
     assert index_put(x, [place], normal(2, 3, 5)) is NotImplemented
     assert index_put(x, [place, None, place], normal(2, 3), True) is NotImplemented
     assert scatter_add(x, 1, torch.zeros(2, 3, 5, dtype=torch.int64), normal(2, 3, 5)) is NotImplemented
+    assert scatter_value(x, 1, torch.zeros(2, 3, 5, dtype=torch.int64), 1.0) is NotImplemented
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
@@ -142,3 +144,13 @@ def test_the_gradient_of_a_gather_is_that_of_pytorch(axis: int) -> None:
     places = torch.randint(0, x.shape[axis], shape, generator=torch.Generator().manual_seed(2))
     source = normal(*shape, seed=1)
     torch.testing.assert_close(scatter_add(x, axis, places, source), ATEN.scatter_add(x, axis, places, source))
+    torch.testing.assert_close(scatter_value(x, axis, places, -2.5), ATEN.scatter.value(x, axis, places, -2.5))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_group_norm_by_means_is_that_of_pytorch(given: bool) -> None:
+    x = normal(2, 6, 3, 5)
+    scale, shift = (normal(6, seed=seed) if given else None for seed in (1, 2))
+    options = (scale, shift, 2, 6, 15, 3, 1e-5)
+    for got, expected in zip(group_norm(x, *options), ATEN.native_group_norm(x, *options), strict=True):
+        torch.testing.assert_close(got, expected)

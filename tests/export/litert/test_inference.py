@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +18,10 @@ from mas_edge.export.trained import eager_answers, trained_network
 from mas_edge.job import Job
 from mas_edge.learning import build, vector_of
 from mas_edge.protocol.errors import JobError, ServerError
-from tests.export.litert.environment import require_converter
+from tests.export.litert.environment import needs_old_runtime, require_converter, run_in_old_runtime
 from tests.learning.jobs import KINDS, series_job
 
 TASKS = ["label", "next"]
-OLD_PYTHON = "MAS_EDGE_TFLITE_RUNTIME_PYTHON"  # an interpreter that has tflite-runtime 2.14 and numpy<2
 
 
 def job() -> Job:
@@ -140,7 +138,7 @@ import mas_edge.export.litert.inference, mas_edge.export.litert.training, mas_ed
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.skipif(OLD_PYTHON not in os.environ, reason=f"{OLD_PYTHON} names no interpreter with tflite-runtime")
+@needs_old_runtime
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_tflite_runtime_gives_the_same(converted: Converted, precision: str, tmp_path: Path) -> None:
     data = converted.data if precision == "fp32" else converted.int8
@@ -154,12 +152,7 @@ model = litert_engine.inference_model((room / "model.tflite").read_bytes())
 np.savez(room / "answers.npz", **model.run(np.load(room / "x.npy")))
 print(litert_engine._library().__name__)
 """
-    command = [os.environ[OLD_PYTHON], "-c", code, str(tmp_path)]
-    checkout = str(Path(__file__).parents[3])
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={"PYTHONPATH": checkout, "PATH": os.environ["PATH"]}
-    )
-    assert done.stdout.strip() == "tflite_runtime.interpreter"
+    assert run_in_old_runtime(code, str(tmp_path)).strip() == "tflite_runtime.interpreter"
     here, there = run(data, samples(4)), np.load(tmp_path / "answers.npz")
     for task, answer in here.items():
         # XNNPACK of another year rounds some integers the other way, by one step each.

@@ -47,3 +47,13 @@ def test_what_is_used_elsewhere_or_scaled_by_a_tensor_stays() -> None:
     assert calls(module).count("aten.expand.default") == 2
     assert "aten.mul.Tensor" in calls(module)
     torch.testing.assert_close(module(X), function(X))
+
+
+def test_what_is_scaled_first_may_still_be_viewed_in_another_shape() -> None:
+    def function(x: Tensor) -> Tensor:
+        return (x.expand(3, 4) / 4).view(12)
+
+    module = traced(function)
+    scale_before_expanding(module.graph)
+    module.recompile()
+    torch.testing.assert_close(module(X), function(X))

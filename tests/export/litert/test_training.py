@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F  # noqa: N812
@@ -21,7 +25,7 @@ from mas_edge.learning import build
 from mas_edge.protocol.errors import JobError, ServerError
 from mas_edge.protocol.program import FORMAT, Method, Program, Value, dump, load
 from mas_edge.protocol.weights import Layout
-from tests.export.litert.environment import needs_converter, require_converter
+from tests.export.litert.environment import needs_converter, needs_old_runtime, require_converter, run_in_old_runtime
 from tests.learning.jobs import OWN, own_job
 
 METHODS = ["train_step", "evaluate", "affinity", "infer"]
@@ -94,22 +98,53 @@ def program(methods: Mapping[str, Method]) -> Program:
 
 
 @pytest.fixture(scope="module")
-def layers() -> Runner:
+def layered() -> bytes:
     require_converter()
+    return dump(emit(program({name: method(*layer) for name, layer in LAYERS.items()})))
+
+
+@pytest.fixture(scope="module")
+def layers(layered: bytes) -> Runner:
     from device_runtime.engines.litert_engine import LiteRTEngine
 
-    made = emit(program({name: method(*layer) for name, layer in LAYERS.items()}))
-    return LiteRTEngine().load(load(dump(made)))
+    return LiteRTEngine().load(load(layered))
+
+
+def feeds(name: str) -> Arrays:
+    return {f"i{i}": tensor.numpy() for i, tensor in enumerate(LAYERS[name][1])}
+
+
+def require_eager(name: str, found: Sequence[NDArray[Any]]) -> None:
+    function, tensors = LAYERS[name]
+    exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
+    for got, expected in zip(found, with_gradients(function)(*exact), strict=True):
+        largest = max(float(expected.abs().max()), 1e-3)
+        assert np.abs(got - expected.numpy()).max() <= TOLERANCE * largest, name
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_and_its_gradients_are_those_of_eager(layers: Runner, name: str) -> None:
-    function, tensors = LAYERS[name]
-    exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]
-    found: Arrays = layers.run(name, {f"i{i}": tensor.numpy() for i, tensor in enumerate(tensors)})
-    for got, expected in zip(found.values(), with_gradients(function)(*exact), strict=True):
-        largest = max(float(expected.abs().max()), 1e-3)
-        assert np.abs(got - expected.numpy()).max() <= TOLERANCE * largest, name
+    require_eager(name, list(layers.run(name, feeds(name)).values()))
+
+
+@needs_old_runtime
+def test_tflite_runtime_gives_the_same_gradients(layered: bytes, tmp_path: Path) -> None:
+    (tmp_path / "layers.program").write_bytes(layered)
+    (tmp_path / "feeds.pickle").write_bytes(pickle.dumps({name: feeds(name) for name in LAYERS}))
+    code = """
+import pathlib, pickle, sys
+from device_runtime.engines import open_engine
+from mas_edge.protocol.program import load
+room = pathlib.Path(sys.argv[1])
+runner = open_engine("litert").load(load((room / "layers.program").read_bytes()))
+feeds = pickle.loads((room / "feeds.pickle").read_bytes())
+found = {name: list(runner.run(name, each).values()) for name, each in feeds.items()}
+(room / "found.pickle").write_bytes(pickle.dumps(found))
+"""
+    run_in_old_runtime(code, str(tmp_path))
+    found = pickle.loads((tmp_path / "found.pickle").read_bytes())
+    for name in LAYERS:
+        require_eager(name, found[name])
 
 
 def small_job(encoder: str = "depthwise") -> Job:
