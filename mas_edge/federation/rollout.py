@@ -51,10 +51,10 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     halt_on: Annotated[float, Meta(ge=0, lt=1)] = 0.05  # the share of a stage's devices that may fail
     soak_s: Number = 60.0  # how long a stage's devices are healthy before the next one begins
     answer_s: Number = 600.0  # a device that was told and is silent for so long has failed
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=-_UNITS, le=_UNITS)] = 0  # a whole number in every client
     max_latency_s: Number = 5.0  # the health check's bounds: see ``mas_edge.protocol.messages.HealthCheck``
     max_slowdown: Number = 0.0
-    max_memory_bytes: Annotated[int, Meta(ge=0)] = 0
+    max_memory_bytes: Annotated[int, Meta(ge=0, le=_UNITS)] = 0
     max_regression: Number | None = None  # None: groups' models are not held against the model of all tasks
 
 
@@ -194,6 +194,12 @@ class Rollout:
         """A device works on it: it need not be told so often."""
         if clock := self._clocks.get((device, group)):
             clock.next_send = max(clock.next_send, now + ASK_AGAIN_S)
+
+    def on_back(self, device: str, now: float) -> None:
+        """A device begins a new life: it has lost with its memory what it was told, and is told again."""
+        for (name, _), clock in self._clocks.items():
+            if name == device:
+                clock.next_send, clock.repeat = now, PLAN_REPEAT_S
 
     def on_refused(self, device: str, group: str, reason: str, now: float) -> None:
         """A device did not try it, for a reason of its own: it is asked again."""

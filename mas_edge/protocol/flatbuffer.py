@@ -16,6 +16,8 @@ MAX_ITEMS = 1 << 24  # of one vector of numbers; a damaged length must not becom
 MAX_TABLES = 1 << 20
 MAX_READS, FREE_BYTES = 16, 1 << 20  # so often the file's own bytes, and some for the smallest ones
 
+FRAME = 4  # bytes at a table's beginning, which say where its list of fields lies
+
 _T = TypeVar("_T")
 
 
@@ -63,6 +65,8 @@ class Table:
         if length < 4 or length % 2:
             _damaged(f"the table at byte {at} has a list of fields of {length} bytes")
         self._read("H", fields + length - 2)
+        if at + self._size > len(data):
+            _damaged(f"the table at byte {at} does not end within the file")
         self._budget.table(length)
         self._offsets = struct.unpack_from(f"<{length // 2 - 2}H", data, fields + 4)
 
@@ -71,9 +75,16 @@ class Table:
         place = self._place(field)
         return int(self._read(form, place)) if place else 0
 
+    def has(self, field: int) -> bool:
+        """Whether the field is there."""
+        return bool(self._place(field))
+
     def text(self, field: int) -> str:
-        """A string; what is not UTF-8 in it is replaced."""
-        return self.raw(field).decode("utf-8", errors="replace")
+        """A string in UTF-8. It must be closed by a zero, as native code reads it."""
+        start, count = self._vector(field, 1)
+        if start and self._data[start + count : start + count + 1] != b"\0":
+            _damaged(f"the text at byte {start} is not closed by a zero")
+        return self._data[start : start + count].decode("utf-8")
 
     def raw(self, field: int) -> bytes:
         """A vector of bytes."""
@@ -112,7 +123,7 @@ class Table:
     def _place(self, field: int) -> int:
         """Where a field lies; 0 if it is not there."""
         offset = self._offsets[field] if field < len(self._offsets) else 0
-        if offset >= max(self._size, 1):
+        if offset and not FRAME <= offset < self._size:
             _damaged(f"field {field} of the table at byte {self._at} lies outside of it")
         return self._at + offset if offset else 0
 

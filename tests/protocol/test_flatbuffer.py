@@ -26,12 +26,25 @@ def test_fields_are_read_by_their_number_and_absent_ones_have_the_default() -> N
     assert (table.number(2, "i"), table.text(2), table.table(2), table.tables(2)) == (0, "", None, [])
     assert table.numbers(3, "h") == [1, -2]
     assert table.number(99, "i") == 0
+    assert [table.has(field) for field in (0, 1, 2, 3, 99)] == [True, True, False, True, False]
 
 
-def test_an_offset_out_of_the_file_is_refused() -> None:
+# Each is a place in the file, what stands there instead, and what reading the text of field 1 says of it.
+DAMAGE = {
+    "an offset out of the file": (24, struct.pack("<I", 2**32 - 8), "lies behind the file's end"),
+    "a table that is longer than the file": (6, struct.pack("<H", 60), "does not end within the file"),
+    "a field in the table's own frame": (10, struct.pack("<H", 2), "field 1 .* lies outside of it"),
+    "a text without a zero behind it": (38, b"!", "is not closed by a zero"),
+    "a text that is not UTF-8": (36, b"\xff", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_native_code_would_trip_over_is_refused(damage: str) -> None:
+    place, instead, reason = DAMAGE[damage]
     data = bytearray(written())
-    data[24:28] = struct.pack("<I", 2**32 - 8)  # where field 1 points to
-    with pytest.raises(ValueError, match="lies behind the file's end"):
+    data[place : place + len(instead)] = instead
+    with pytest.raises(ValueError, match=reason):
         root_of(bytes(data)).text(1)
 
 
