@@ -96,7 +96,7 @@ class DataFolder:
         y = np.asarray(self.arrays[task][rows])
         return y, valid(self.header.tasks[task], y, self._mask(task, rows))
 
-    def fits(self, program: Program) -> None:
+    def _require_fit(self, program: Program) -> None:
         """Raise DataError with the reason if batches for ``program`` cannot be made of this folder."""
         pairs: list[tuple[str, object, object]] = [("input_shape", self.input_shape, program.input_shape)]
         for name, spec in program.targets.items():
@@ -124,7 +124,7 @@ class DataFolder:
         Raises:
             DataError: the folder does not fit the program, or a batch holds NaN, infinity or a label out of range.
         """
-        self.fits(program)
+        self._require_fit(program)
         held = [self.labelled[task] for task in program.tasks if task in self.labelled]
         chosen = self.arrays["split"] == _SPLITS[split]
         rows = np.flatnonzero(chosen & np.logical_or.reduce(held)) if held else np.empty(0, np.intp)

@@ -14,11 +14,13 @@ import logging
 import time
 from pathlib import Path
 
+import msgspec
+
 from device_runtime.data import DataFolder
 from device_runtime.deployed import Bounds, Health
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.slots import Slots
-from device_runtime.trial import Against, Answer, Examiner, Here, Question
+from device_runtime.trial import Answer, Check, Compare, Examiner, Here, Question, Time
 from mas_edge.protocol.errors import DeviceError
 from mas_edge.protocol.messages import AllInOne, HealthCheck, Manifest, Plan, Report
 from mas_edge.protocol.models import ENGINE_OF
@@ -123,14 +125,14 @@ class _Trying:
     def _health_of(self, model: Path, golden: Manifest, active: Path | None = None) -> Health:
         """``active``: the model in use, than which a model on trial must not be slower by more than a factor."""
         self._store.manifest(golden.artifact)  # the disk may have damaged them: that is not what the model is
-        question = Question(
-            str(model),
-            str(self._store.path(golden.artifact)),
-            self._bounds,
-            str(active or ""),
-            self._check.max_slowdown,
-        )
-        answer = self._ask(question)
+        samples = str(self._store.path(golden.artifact))
+        bounds = Bounds(self._check.tolerance, self._check.max_latency_s, self._check.max_memory_bytes)
+        # Asked by itself: what the model in use does to its process is not what the one on trial is.
+        takes = self._ask(Time(str(active), samples)).latency_s if active else 0.0
+        if takes:
+            most = min(bounds.max_latency_s, self._check.max_slowdown * takes)
+            bounds = msgspec.structs.replace(bounds, max_latency_s=most)
+        answer = self._ask(Check(str(model), samples, bounds))
         return answer.health or Health(healthy=False, reason=answer.problem, final=False)
 
     def _ask(self, question: Question) -> Answer:
@@ -138,15 +140,10 @@ class _Trying:
         self.cpu_seconds += answer.cpu_seconds
         return answer
 
-    @property
-    def _bounds(self) -> Bounds:
-        return Bounds(self._check.tolerance, self._check.max_latency_s, self._check.max_memory_bytes)
-
     def _compared(self, trial: Path, health: Health, against: AllInOne) -> Health:
         """Whether the group's model is as good for this device as the model of all tasks."""
         whole = self._store.path(against.model.artifact)
-        other = Against(self._plan.tasks, str(whole), against.tasks)
-        answer = self._ask(Question(str(trial), "", self._bounds, against=other))
+        answer = self._ask(Compare(str(trial), self._plan.tasks, str(whole), against.tasks, against.max_regression))
         found = answer.regression
         if found is None:
             log.warning("%s is not compared with the model of all tasks: %s", self._plan.group, answer.problem)

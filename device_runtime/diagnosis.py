@@ -8,7 +8,6 @@ import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -90,31 +89,30 @@ def versions(distributions: Sequence[str]) -> dict[str, str]:
 
 
 def _report(name: str, kind: Kind, test: SelfTest | None) -> EngineReport:
-    answers = bool(test) or bool(kind.inference_only and find_spec(kind.inference_only) is not None)
     return EngineReport(
-        name=name, version=installed_version(name), installed=answers, form=kind.form,
-        precisions=kind.precisions, test=test, advice=_advice(name, kind, test, answers),
+        name=name, version=installed_version(name), installed=test is not None, form=kind.form,
+        precisions=kind.precisions, test=test, advice=_advice(name, kind, test),
     )  # fmt: skip
 
 
-def _advice(name: str, kind: Kind, test: SelfTest | None, answers: bool) -> str:
+def _advice(name: str, kind: Kind, test: SelfTest | None) -> str:
     if test is None:
-        return f"{name} only answers here; to train: {kind.install}" if answers else f"{name}: {kind.install}"
+        return f"{name}: {kind.install}"
     if not test.error:
         return ""
     again = "" if kind.install in test.error else f"; to install it anew: {kind.reinstall}"
     return f"{name} is not used: {test.error}{again}"
 
 
-def memory_advice(machine: Machine, engines: Sequence[EngineReport], best: str) -> str:
-    """One line if the memory that is free would not carry the engine that is taken; else empty."""
+def memory_advice(machine: Machine, engines: Sequence[EngineReport], best: str, swap: str = "add swap") -> str:
+    """One line if the memory that is free would not carry the engine that is taken; else empty. ``swap``: how to."""
     took = {report.name: report.test.memory_mb for report in engines if report.test is not None and report.trains}
     free_mb = machine.free_bytes / 1e6
     if not best or not machine.free_bytes or free_mb >= took[best]:
         return ""
     smallest = min(took, key=took.__getitem__)
     way = f"--engine {smallest} takes {took[smallest]:.0f} MB; " if smallest != best else ""
-    way += "stop other programs, or add swap"
+    way += swap
     return f"{best} took {took[best]:.0f} MB for its test, {free_mb:.0f} MB are free: {way}"
 
 

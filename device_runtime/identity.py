@@ -1,15 +1,18 @@
 """Who this device is in its fleet: a key that it made itself, and a certificate that is renewed before it expires.
 
     identity/joining.pem     the key while the certificate is on its way (a repeated `join` uses it again)
+            /joining-ca.pem  the authority of the token, until it has said yes
             /device.pem      certificate and key in one file, so that one rename replaces both
             /ca.pem          whom this device believes
             /identity.json   name, fleet, where the broker and the enrolment endpoint are
+            /device.csr      if it was asked for: what a microboard, which makes no keys, renews with
 
 The key leaves neither this folder nor a log. Making keys needs the package ``cryptography``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import threading
@@ -38,7 +41,10 @@ _SUFFIX_BYTES = 8  # nobody guesses 64 bits against a broker
 
 
 class Record(Struct, frozen=True):
-    """identity.json. ``suffix`` ends the names of our connections: who does not know it cannot throw them out."""
+    """identity.json. ``suffix`` ends the names of our connections: who does not know it cannot throw them out.
+
+    ``token`` is the digest of the one that this device has joined with.
+    """
 
     name: str
     fleet: str
@@ -46,6 +52,7 @@ class Record(Struct, frozen=True):
     port: int
     enrolment: str  # HOST:PORT
     suffix: str
+    token: str = ""
 
 
 class Identity:
@@ -155,13 +162,16 @@ def has_joined(state: Path) -> bool:
 def join(state: Path, invitation: Invitation, wait: Callable[[str], None]) -> Identity:
     """Join the fleet of ``invitation``; ``wait`` is told why and returns when to ask again, while it is not approved.
 
-    Asking twice with one token is safe: the key is kept until the certificate is there. Where the fleet signs its
-    plans, this device is handed the root to believe, unless its owner has given it one before.
+    Asking twice with one token is safe: the key is kept until the certificate is there, and then there is nothing to
+    do while that is good. Where the fleet signs its plans, this device is handed the root to believe, unless its owner
+    has given it one before. Until the fleet has said yes, the identity that there is stays as it is.
 
     Raises:
         DeviceError: this device is in a fleet already, the endpoint refuses or cannot be reached, or the disk fails.
     """
     folder = state / "identity"
+    if is_member_by(state, invitation):
+        return Identity(state)
     if has_joined(state):
         held = Identity(state).record
         if (held.name, held.enrolment) != (invitation.name, invitation.address):
@@ -169,24 +179,58 @@ def join(state: Path, invitation: Invitation, wait: Callable[[str], None]) -> Id
                 f"{state} belongs to {held.name} of fleet {held.fleet}; choose another --state, or delete {folder}"
             )
             raise DeviceError(message)
-    key = _kept_key(folder)
+    key, joining_ca = _kept_key(folder), folder / "joining-ca.pem"
     ca = enrolment.fetch_ca(invitation.address, invitation.pin)
+    write_whole(joining_ca, ca, mode=OWNER_ONLY)
+    issued = enrolment.join(invitation, joining_ca, _keys().signing_request(key), wait)
     write_whole(folder / "ca.pem", ca, mode=OWNER_ONLY)
-    issued = enrolment.join(invitation, folder / "ca.pem", _keys().signing_request(key), wait)
     _put_certificate(folder / "device.pem", issued, key)
     if issued.root and not holds_root(state):  # before it counts as joined: from its first plan on it takes signed ones
         install(state, issued.root)
     record = Record(
-        issued.name, issued.fleet, issued.host, issued.port, invitation.address, secrets.token_hex(_SUFFIX_BYTES)
-    )
+        issued.name, issued.fleet, issued.host, issued.port, invitation.address, secrets.token_hex(_SUFFIX_BYTES),
+        _digest(invitation),
+    )  # fmt: skip
     write_whole(folder / "identity.json", msgspec.json.encode(record), mode=OWNER_ONLY)
-    (folder / "joining.pem").unlink(missing_ok=True)
+    for name in ("joining.pem", "joining-ca.pem"):
+        (folder / name).unlink(missing_ok=True)
     return Identity(state)
 
 
-def fingerprint(state: Path) -> str:
-    """The fingerprint of the key that joins: what the operator of a fleet is shown too."""
-    return str(_keys().fingerprint(_kept_key(state / "identity")))
+def write_request(state: Path) -> Path:
+    """Write a signing request of this device's key beside its certificate; where it is.
+
+    Raises:
+        DeviceError: this device has not joined a fleet, or what it holds cannot be used.
+    """
+    own = Identity(state).file("device.pem")
+    try:
+        request = str(_keys().signing_request(own.read_bytes()))
+    except (OSError, ValueError) as error:
+        message = f"{own} cannot be used: {error}; join again with a new token"
+        raise DeviceError(message) from None
+    write_whole(own.with_suffix(".csr"), request.encode(), mode=OWNER_ONLY)
+    return own.with_suffix(".csr")
+
+
+def is_member_by(state: Path, invitation: Invitation) -> bool:
+    """Whether this device has joined with this very token, and its certificate is still good."""
+    if not has_joined(state):
+        return False
+    held = Identity(state)
+    return held.record.token == _digest(invitation) and time.time() < held.validity()[1]
+
+
+def fingerprint(state: Path, invitation: Invitation | None = None) -> str:
+    """The fingerprint of the key that joins, or has joined by ``invitation``: what the operator is shown too."""
+    joined = invitation is not None and is_member_by(state, invitation)
+    key = Identity(state).file("device.pem").read_bytes() if joined else _kept_key(state / "identity")
+    return str(_keys().fingerprint(key))
+
+
+def _digest(invitation: Invitation) -> str:
+    """By what a token is known again; it tells nothing of the token."""
+    return hashlib.sha256(invitation.secret).hexdigest()
 
 
 def _kept_key(folder: Path) -> bytes:

@@ -66,7 +66,12 @@ def default_state(name: str) -> Path:
     return Path(base) / "mas-edge" / name
 
 
+def states_of(name: str) -> list[Path]:
+    """Where the things of a device may be: its owner's, and those of a service of the system."""
+    return [default_state(name), SYSTEM_STATE / name]
+
+
 def state_of(name: str) -> Path:
     """Where the things of a device are: its owner's, or those of a service of the system, if only they are there."""
-    own, system = default_state(name), SYSTEM_STATE / name
-    return system if system.is_dir() and not own.is_dir() else own
+    own, system = states_of(name)
+    return system if os.path.lexists(system) and not own.is_dir() else own

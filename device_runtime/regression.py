@@ -6,6 +6,8 @@ class, the mean distance of a value, one minus the cosine of a direction.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from device_runtime.data import DataFolder
 from device_runtime.data_check import TEST, valid
 from device_runtime.inference import open_model
 
-# Enough that the mean of a task's error is steady; bounded, as on a board a sample may take a second.
+# Enough that the mean of a task's error is steady; bounded, also in time, as on a board a sample may take a second.
 MOST_SAMPLES, BATCH = 512, 16
+MOST_S = 60.0  # of the group's model, as of a device's own samples in the health check; the other answers for the same
 LEAST_ERROR = 1e-6  # float32 knows no smaller difference of numbers around 1: below, two models are equally good
 
 Numbers = NDArray[np.float32]
@@ -34,17 +37,23 @@ def regression(group: Path, tasks: Sequence[str], whole: Path, whole_tasks: Sequ
         EdgeError: a model cannot be run.
     """
     rows = np.flatnonzero(data.arrays["split"] == TEST)[:MOST_SAMPLES]
-    mine = errors(answers(group, tasks, data, rows), data, rows)
+    outputs = answers(group, tasks, data, rows, MOST_S)
+    rows = rows[: len(next(iter(outputs.values()), []))]
+    mine = errors(outputs, data, rows)
     others = errors(answers(whole, whole_tasks, data, rows), data, rows)
     shares = [max(mine[t], LEAST_ERROR) / max(others[t], LEAST_ERROR) - 1 for t in mine if t in others]
     return float(np.mean(shares)) if shares else 0.0
 
 
-def answers(path: Path, tasks: Sequence[str], data: DataFolder, rows: NDArray[np.intp]) -> dict[str, Numbers]:
-    """The outputs of a model for some samples, [n, ...] by task."""
-    model = open_model(path, tasks)
-    places = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    parts = [model.run(np.asarray(data.arrays["x"][place], np.float32)) for place in places]
+def answers(
+    path: Path, tasks: Sequence[str], data: DataFolder, rows: NDArray[np.intp], most_s: float = math.inf
+) -> dict[str, Numbers]:
+    """The outputs of a model for some samples, [n, ...] by task; for the first of them where ``most_s`` go by."""
+    model, parts, until = open_model(path, tasks), list[dict[str, Numbers]](), time.monotonic() + most_s
+    for start in range(0, len(rows), BATCH):
+        parts.append(model.run(np.asarray(data.arrays["x"][rows[start : start + BATCH]], np.float32)))
+        if time.monotonic() > until:
+            break
     return {task: np.concatenate([part[task] for part in parts]) for task in tasks} if parts else {}
 
 

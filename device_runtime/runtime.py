@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import platform
@@ -9,10 +10,12 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
+
+import msgspec
 
 from device_runtime.agent import Agent
 from device_runtime.edge.artifacts import ArtifactStore
@@ -53,6 +56,9 @@ TICK_S = 0.5
 CACHE_TIMES = 3
 CACHE_LEAST_BYTES, CACHE_MOST_BYTES = 64 * 1024 * 1024, 512 * 1024 * 1024
 INTERRUPTED = "interrupted"  # a plan's work, because nobody wants it any more
+# How long the process in which models are tried waits for the next plan: the models of all groups are sent together,
+# and this is what one may still need to arrive. It holds the memory of an engine meanwhile.
+MORE_S = 5.0
 _HERE = Host()
 
 
@@ -264,9 +270,18 @@ class Runtime:
 
     def _work(self) -> None:
         """The background thread: one plan at a time."""
-        while (start := self._plans.get()) is not None:
-            with about(start.plan.job, start.plan.round_id):
-                self._events.put(self._carry_out(start.number, start.plan))
+        try:
+            while (start := self._next_plan()) is not None:
+                with about(start.plan.job, start.plan.round_id):
+                    self._events.put(self._carry_out(start.number, start.plan))
+        finally:
+            self._bench.rest()
+
+    def _next_plan(self) -> Start | None:
+        with contextlib.suppress(queue.Empty):
+            return self._plans.get(timeout=MORE_S)
+        self._bench.rest()
+        return self._plans.get()
 
     def _carry_out(self, number: int, plan: Plan) -> _Finished:
         def stop() -> bool:
@@ -333,20 +348,30 @@ class Runtime:
         return self.agent.introduce()
 
     def _birth(self, boot_id: str, seq: int) -> Birth:
-        engine = base_name(self._settings.engine)
         self._told = (self._bench.step_memory, self._bench.models)
         self.watch.gate.news()  # what is told here is no news any more
         forbidden = self.watch.gate.why_not("train")
         self._home.held_back(forbidden)
-        return Birth(
-            sender=self._settings.name, boot_id=boot_id, seq=seq, runtime=RUNTIME_VERSION,
-            python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count() or 1,
+        return msgspec.structs.replace(
+            birth_of(self._settings.name, boot_id, seq, self._data, self._settings.engine, self._settings.engines),
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-            engine=engine, engines=list(dict.fromkeys([engine, *self._settings.engines, *runnable()])),
-            input_shape=list(self._data.input_shape), tasks=self._data.counts(),
             step_memory_bytes=self._bench.step_memory, max_packet=self._control.packet_limit,
             ineligible=forbidden, checks_in=True, models=self._told[1],
         )  # fmt: skip
+
+
+def birth_of(name: str, boot_id: str, seq: int, data: Holdings, engine: str, engines: Sequence[str] = ()) -> Birth:
+    """What a device says of itself whatever it lives in: its software, its processor, its engines and its data.
+
+    ``engine``: as ``open_engine`` takes it; ``engines``: others that were found to work.
+    """
+    base = base_name(engine)
+    return Birth(
+        sender=name, boot_id=boot_id, seq=seq, runtime=RUNTIME_VERSION, python=platform.python_version(),
+        machine=platform.machine(), cores=os.cpu_count() or 1, memory_bytes=0,
+        engine=base, engines=list(dict.fromkeys([base, *engines, *runnable()])),
+        input_shape=list(data.input_shape), tasks=data.counts(),
+    )  # fmt: skip
 
 
 def _lock(state: Path) -> TextIO:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from device_runtime.edge.mqtt import Link
-from device_runtime.host import Host, SensorError, on_termux
+from device_runtime.host import Host, SensorError
 from device_runtime.identity import Identity, has_joined
+from device_runtime.remedies import Place, command
 from device_runtime.service.installation import NOTE, read_note
 from mas_edge.protocol.errors import BrokerError, DeviceError
 
 REACH_S = 10.0  # how long a broker may take: one behind a mobile network and TLS takes a few
 # systemd's own clock daemon keeps this folder, and puts the file into it once the time came from the network.
 _TIMESYNC, _SYNCHRONIZED = "/run/systemd/timesync", "/run/systemd/timesync/synchronized"
-_SET_CLOCK = "sudo timedatectl set-ntp true"
-_SET_CLOCK_PHONE = "Android settings, system, date and time: set automatically"
 # vcgencmd get_throttled: what is the case now, and what the owner can do; 16 bits further up: since the board started.
 _THROTTLED = {
     0x1: ("its voltage is too low", "give the board the power supply and cable that are made for it"),
@@ -36,28 +37,43 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     text: str
     advice: str = ""
+    serious: bool = False  # with it the device cannot do its work
 
 
-def look_around(host: Host, state: Path, broker: str, now: float) -> list[Finding]:
-    """Everything. ``state``: the device's directory; ``broker``: a URL, or "" for that of the fleet it has joined.
+def look_around(host: Host, place: Place, state: Path | None, broker: str, now: float) -> list[Finding]:
+    """Everything. ``state``: the device's directory, if one is meant; ``broker``: a URL, or "" for its own fleet's.
 
     ``now`` in seconds since 1970.
     """
-    found = [clock(host, now, _newest(Path(__file__).parent)), *throttling(host), membership(state, now)]
-    return [*found, reach(state, broker), service(state)]
+    found = [clock(host, place, now, _newest(Path(__file__).parent)), *throttling(host)]
+    if state is None:
+        text = "not looked at, nor its service: --name NAME says which device"
+        found.append(Finding(what="fleet", text=text, advice=f"to look at a device: {command()} doctor --name NAME"))
+        return [*found, reach(place, None, broker)]
+    if not _open(state):
+        advice = f"{state} is closed to this user: sudo {command(whole=True)} doctor --state {state}"
+        return [*found, Finding(what="fleet", text="not known", advice=advice), reach(place, None, broker)]
+    return [*found, membership(place, state, now), reach(place, state, broker), service(place, state)]
 
 
-def clock(host: Host, now: float, known: float) -> Finding:
+def _open(state: Path) -> bool:
+    """Whether this user may look into it, if it is there."""
+    try:
+        return not state.exists() or os.access(state, os.R_OK | os.X_OK)
+    except PermissionError:  # a folder on the way: that of a user whom systemd made up
+        return False
+
+
+def clock(host: Host, place: Place, now: float, known: float) -> Finding:
     """Whether the clock can be right: not before ``known``, when this software came here, and set by the network."""
     shown = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
-    mend = _SET_CLOCK_PHONE if on_termux() else _SET_CLOCK
     if now < known:
         since = time.strftime("%Y-%m-%d", time.gmtime(known))
         text = f"{shown}, which is before this software was installed ({since}): certificates and hours will not hold"
-        return Finding(what="clock", text=text, advice=f"the clock is wrong: {mend}")
+        return Finding(what="clock", text=text, advice=f"the clock is wrong: {place.mend('clock')}", serious=True)
     if host.has(_TIMESYNC) and not host.has(_SYNCHRONIZED):
         text = f"{shown}, not set by the network since the board started"
-        return Finding(what="clock", text=text, advice=f"the clock may be wrong: {mend}, and let UDP port 123 out")
+        return Finding(what="clock", text=text, advice=f"the clock may be wrong: {place.mend('network-time')}")
     return Finding(what="clock", text=shown)
 
 
@@ -81,34 +97,40 @@ def throttling(host: Host) -> Iterator[Finding]:
     yield Finding(what="speed", text=text, advice=(now or before)[0][1])
 
 
-def membership(state: Path, now: float) -> Finding:
+def membership(place: Place, state: Path, now: float) -> Finding:
     """Whether the device has joined a fleet, and whether its certificate is good."""
     if not has_joined(state):
-        return Finding(what="fleet", text=f"not joined ({state}): --broker has to be given")
+        if find_spec("cryptography") is None:
+            text = "not joined, and cannot: the package cryptography is not installed"
+            return Finding(what="fleet", text=text, advice=f"to join a fleet: {place.mend('secure')}")
+        advice = f"to join a fleet: {place.mend('membership')}"
+        return Finding(what="fleet", text=f"not joined ({state}): --broker has to be given", advice=advice)
     try:
         identity = Identity(state)
         begins, expires = identity.validity()
     except DeviceError as error:
-        return Finding(what="fleet", text=str(error), advice=f"fleet: {error}")
+        return Finding(what="fleet", text=str(error), advice=f"fleet: {error}", serious=True)
     name = f"{identity.record.name} in fleet {identity.record.fleet}"
     if now < begins:
-        return Finding(what="fleet", text=f"{name}, its certificate is not good yet", advice=f"the clock: {_SET_CLOCK}")
+        text = f"{name}, its certificate is not good yet"
+        return Finding(what="fleet", text=text, advice=f"the clock is wrong: {place.mend('clock')}", serious=True)
     day = time.strftime("%Y-%m-%d", time.gmtime(expires))
     if now > expires:
         advice = (
             f"its certificate has expired: `mas-edge fleet invite DIR {identity.record.name} --again` on the server, "
-            "then here: mas-edge-device join TOKEN"
+            f"then here: {place.mend('membership')}"
         )
-        return Finding(what="fleet", text=f"{name}, its certificate has expired on {day}", advice=advice)
+        return Finding(what="fleet", text=f"{name}, its certificate has expired on {day}", advice=advice, serious=True)
     return Finding(what="fleet", text=f"{name}, its certificate is good until {day}")
 
 
-def reach(state: Path, broker: str) -> Finding:
+def reach(place: Place, state: Path | None, broker: str) -> Finding:
     """Whether the broker lets us in."""
     try:
-        url = broker or (Identity(state).url if has_joined(state) else "")
+        url = broker or (Identity(state).url if state is not None and has_joined(state) else "")
         if not url:
-            return Finding(what="broker", text="none is known: give --broker URL to try it")
+            advice = f"to try a broker: {place.mend('broker')}"
+            return Finding(what="broker", text="none is known: give --broker URL to try it", advice=advice)
         link = Link(url, f"doctor-{secrets.token_hex(4)}", lambda _: None, session_expiry_s=0)
         began = time.monotonic()
         link.start()
@@ -120,27 +142,27 @@ def reach(state: Path, broker: str) -> Finding:
         finally:
             link.stop()
     except (BrokerError, DeviceError) as error:
-        return Finding(what="broker", text="not reached", advice=str(error))
+        return Finding(what="broker", text="not reached", advice=f"the broker: {error}", serious=True)
 
 
-def service(state: Path) -> Finding:
+def service(place: Place, state: Path) -> Finding:
     """Whether the agent starts with the system, and whether Home Assistant is told."""
     if not (state / NOTE).exists():
         return Finding(
             what="service", text="not installed: it runs while somebody runs it",
-            advice="to have it start with the system: mas-edge-device install --service, with the options of `run`",
+            advice=f"to have it start with the system: {place.mend('service')}",
         )  # fmt: skip
     try:
         installation = read_note(state).installation
     except DeviceError as error:
-        return Finding(what="service", text="not known", advice=str(error))
+        return Finding(what="service", text="not known", advice=str(error), serious=True)
     told = any("--home-assistant" in file.text for file in installation.files)
     home = "Home Assistant is told" if told else "Home Assistant is not told (--home-assistant)"
     missing = [file.path for file in installation.files if not Path(file.path).exists()]
     text = f"installed ({installation.manager}); {home}"
     if missing:
-        advice = f"{missing[0]} is gone: mas-edge-device uninstall, then install --service again"
-        return Finding(what="service", text=text, advice=advice)
+        advice = f"{missing[0]} is gone: {installation.undo}, then {place.mend('service')}"
+        return Finding(what="service", text=f"{text}, but not whole", advice=advice, serious=True)
     return Finding(what="service", text=text)
 
 

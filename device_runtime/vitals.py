@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from device_runtime.host import Host, SensorError, on_termux
+from device_runtime.host import Host, SensorError
 from device_runtime.policy.file import Policy
 from device_runtime.policy.rules import Conditions
 from device_runtime.policy.watch import Watch
-from device_runtime.power import battery
 from device_runtime.power.sensor import Part, Sensor
-from device_runtime.power.survey import survey
+from device_runtime.power.survey import Survey, survey
+from device_runtime.remedies import Lack, Place
 
 # Between the two readings of a sensor that counts joules: long enough for the slowest to move.
 APART_S = 1.0
-TERMUX_ADVICE = (
-    "battery and network of a phone: pkg install termux-api, and install the app Termux:API from where Termux came from"
-)
+# What a condition is called where it is not known, and what is lacking then.
+LACKS: dict[str, Lack] = {
+    "battery": "battery", "temperature": "temperature", "network": "network", "other programs": "idle",
+    "memory": "memory", "disk": "disk",
+}  # fmt: skip
 
 
 class PowerReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,21 +46,31 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     advice: Sequence[str]  # one line each
 
 
-def take(host: Host, policy: Policy, state: Path) -> Vitals:
+def take(host: Host, place: Place, policy: Policy, state: Path) -> Vitals:
     """Ask every sensor twice, a second apart; ``state``: the device's directory, for its disk and its day so far."""
     found = survey(host, policy.power)
-    watch = Watch(policy.rules, state if state.is_dir() else Path.cwd(), host)
+    watch = Watch(policy.rules, state if os.access(state, os.R_OK | os.X_OK) else Path.cwd(), host)
     watch.look()
     power = readings(found.sensors, APART_S)
     conditions = watch.look()  # what others take of the processor shows from the second look on
-    advice = list(found.problems)
-    if on_termux() and not host.command(battery.COMMAND):
-        advice.append(TERMUX_ADVICE)
+    known = bool(policy.power.watts_per_core)  # the owner has measured the board already
+    advice = [*_about_power(place, found, power, known=known)]
+    advice += [f"{what}: {place.mend(lack)}" for what, lack in LACKS.items() if what in conditions.unknown]
     return Vitals(
         power=power, estimate=found.estimate.source if found.estimate else "",
         error=found.estimate.error if found.estimate else 0.0, conditions=conditions,
         broken=watch.gate.reasons(), advice=advice,
     )  # fmt: skip
+
+
+def _about_power(place: Place, found: Survey, power: Sequence[PowerReading], *, known: bool) -> Iterator[str]:
+    """What to do about sensors that cannot be read, that say what cannot be, or that are not there."""
+    yield from found.problems
+    for reading in power:
+        if reading.problem:
+            yield f"{reading.problem}; {place.mend('doubtful-power')}"
+    if not known and not found.problems and not any(reading.covers in ("board", "processor") for reading in power):
+        yield f"power: {place.mend('power')}"
 
 
 def readings(sensors: Sequence[Sensor], apart_s: float) -> list[PowerReading]:

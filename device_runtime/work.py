@@ -21,11 +21,12 @@ from device_runtime.slots import models_in_use
 from mas_edge.protocol import program as program_format
 from mas_edge.protocol.errors import DeviceError, EdgeError
 from mas_edge.protocol.memory import memory_needed
-from mas_edge.protocol.messages import Plan
+from mas_edge.protocol.messages import Plan, Report
 from mas_edge.protocol.program import Program
 
 if TYPE_CHECKING:
     from device_runtime.engines.base import Engine, Runner
+    from device_runtime.trial_process import Apart
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Bench:
         self.models: dict[str, str] = {}  # in use, by group; after ``settle``
         self.trial: Where = "here"  # where models are tried before they are used
         self._memory = 0  # that the process may hold; 0 = no limit
+        self._examiner: Apart | None = None  # of models
         self.joules = 0.0  # that the last plan took, also one that failed
         self._meter = meter
         self._last_words = last_words
@@ -162,13 +164,8 @@ class Bench:
 
     def _carry_out(self, plan: Plan, stop: Callable[[], bool]) -> Outcome:
         if plan.kind == "deploy":
-            from device_runtime.deployment import deploy
-            from device_runtime.trial import Apart
-
-            examiner = Apart(self.trial, self._memory)
-            report = deploy(plan, self._store, self._deployed, self._data.opened(), examiner)
-            self.models = {**self.models, plan.group: report.model}
-            return Outcome(report)
+            return Outcome(self._deploy(plan))
+        self.rest()
         began = time.monotonic()
         artifact = plan.program.artifact
         program = self._programs.held(artifact) or program_format.load(self._store.read(artifact))
@@ -184,11 +181,24 @@ class Bench:
             if self._last_words:
                 self._last_words.end()
 
+    def _deploy(self, plan: Plan) -> Report:
+        from device_runtime.deployment import deploy
+        from device_runtime.trial_process import Apart
+
+        self._examiner = self._examiner or Apart(self.trial, self._memory)
+        report = deploy(plan, self._store, self._deployed, self._data.opened(), self._examiner)
+        self.models = {**self.models, plan.group: report.model}
+        return report
+
+    def rest(self) -> None:
+        """Let go of what is kept for further plans to deploy: no more come at once."""
+        if self._examiner:
+            self._examiner.close()
+
     def _run(self, plan: Plan, program: Program, began: float, stop: Callable[[], bool]) -> Outcome:
         from device_runtime.training import Trainer, starting_weights  # NumPy comes with it: not before it is needed
 
         data = self._data.opened()
-        data.fits(program)
         runner = self._programs.runner(plan.program.artifact, program)
         if plan.weights is None or program.tasks != plan.tasks:
             message = f"plan {plan.round_id} is for tasks {plan.tasks}, its program for {program.tasks}"

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import msgspec
 
+from device_runtime.cli.run import device_name
 from device_runtime.diagnosis import Diagnosis, EngineReport, Machine, examine, memory_advice
 from device_runtime.host import Host
 from device_runtime.membership import state_of
 from device_runtime.memory import in_units
 from device_runtime.policy.file import Policy, read_policy
+from device_runtime.remedies import Place, for_engine, kind_of
 from device_runtime.surroundings import Finding, look_around
 from device_runtime.vitals import PowerReading, Vitals, take
-from mas_edge.protocol.errors import DeviceError
+from mas_edge.protocol.errors import BrokerError, DeviceError
 
 WIDTH = 80
 _ROW = "  {:<12} {:<12} {:<7} {:<18} {:>8} {:>7} {:>7}"
@@ -31,14 +33,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "doctor",
         help="say what is installed here and what each engine can do, measured",
         description="Say what is installed here, let every engine do one training step with a known answer (each in a "
-        "process of its own), and say what to do about what is missing or broken. Ends with 0 if this device can "
-        "train, with 7 if nothing here can.",
+        "process of its own), and give the command that mends what is missing or broken. Ends with 0 if this device "
+        "can do its work; with 7 if nothing here trains, or clock, membership or service are broken; with 5 if only "
+        "its broker is not reached.",
         epilog="example: mas-edge-device doctor --json",
     )
     parser.add_argument(
         "--policy", type=Path, metavar="FILE", help="the owner's rules, as `run` takes them: do they hold?"
     )
-    parser.add_argument("--name", default="", metavar="NAME", help="the device's name, to look at its own state")
+    parser.add_argument("--name", type=device_name, metavar="NAME", help="the device's name, to look at its own state")
     parser.add_argument("--state", type=Path, metavar="DIR", help="its --state, if it was given one")
     parser.add_argument(
         "--broker", default="", metavar="URL", help="try this broker (default: that of the fleet it has joined)"
@@ -48,31 +51,54 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found; return 0 if something can train here, else the exit code of a DeviceError."""
+    """Print what was found; return 0 if this device can do its work, else the exit code of what is broken."""
     policy = read_policy(args.policy) if args.policy else Policy()
     logging.getLogger("device_runtime").addHandler(logging.NullHandler())  # what a connection says is told below
-    state = args.state or (state_of(args.name) if args.name else Path())
+    state = args.state or (state_of(args.name) if args.name else None)
+    host = Host()
+    place = Place(kind_of(host), args.name or "NAME", args.state)
     found = msgspec.structs.replace(
-        examine(), vitals=take(Host(), policy, state), surroundings=look_around(Host(), state, args.broker, time.time())
+        examine(), vitals=take(host, place, policy, state or Path.cwd()),
+        surroundings=look_around(host, place, state, args.broker, time.time()),
     )  # fmt: skip
+    advice = advice_on(found, place)
+    code = exit_code(found)
     if args.json:
-        print(json.dumps(msgspec.to_builtins(found), indent=2))
+        board = {"ok": code == 0, "exit_code": code, "board": place.kind, "to_do": advice}
+        print(json.dumps({**board, **msgspec.to_builtins(found)}, indent=2))
     else:
-        print("\n".join(page(found)))
-    return 0 if found.best else DeviceError.exit_code
+        print("\n".join(page(found, advice)))
+    return code
 
 
-def page(found: Diagnosis) -> list[str]:
+def exit_code(found: Diagnosis) -> int:
+    """0 if nothing keeps this device from its work; the broker alone is told apart, as it mostly mends by itself."""
+    serious = [each.what for each in found.surroundings if each.serious]
+    if not found.best or set(serious) - {"broker"}:
+        return DeviceError.exit_code
+    return BrokerError.exit_code if serious else 0
+
+
+def advice_on(found: Diagnosis, place: Place) -> list[str]:
+    """What to do, a line each: what keeps the device from its work first."""
+    around = sorted(found.surroundings, key=lambda each: not each.serious)
+    advice = [each.advice for each in around] + [
+        for_engine(place.kind, report.name, report.advice) for report in found.engines
+    ]
+    advice.append(memory_advice(found.machine, found.engines, found.best, place.mend("swap")))
+    return [text for text in [*advice, *(found.vitals.advice if found.vitals else ())] if text]
+
+
+def page(found: Diagnosis, advice: Sequence[str]) -> list[str]:
     """Everything, for people, in 80 columns."""
     end = f"This device can train; --engine auto takes {found.best}." if found.best else "Nothing here can train."
-    vitals = found.vitals
-    advice = [each.advice for each in found.surroundings] + [report.advice for report in found.engines]
-    advice += [memory_advice(found.machine, found.engines, found.best), *(vitals.advice if vitals else ())]
+    if serious := [each.what for each in found.surroundings if each.serious]:
+        end = f"Not in order: {', '.join(serious)}. {end}"
     return [
         *machine_lines(found.machine), *surroundings_lines(found.surroundings),
-        *(vitals_lines(vitals) if vitals else ()),
-        *library_lines(found.libraries), *engine_lines(found.engines),
-        *to_do_lines([text for text in advice if text]), "", *textwrap.wrap(end, WIDTH),
+        *(vitals_lines(found.vitals) if found.vitals else ()),
+        *library_lines(found.libraries), *engine_lines(found.engines), *to_do_lines(advice), "",
+        *textwrap.wrap(end, WIDTH),
     ]  # fmt: skip
 
 

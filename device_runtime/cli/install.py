@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--service", action="store_true", required=True, help="as a service; nothing else can be yet")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done, with the files' contents")
+    parser.add_argument("--json", action="store_true", help="print steps, files and hints as one JSON object")
     running.add_options(parser)
     parser.set_defaults(run=run)
 
@@ -42,7 +44,12 @@ def run(args: argparse.Namespace) -> int:
     options = running.words_of(argparse.Namespace(**{**vars(args), "state": state}))
     log = args.log_file.absolute() if args.log_file else None
     agent = service.Agent(args.name, tuple(_command(options)), args.data.absolute(), state, log)
+    if host.manager == "systemd":
+        service.check_access((*agent.argv, sys.prefix, sys.base_prefix), agent.data, state, host.state / args.name)
     installation = service.plan(agent, host)
+    if args.json:
+        print(json.dumps(_described(installation, state, dry=args.dry_run), indent=2))
+        return 0
     if args.dry_run:
         _show(installation)
         return 0
@@ -50,6 +57,17 @@ def run(args: argparse.Namespace) -> int:
     for hint in installation.hints:
         print(f"note: {hint}")
     return 0
+
+
+def _described(installation: service.Installation, state: Path, *, dry: bool) -> dict[str, object]:
+    """Install, unless it is only to be tried: what was done, or would be."""
+    steps: list[str] = []
+    if dry:
+        steps += installation.steps()
+    else:
+        service.install(installation, state, steps.append)
+    files = {file.path: file.text for file in installation.files}
+    return {"installed": not dry, "steps": steps, "files": files, "hints": list(installation.hints)}
 
 
 def _command(options: list[str]) -> Iterator[str]:
@@ -61,8 +79,3 @@ def _show(installation: service.Installation) -> None:
         print(f"would {step}")
     for file in installation.files:
         print(f"\n# {file.path} (mode {file.mode:o})\n{file.text}", end="")
-
-
-def directory_of(name: str, state: Path | None) -> Path:
-    """The state directory that the service of a device was installed with."""
-    return (state or service.Host.here().state / name).absolute()

@@ -45,11 +45,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--broker", default="", metavar="URL",
         help="mqtt[s]://[user:password@]host[:port] (default: that of the fleet which this device has joined)",
     )  # fmt: skip
-    parser.add_argument("--name", required=True, type=_name, help="this device's name in the fleet")
+    parser.add_argument("--name", required=True, type=device_name, help="this device's name in the fleet")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the data folder (see `check`)")
     parser.add_argument(
-        "--fleet", default=ANY_FLEET, type=_name, help="the fleet's name, as in the job file (default: %(default)s)"
-    )
+        "--fleet", default=ANY_FLEET, type=device_name,
+        help="the fleet's name, as in the job file (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--state", type=Path, metavar="DIR", help="where artifacts and models live")
     parser.add_argument(
         "--engine", default=AUTO, metavar="NAME",
@@ -147,7 +148,8 @@ def run(args: argparse.Namespace) -> int:
     return INTERRUPTED if signal.SIGINT in received else 0
 
 
-def _name(text: str) -> str:
+def device_name(text: str) -> str:
+    """The name of a device or a fleet, as an argument of a command."""
     try:
         return check_name(text, "the name")
     except MessageError as error:

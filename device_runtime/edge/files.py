@@ -16,12 +16,12 @@ OWNER_ONLY = 0o600  # keys
 READ_BYTES = 1024 * 1024  # how much of a file is in memory while it is hashed
 _EVERYBODY = 0o666  # less the process's umask, as ``open`` does it
 _ADVICE = {
-    errno.ENOSPC: "the disk is full: free some space, or choose another state directory",
-    errno.EDQUOT: "the disk quota is used up: free some space, or choose another state directory",
+    errno.ENOSPC: "the disk is full: free some space, or choose another place",
+    errno.EDQUOT: "the disk quota is used up: free some space, or choose another place",
     errno.EFBIG: "the file would be over the size limit of this process or file system: raise the limit (ulimit -f)",
     errno.EACCES: "no permission: give the user that runs this the right to write there",
     errno.EPERM: "no permission: give the user that runs this the right to write there",
-    errno.EROFS: "the file system is read-only: mount it writable, or choose another state directory",
+    errno.EROFS: "the file system is read-only: mount it writable, or choose another place",
     errno.EIO: "the storage reports a fault: check the card or disk",
 }
 

@@ -18,22 +18,24 @@ from device_runtime.edge.events import Will
 def new_client(
     address: Address,
     name: str,
-    version: MQTTProtocolVersion,
     *,
+    five: bool,
     keepalive_s: int,
     session_expiry_s: int,
     most_queued: int,
     will: Will | None,
     tls: ssl.SSLContext | None,
 ) -> paho.Client:
-    """A client that is set up and not connected yet; its callbacks are the link's to set."""
-    five = version == MQTTProtocolVersion.MQTTv5
+    """A client that is set up and not connected yet; its callbacks are the link's to set.
+
+    ``five``: it speaks MQTT 5, else 3.1.1.
+    """
     client = paho.Client(
         CallbackAPIVersion.VERSION2,
         name,
         # In 3.1.1 a session never expires, and one that is taken up again makes amqtt 0.12 deaf (measured).
         clean_session=None if five else True,
-        protocol=version,
+        protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
         reconnect_on_failure=False,
     )
     client.max_queued_messages_set(most_queued)

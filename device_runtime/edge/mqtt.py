@@ -16,22 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from device_runtime.edge.address import (
-    BAD_VERSION,
-    ENDED_BY_BROKER,
-    FOUND_LIMIT,
-    HANGS_UP_AGAIN,
-    HUNG_UP,
-    REFUSED_FOR_GOOD,
-    TAKEN_OVER,
-    TOO_LARGE,
-    parse_url,
-    why_unreachable,
-)
+from device_runtime.edge.address import FOUND_LIMIT, HANGS_UP_AGAIN, TAKEN_OVER, parse_url, why_unreachable
+from device_runtime.edge.attempts import Attempts
 from device_runtime.edge.backoff import Backoff
 from device_runtime.edge.bulk_client import BulkClient, Message, Sending
 from device_runtime.edge.events import Arrived, Connected, Disconnected, Event, Frame, Will
@@ -50,16 +40,9 @@ log = logging.getLogger(__name__)
 SESSION_EXPIRY_S = 24 * 3600  # a device that is off overnight still finds its control messages
 MAX_QUEUED_BYTES = 4 * 1024 * 1024  # sixteen of the largest chunks: enough to fill any pipe, small on any device
 MAX_QUEUED_MESSAGES = 10_000  # control messages that wait for the broker; beyond it something is wrong
-CONNACK_S = 10.0  # how long a broker may take to answer: it may have a thousand devices to greet
-# ... while we do not know its version yet: amqtt 0.12 neither answers a CONNECT of MQTT 5 nor hangs up (measured).
-FIRST_CONNACK_S = 3.0
 FLUSH_S = 3.0  # how long stop() waits for the last acknowledgements, and then for the goodbye
 _REFUSES = "%s: the broker refuses a %s (%s); correct its access rules"
 _POLL_S = 1.0  # how often the thread looks at the keep-alive; data wakes it at once
-
-_FIVE, _THREE = MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311
-# The version each broker last took: to find out may cost seconds, and a process has several links to one broker.
-_version_of: dict[str, MQTTProtocolVersion] = {}
 
 
 class Link:
@@ -115,18 +98,11 @@ class Link:
         self._stopping = False
         self._reason = "it has not answered yet"
         # What the network thread knows of its present attempt, and of the ones before.
-        self._ended = ""
-        self._answered = False
-        self._unanswered = 0
+        self._attempts = Attempts(self.address, client_id)
         self._give_up_at = 0.0
-        self._try_other_version = False
-        self._too_large = False
         self._told = ""
         self._connected_at = 0.0
         self._backoff = Backoff()
-        self._settled = False
-        chosen = {"5": _FIVE, "3.1.1": _THREE}.get(self.address.version)
-        self._version = chosen or _version_of.get(str(self.address), _FIVE)
         self._tls = context_for(self.address) if self.address.tls else None
         self._client = self._new_client()
         self._thread: threading.Thread | None = None
@@ -194,7 +170,7 @@ class Link:
             message = f"a bulk link has no receipts: publish to {topic} with QoS 0, or on another link"
             raise BrokerError(message)
         with self._lock:
-            if self._settled:
+            if self._attempts.settled:
                 self._publish_split(topic, payload, qos, retain, max_packet)
             elif qos:
                 self._check_room(len(self._waiting) < MAX_QUEUED_MESSAGES)
@@ -280,30 +256,32 @@ class Link:
 
     def _run(self, bell: Wakeup) -> None:
         while not self._stopping:
-            self._attempt(bell)
+            self._try_once(bell)
             self._end_of_connection()
-            if self._try_other_version:
-                self._switch_version()
+            if self._attempts.other_version:
+                self._attempts.switch_version()
+                self._renew_client()
             with self._state:
                 self._state.wait_for(lambda: self._stopping, self._backoff.next_delay_s())
         bell.close()
 
-    def _attempt(self, bell: Wakeup) -> None:
-        """One connection from its beginning to its end; ``_ended`` says afterwards why."""
-        self._ended, self._answered, self._try_other_version, self._too_large = "", False, False, False
+    def _try_once(self, bell: Wakeup) -> None:
+        """One connection from its beginning to its end; ``_attempts`` say afterwards why it ended."""
+        attempts = self._attempts
+        attempts.begin()
         try:
             if self._tls is not None:  # a certificate that was renewed counts from the next connection on
                 show(self._tls, self.address.cert, self.address.key)
             self._client.reconnect()
             self._pump(bell)
         except BrokerError as error:
-            self._ended = str(error)
+            attempts.ended = str(error)
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be encoded
-            self._ended = why_unreachable(error, self.address)
+            attempts.ended = why_unreachable(error, self.address)
         except Exception:
             # Whatever the other side sent, this thread has to live on.
             log.exception("%s: the connection to %s failed unexpectedly", self.name, self.address)
-            self._ended = f"the broker at {self.address} sent something that is not understood"
+            attempts.ended = f"the broker at {self.address} sent something that is not understood"
         sock = self._client.socket()
         if sock is not None:
             sock.close()
@@ -311,7 +289,7 @@ class Link:
     def _pump(self, bell: Wakeup) -> None:
         """Move bytes until the connection ends."""
         sock: Any = self._client.socket()
-        self._give_up_at = time.monotonic() + self._connack_s()
+        self._give_up_at = time.monotonic() + self._attempts.patience_s
         said_goodbye = False
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
@@ -332,16 +310,10 @@ class Link:
                     self._client.disconnect()
                     self._give_up_at = time.monotonic() + (FLUSH_S if self._connected else 0.0)
         problem = problem_of(sock)
-        if problem is not None and not self._answered:
-            self._ended, self._try_other_version = why_unreachable(problem, self.address), False
-        if not self._answered and not self._ended:
-            self._ended = f"{self.address} lets us connect but does not answer; is it an MQTT broker?"
-            self._unanswered += 1
-            self._try_other_version = not self._settled
-
-    def _connack_s(self) -> float:
-        """Both versions get the same time, more at each turn: a broker that is only slow is not given up."""
-        return CONNACK_S if self._settled else min(CONNACK_S, FIRST_CONNACK_S * 2 ** (self._unanswered // 2))
+        if problem is not None and not self._attempts.answered:
+            self._attempts.failed(why_unreachable(problem, self.address))
+        if not self._attempts.answered and not self._attempts.ended:
+            self._attempts.silent()
 
     def _is_open(self, sock: object) -> bool:
         return self._client.socket() is sock
@@ -356,24 +328,20 @@ class Link:
         """Note that there is no connection now, and tell it, once per reason."""
         with self._state:
             was_connected, self._connected = self._connected, False
+        attempts = self._attempts
         if was_connected:
             lasted_s = time.monotonic() - self._connected_at
-            if self._limit.lost(time.monotonic(), too_large=self._too_large):
-                self._ended = FOUND_LIMIT.format(address=self.address, limit=self._limit.known)
+            if self._limit.lost(time.monotonic(), too_large=attempts.too_large):
+                attempts.ended = FOUND_LIMIT.format(address=self.address, limit=self._limit.known)
                 self._backoff = Backoff()  # what ended the connections will not end the next one
                 self._renew_client()
-            if self._backoff.lost(lasted_s, explained=bool(self._ended)):
-                self._ended = HANGS_UP_AGAIN.format(name=self.name, address=self.address)
-        self._reason = self._ended or f"the connection to {self.address} was lost"
+            if self._backoff.lost(lasted_s, explained=bool(attempts.ended)):
+                attempts.ended = HANGS_UP_AGAIN.format(name=self.name, address=self.address)
+        self._reason = attempts.ended or f"the connection to {self.address} was lost"
         if not self._stopping and (was_connected or self._reason != self._told):
             self._told = self._reason
             log.warning("%s: %s", self.name, self._reason)
             self._emit(Disconnected(self._reason))
-
-    def _switch_version(self) -> None:
-        self._version = _THREE if self._version == _FIVE else _FIVE
-        self._settled = False
-        self._renew_client()
 
     def _renew_client(self) -> None:
         """Forget what the old client would send again."""
@@ -392,14 +360,14 @@ class Link:
     # --- what the client library calls, on the network thread --------------------------------------------------------
 
     def _new_client(self) -> paho.Client | BulkClient:
-        name, five = self.name + self.address.suffix, self._version == _FIVE
+        name, five = self.name + self.address.suffix, self._attempts.five
         client: paho.Client | BulkClient
         if self._is_bulk:
             client = bulk = BulkClient(self.address, name, self._keepalive_s, five=five, tls=self._tls)
             bulk.on_message = self._on_frame
         else:
             client = library = new_client(
-                self.address, name, self._version, keepalive_s=self._keepalive_s, will=self._will, tls=self._tls,
+                self.address, name, five=five, keepalive_s=self._keepalive_s, will=self._will, tls=self._tls,
                 session_expiry_s=self._session_expiry_s, most_queued=MAX_QUEUED_MESSAGES,
             )  # fmt: skip
             library.on_message, library.on_publish = self._on_message, self._on_publish
@@ -425,14 +393,13 @@ class Link:
     def _on_connect(
         self, _client: object, _data: object, flags: paho.ConnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
-        self._answered, self._give_up_at = True, float("inf")
+        self._give_up_at = float("inf")
         if code.is_failure:
             self._on_refusal(code)
             return
-        _version_of[str(self.address)] = self._version
         self._limit.told = getattr(properties, "MaximumPacketSize", None) or 0
         with self._lock:
-            self._settled = True
+            self._attempts.let_in()
             self._connections += 1
             self._connected_at = time.monotonic()
             with self._state:
@@ -452,31 +419,22 @@ class Link:
             log.error("%s: not sent: %s", self.name, error)
 
     def _on_refusal(self, code: ReasonCode) -> None:
-        if code.value == BAD_VERSION:
-            self._ended = f"the broker at {self.address} does not speak MQTT 5; trying MQTT 3.1.1"
-            self._try_other_version = True
-            return
-        for_good = REFUSED_FOR_GOOD.get(code.value)
-        self._ended = (for_good or f"the broker refuses the connection ({code}); trying again").format(name=self.name)
+        for_good = self._attempts.refused(code.value, str(code))
         with self._state:
-            self._reason, self._refused_for_good = self._ended, for_good is not None
+            self._reason, self._refused_for_good = self._attempts.ended, for_good
             self._state.notify_all()
 
     def _on_disconnect(
         self, _client: object, _data: object, flags: paho.DisconnectFlags, code: ReasonCode, _properties: object
     ) -> None:
-        if self._ended:
+        if self._attempts.ended:
             return
         if flags.is_disconnect_packet_from_server:
-            text = ENDED_BY_BROKER.get(code.value, f"the broker ended the connection ({code})")
-            self._ended = text.format(name=self.name)
-            self._too_large = code.value == TOO_LARGE
+            self._attempts.ended_by_broker(code.value, str(code))
             if code.value == TAKEN_OVER:
                 self._backoff.taken_over()
-        elif not self._answered:
-            self._ended = HUNG_UP.format(address=self.address)
-            # Some brokers hang up on a version they do not know.
-            self._try_other_version = not self._settled
+        else:
+            self._attempts.hung_up()
 
     def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         try:

@@ -38,7 +38,7 @@ def read_policy(path: Path) -> Policy:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        message = f"policy file {path} cannot be read: {error.strerror}"
+        message = f"policy file {path} cannot be read: {error.strerror}; leave --policy out, or name the file"
         raise DeviceError(message) from None
     if len(data) > MAX_BYTES:
         message = f"policy file {path} is larger than {MAX_BYTES} bytes; expected three small tables"

@@ -23,6 +23,9 @@ BOARDS: tuple[tuple[str, ...], ...] = (
     ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin; VDDQ_VDD2_1V8AO is fed by VIN_SYS_5V0
     ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
 )
+# A Jetson that runs takes more than the 0.5 W of a Nano asleep; less is a wrong unit. Rails that the owner chose may be
+# small ones.
+LEAST_WATTS = 0.3
 MOST_WATTS = 250.0  # Thor, the largest, is cut off at 168 W; anything beyond is a wrong unit
 
 
@@ -42,6 +45,7 @@ class HwmonSensor:
     host: Host
     name: str
     rails: Sequence[Rail]
+    least: float = LEAST_WATTS
     kind: Literal["watts"] = "watts"
     covers: Part = "board"
     period_s: float = 0.25  # two small files a rail; the chips average over some milliseconds
@@ -53,7 +57,7 @@ class HwmonSensor:
 
     def read(self) -> float:
         """Watts that flow in over all rails."""
-        return believable(sum(_watts(self.host, rail) for rail in self.rails), MOST_WATTS, self.source)
+        return believable(sum(_watts(self.host, rail) for rail in self.rails), MOST_WATTS, self.source, self.least)
 
 
 def find(host: Host, chosen: Sequence[str] = ()) -> HwmonSensor | None:
@@ -75,7 +79,7 @@ def find(host: Host, chosen: Sequence[str] = ()) -> HwmonSensor | None:
     rails = {label: rail for chip in found.values() for label, rail in chip.items()}
     name = "ina238" if "ina238" in found else "ina3221"
     if chosen:
-        return _of(host, name, rails, chosen)
+        return _of(host, name, rails, chosen, least=0.0)
     if "ina238" in found and len(found["ina238"]) == 1:  # Thor: one chip, on the board's input
         return HwmonSensor(host, "ina238", list(found["ina238"].values()))
     board = next((board for board in BOARDS if set(board) <= set(rails)), None)
@@ -88,11 +92,13 @@ def find(host: Host, chosen: Sequence[str] = ()) -> HwmonSensor | None:
     return _of(host, name, rails, board)
 
 
-def _of(host: Host, name: str, rails: Mapping[str, Rail], labels: Sequence[str]) -> HwmonSensor:
+def _of(
+    host: Host, name: str, rails: Mapping[str, Rail], labels: Sequence[str], least: float = LEAST_WATTS
+) -> HwmonSensor:
     if missing := sorted(set(labels) - set(rails)):
         message = f"{name} has no rail {', '.join(missing)}; it has {', '.join(sorted(rails))}"
         raise SensorError(message)
-    return HwmonSensor(host, name, [rails[label] for label in labels])
+    return HwmonSensor(host, name, [rails[label] for label in labels], least)
 
 
 def _rails(host: Host, chip: str, name: str) -> dict[str, Rail]:

@@ -9,6 +9,7 @@ failed, is estimated from the processor's seconds and marked so; the reason is t
 from __future__ import annotations
 
 import logging
+import resource
 import threading
 import time
 from collections import defaultdict, deque
@@ -35,6 +36,9 @@ MISSING_SHARE = 0.05
 # What a counter can mean at most: eight processors of 500 W, sixteen graphics processors of 1 kW. Beyond it, it was
 # set back (RAPL's is by a suspend, which looks like a wrap worth 262 kJ), or counts in another unit.
 MOST_WATTS = {"board": 1000.0, "processor": 4000.0, "graphics": 16_000.0}
+# Readings of a power sensor in a row that are the same to the last digit. The noise of a live one moves it: a chip in
+# a Jetson steps by 8 mA, so that even a few equal ones are rare.
+FROZEN = 60
 # Characters of a report's source and problem; the orchestrator takes no more.
 MAX_TEXT = 500
 
@@ -49,6 +53,7 @@ class _Track:
         self._last: tuple[float, float] | None = None  # when, and what was read
         self._asked, self._said = float("-inf"), ""  # when it was asked last, and what was wrong then
         self._held: float | None = None  # the last word of a slow sensor
+        self._same: tuple[float, int] = (float("nan"), 0)  # what was read last, and how often in a row
         self.begin()
 
     def begin(self) -> None:
@@ -83,6 +88,10 @@ class _Track:
         value = self.sensor.read()
         last, self._last = self._last, (now, value)
         if self.sensor.kind == "watts":
+            self._same = (value, self._same[1] + 1 if value == self._same[0] else 1)
+            if self._same[1] > FROZEN:
+                message = f"{self.sensor.source} stands still: {value:.6g} W for more than {FROZEN} readings in a row"
+                raise SensorError(message)
             return value if last is None else (value + last[1]) / 2
         if last is None or now <= last[0]:
             return None
@@ -108,15 +117,21 @@ class _Track:
             self.joules[activity] += above * seconds
 
 
+def cpu_seconds() -> float:
+    """Of this process, and of those that it has started and that have ended: a new model is tried in one of its own."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+
 class Meter:
     """The energy of this process's work; ``during`` is called by the one thread that works.
 
-    ``clock`` in seconds; ``cpu``: the process's CPU seconds. Without ``start``, ``tick`` is to be called.
+    ``clock`` in seconds; ``cpu``: the CPU seconds that were taken. Without ``start``, ``tick`` is to be called.
     """
 
     def __init__(
         self, sensors: list[Sensor], estimate: Estimate | None, *,
-        clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.process_time,
+        clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = cpu_seconds,
     ) -> None:  # fmt: skip
         self._tracks = [_Track(sensor) for sensor in sensors]
         self._estimate = estimate

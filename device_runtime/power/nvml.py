@@ -10,6 +10,7 @@ from device_runtime.host import SensorError
 from device_runtime.power.sensor import Part
 
 LIBRARY = "libnvidia-ml.so.1"
+ADVICE = "nvidia-smi says more; a driver that was updated since the start wants: sudo reboot"
 NAME_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE
 _NOT_SUPPORTED = 3  # NVML_ERROR_NOT_SUPPORTED: processors before Volta do not count energy
 
@@ -41,6 +42,14 @@ def find(library_name: str = LIBRARY) -> NvmlSensor | None:
         library = ctypes.CDLL(library_name)
     except OSError:
         return None
+    try:
+        return _of(library)
+    except SensorError as error:
+        message = f"{error}; {ADVICE}"
+        raise SensorError(message) from None
+
+
+def _of(library: ctypes.CDLL) -> NvmlSensor | None:
     _check(library, library.nvmlInit_v2(), "nvmlInit")
     count = ctypes.c_uint()
     _check(library, library.nvmlDeviceGetCount_v2(ctypes.byref(count)), "nvmlDeviceGetCount")

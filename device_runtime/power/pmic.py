@@ -17,7 +17,8 @@ COMMAND = ("vcgencmd", "pmic_read_adc")
 BOARDS = ("Raspberry Pi 5", "Raspberry Pi Compute Module 5")
 ADVICE = "its command is in the package raspi-utils, and needs the group video: sudo usermod -aG video $USER"
 GAIN, OFFSET_WATTS = 1.1451, 0.5879
-MOST_WATTS = 30.0  # its supply gives 27 W
+# A Pi 5 that runs takes 2 W and more, its supply gives 27 W; beyond is a wrong unit.
+LEAST_WATTS, MOST_WATTS = 1.0, 30.0
 # " VDD_CORE_A current(7)=0.75012000A", "VDD_CORE_V volt(15)=0.86173300V"; older firmware prints no "current(7)"
 _LINE = re.compile(r"^\s*(\w+)_([AV])\s*(?:current\(\d+\)|volt\(\d+\)|voltage\(\d+\))?=([0-9.]+)[AV]\s*$")
 
@@ -35,7 +36,8 @@ class PmicSensor:
 
     def read(self) -> float:
         """Watts at the board's input."""
-        return believable(GAIN * rails_watts(self.host.run(COMMAND)) + OFFSET_WATTS, MOST_WATTS, self.source)
+        watts = GAIN * rails_watts(self.host.run(COMMAND)) + OFFSET_WATTS
+        return believable(watts, MOST_WATTS, self.source, LEAST_WATTS)
 
 
 def find(host: Host) -> PmicSensor | None:

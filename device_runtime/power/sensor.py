@@ -42,9 +42,9 @@ class Sensor(Protocol):
         ...
 
 
-def believable(watts: float, most: float, source: str) -> float:
+def believable(watts: float, most: float, source: str, least: float = 0.0) -> float:
     """``watts`` if a machine of this kind can draw that much, else a SensorError: the unit is another one, or noise."""
-    if not 0 < watts <= most:
-        message = f"{source} says {watts:.4g} W; expected more than 0, up to {most:g} W: it is not used"
+    if not least < watts <= most:
+        message = f"{source} says {watts:.4g} W; expected more than {least:g}, up to {most:g} W: it is not used"
         raise SensorError(message)
     return watts

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from device_runtime.service.access import owner_of
 from device_runtime.service.host import Host, Manager
 from device_runtime.service.installation import Command, File, Installation
 from mas_edge.protocol.errors import DeviceError
@@ -16,6 +19,9 @@ WATCHDOG_S = 120
 # After these exit codes a new start would end in the same way: usage, data folder.
 HOPELESS = "2 4"
 NICE = 10  # the owner's own programs go first
+# runit looks for new services every 5 s; on a phone that is busy it takes longer.
+RUNIT_S = 20.0
+LEAVE_S = 20  # how long an agent may take to say goodbye
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,9 @@ def plan(agent: Agent, host: Host) -> Installation:
         if any(character in text for character in "\n\r\0"):
             message = f"{text!r} cannot stand in the file of a service: expected text of one line"
             raise DeviceError(message)
-    return _KINDS[host.manager](agent, host)
+    own = host.state / agent.name
+    undo = f"{_UNDO} --name {agent.name}" + ("" if agent.state == own else f" --state {shlex.quote(str(agent.state))}")
+    return msgspec.structs.replace(_KINDS[host.manager](agent, host), undo=undo)
 
 
 def _systemd(agent: Agent, host: Host) -> Installation:
@@ -58,28 +66,27 @@ def _systemd_user(agent: Agent, host: Host) -> Installation:
     """A unit of one user, who stays logged in as far as systemd is concerned."""
     unit = host.home / ".config/systemd/user" / f"{agent.service}.service"
     found = _enabled(File(str(unit), _unit(agent, "", "default.target")), ["systemctl", "--user"], agent.service)
-    linger = Command(["loginctl", "enable-linger"], needed=False)
-    return Installation(
-        "systemd-user", found.files, [*found.start, linger], found.stop,
-        hints=["if it stops when you log out: sudo loginctl enable-linger $USER"],
+    return msgspec.structs.replace(
+        found, manager="systemd-user", start=[*found.start, Command(["loginctl", "enable-linger"], needed=False)],
+        hints=["if it stops when you log out: sudo loginctl enable-linger $USER", *found.hints],
+        kept=["that your services run while you are logged out; if none needs it: loginctl disable-linger"],
     )  # fmt: skip
 
 
 def _enabled(unit: File, systemctl: list[str], service: str) -> Installation:
-    reload = Command([*systemctl, "daemon-reload"])
-    start = [reload, Command([*systemctl, "enable", "--now", f"{service}.service"])]
-    stop = [Command([*systemctl, "disable", "--now", f"{service}.service"])]
-    return Installation("systemd", [unit], start, stop, hints=[f"its log: journalctl -u {service}"])
+    reload = [*systemctl, "daemon-reload"]
+    user = "--user " if "--user" in systemctl else ""
+    return Installation(
+        "systemd", [unit], [Command(reload), Command([*systemctl, "enable", "--now", f"{service}.service"])],
+        [Command([*systemctl, "disable", "--now", f"{service}.service"], needed=False)],
+        hints=[f"its log: journalctl {user}-u {service}"], after=[Command(reload, needed=False)],
+    )  # fmt: skip
 
 
 def _who(data: Path) -> str:
-    """The lines that say as whom the agent runs: as the owner of the data, so that it may read them."""
-    try:
-        owner = data.stat().st_uid
-    except OSError as error:
-        message = f"data folder {data} cannot be looked at: {error.strerror}"
-        raise DeviceError(message) from None
-    return "DynamicUser=yes" if owner == 0 else f"User={owner}"
+    """The line that says as whom the agent runs."""
+    owner = owner_of(data)
+    return "DynamicUser=yes" if owner is None else f"User={owner}"
 
 
 def _unit(agent: Agent, who: str, target: str) -> str:
@@ -153,26 +160,32 @@ def _termux(agent: Agent, host: Host) -> Installation:
     run = f"#!{shell}\nexec 2>&1\nexec nice -n {NICE} {shlex.join(agent.argv)}\n"
     # Without the wake lock Android lets the processor sleep in the middle of a round.
     boot = f"#!{shell}\ntermux-wake-lock\n. {host.prefix}/etc/profile\n"
+    # What termux-services sets in a shell; one that was opened before it was installed does not have it.
+    services = ["env", f"SVDIR={host.prefix}/var/service"]
+    log = f"{host.prefix}/var/log/sv/{agent.service}"
     return Installation(
         "termux",
         [
             File(str(directory / "run"), run, 0o755),
             File(str(host.home / ".termux/boot" / agent.service), boot, 0o755),
         ],
-        [Command([str(host.prefix / "bin/sv-enable"), agent.service])],
+        [Command([*services, f"{host.prefix}/bin/sv-enable", agent.service], patience_s=RUNIT_S, advice=_REOPEN)],
         [
-            Command([str(host.prefix / "bin/sv-disable"), agent.service]),
-            Command([str(host.prefix / "bin/sv"), "down", agent.service]),
+            Command([*services, f"{host.prefix}/bin/sv-disable", agent.service], needed=False),
+            Command([*services, f"{host.prefix}/bin/sv", "-w", str(LEAVE_S), "stop", agent.service], needed=False),
         ],
         links=[(str(directory / "log/run"), str(host.prefix / "share/termux-services/svlogger"))],
         hints=[
             "install the app Termux:Boot from where Termux came from, and open it once: then it starts with the phone",
             "Android settings, apps, Termux, battery: unrestricted; else it is stopped in the background",
-            f"its log: {host.prefix}/var/log/sv/{agent.service}/current",
+            f"its log: {log}/current",
         ],
-    )
+        folders=[str(directory)], kept=[f"its log: rm -r {log}"],
+    )  # fmt: skip
 
 
+_UNDO = "mas-edge-device uninstall"
+_REOPEN = "if termux-services is new here, type exit in every session of Termux, open it again, and install again"
 _KINDS: dict[Manager, Callable[[Agent, Host], Installation]] = {
     "systemd": _systemd,
     "systemd-user": _systemd_user,

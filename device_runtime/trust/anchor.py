@@ -75,7 +75,7 @@ def read_root(place: Path) -> bytes:
     try:
         data = found[0].read_bytes() if found else b""
     except OSError as error:
-        message = f"{found[0]} cannot be read: {error.strerror}"
+        message = f"{found[0]} cannot be read: {error.strerror}; give the user that runs this the right to"
         raise DeviceError(message) from None
     if not 0 < len(data) <= MAX_ROOT_BYTES:
         message = f"there is no root to trust at {place}: expected the file root.json of `mas-edge sign init`"

@@ -227,7 +227,7 @@ def test_a_program_that_does_not_fit_is_refused_with_the_key(
 
 def test_a_program_for_another_input_is_refused(data: DataFolder) -> None:
     with pytest.raises(DataError, match=r"input_shape is \[2, 4\], the job needs \[6, 64\]"):
-        data.fits(msgspec.structs.replace(program(), input_shape=[6, 64]))
+        data.feeds(msgspec.structs.replace(program(), input_shape=[6, 64]), "train", None)
 
 
 def test_targets_are_those_of_one_split_with_what_counts(data: DataFolder) -> None:

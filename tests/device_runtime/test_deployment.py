@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from device_runtime import deployed
+from device_runtime import regression as comparing
 from device_runtime.data import DataFolder
 from device_runtime.data_check import TEST
 from device_runtime.deployment import deploy
@@ -188,6 +189,19 @@ def test_the_model_of_all_tasks_has_to_be_healthy_too(device: Device) -> None:
     wrong = AllInOne(model=whole.model, golden=device.models["one"][1], tasks=TASKS, max_regression=-10.0)
     report = device.deploy(device.worse(), all_in_one=wrong)
     assert (report.healthy, report.model) == (False, device.digest(other))
+
+
+def test_a_comparison_takes_as_many_samples_as_there_is_time_for(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over_all = device.regression("one")
+    monkeypatch.setattr(comparing, "BATCH", 4)
+    monkeypatch.setattr(comparing, "MOST_SAMPLES", 4)
+    of_the_first = device.regression("one")
+    assert of_the_first != pytest.approx(over_all)
+    monkeypatch.setattr(comparing, "MOST_SAMPLES", 512)
+    monkeypatch.setattr(comparing, "MOST_S", -1.0)
+    assert device.regression("one") == of_the_first
 
 
 def test_a_device_without_labels_of_the_group_compares_nothing(device: Device, tmp_path: Path) -> None:

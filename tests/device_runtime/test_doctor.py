@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from device_runtime import diagnosis
-from device_runtime.cli.doctor import WIDTH, page
+from device_runtime.cli.doctor import WIDTH, advice_on, page
 from device_runtime.diagnosis import Diagnosis, examine
 from device_runtime.engines import CUDA, ENGINES
 from device_runtime.engines.choice import fastest
+from device_runtime.remedies import Place
 from tests.device_runtime.broken_engines import break_every_engine
+
+HERE = Place("linux")
 
 
 def doctor(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -48,7 +50,7 @@ def test_the_engine_that_auto_takes_is_the_fastest(found: Diagnosis) -> None:
 
 
 def test_the_page_fits_80_columns_and_names_everything(found: Diagnosis) -> None:
-    lines = page(found)
+    lines = page(found, advice_on(found, HERE))
     assert max(map(len, lines)) <= WIDTH
     text = "\n".join(lines)
     for word in (found.machine.python, *found.libraries.values(), *ENGINES):
@@ -61,15 +63,7 @@ def test_what_is_not_installed_comes_with_the_way_to_get_it(monkeypatch: pytest.
     bare = examine()
     assert (bare.best, [report.test for report in bare.engines]) == ("", [None] * len(ENGINES))
     assert [report.advice for report in bare.engines] == [f"{name}: {kind.install}" for name, kind in ENGINES.items()]
-    assert page(bare)[-1] == "Nothing here can train."
-
-
-def test_a_library_that_only_answers_is_not_called_an_engine_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("device_runtime.engines.find_spec", lambda _name: None)
-    monkeypatch.setattr(diagnosis, "find_spec", lambda name: object() if name == "tflite_runtime" else None)
-    litert = examine().engines[-1]
-    assert (litert.installed, litert.trains) == (True, False)
-    assert litert.advice == "litert only answers here; to train: pip install 'mas-edge[litert]'"
+    assert page(bare, advice_on(bare, HERE))[-1] == "Nothing here can train."
 
 
 def test_where_nothing_works_the_command_ends_with_7_and_says_what_to_do(tmp_path: Path) -> None:

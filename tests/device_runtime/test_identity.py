@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -204,7 +205,11 @@ def test_the_command_joins_and_shows_no_secret(fleet: Fleet, tmp_path: Path) -> 
         assert secret not in ended.stdout + ended.stderr
     again = _device("join", token, "--state", str(tmp_path / "second"))
     assert (again.returncode, again.stdout.count("\n")) == (7, 1)
-    assert "has been used by another device" in again.stderr
+    assert "has been used already, with another key" in again.stderr
+    other = _device("join", write_token(Enrolment(fleet).invite("pi-2")), "--state", str(tmp_path / "pi-2"), "--json")
+    member = json.loads(other.stdout)
+    assert (member["name"], member["fleet"], member["signed"]) == ("pi-2", "watch", False)
+    assert f"key {member['key']} of pi-2" in other.stderr
 
 
 def test_without_the_package_the_command_says_what_to_install(fleet: Fleet, tmp_path: Path) -> None:

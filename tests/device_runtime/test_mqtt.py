@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from device_runtime.edge import mqtt
+from device_runtime.edge import attempts, backoff
 from device_runtime.edge.address import Address, parse_url
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Link, Will
 from mas_edge.orchestrator.broker import EmbeddedBroker, ManagedBroker
@@ -26,6 +26,7 @@ from tests.inbox import PATIENCE_S, Inbox, until
 
 # Cheap, and brokers differ most here.
 pytestmark = pytest.mark.every_broker
+HURRY = 0.2  # of the waits between two connections: the shortest, 50 ms, is still ten times an answer
 
 
 def _settled_subscription(link: Link, inbox: Inbox, topic: str) -> None:
@@ -255,6 +256,14 @@ def test_an_error_in_the_event_callback_does_not_end_the_link(
     assert "cannot digest this" in caplog.text
 
 
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every wait between two connections a fifth as long, and so what counts as a connection that lasted."""
+    for name in ("FIRST_DELAY_S", "LAST_DELAY_S", "TAKEOVER_DELAY_S", "LAST_TAKEOVER_DELAY_S", "STABLE_S"):
+        monkeypatch.setattr(backoff, name, getattr(backoff, name) * HURRY)
+
+
+@pytest.mark.usefixtures("hurried")
 def test_two_clients_with_one_name_are_told_and_do_not_fight(broker: Running, connect: Connect, topic: str) -> None:
     if broker.mode == "amqtt":
         pytest.skip("amqtt does not end the older connection of a clean session")
@@ -264,16 +273,17 @@ def test_two_clients_with_one_name_are_told_and_do_not_fight(broker: Running, co
     told = f"another client has connected with the name '{name}'"
     until(lambda: any(told in event.reason for event in first.of(Disconnected) + second.of(Disconnected)))
     connections = len(first.of(Connected)) + len(second.of(Connected))
-    time.sleep(3)  # at the speed of an ordinary reconnect there would be eight more by then
+    time.sleep(3 * HURRY)  # at the speed of an ordinary reconnect there would be eight more by then
     assert len(first.of(Connected)) + len(second.of(Connected)) <= connections + 2
 
 
+@pytest.mark.usefixtures("hurried")
 def test_a_broker_that_tells_of_the_takeover_is_believed_at_once(connect: Connect) -> None:
     accepted, session_taken_over = b"\x20\x03\x00\x00\x00", b"\xe0\x01\x8e"
     with _peer(accepted + session_taken_over) as (url, heard):
         link, inbox = connect(url, "twin", wait=False)
         inbox.wait(lambda: len(inbox.of(Disconnected)) == 1)
-        time.sleep(2)  # two ordinary reconnects
+        time.sleep(4 * backoff.FIRST_DELAY_S)  # at least two ordinary reconnects
         link.stop()
     assert inbox.of(Disconnected)[0].reason.startswith("another client has connected with the name 'twin'")
     assert len(heard) == 1
@@ -397,7 +407,7 @@ def test_a_refusal_for_good_is_told_at_once(answer: bytes, words: str, connect: 
 def test_a_peer_that_is_no_broker_gives_a_clear_error_and_no_dead_thread(
     answer: bytes, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mqtt, "CONNACK_S", 0.5)
+    monkeypatch.setattr(attempts, "CONNACK_S", 0.5)
     with _peer(answer) as (url, heard):
         link, inbox = connect(url, wait=False)
         inbox.wait(lambda: len(inbox.of(Disconnected)) > 0)

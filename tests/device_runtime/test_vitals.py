@@ -10,6 +10,7 @@ from device_runtime.cli.doctor import WIDTH, vitals_lines
 from device_runtime.policy.file import Policy
 from device_runtime.policy.rules import Rules
 from device_runtime.power.rapl import find
+from device_runtime.remedies import Place
 from device_runtime.vitals import APART_S, readings, take
 from tests.device_runtime.boards import host_of, write
 
@@ -31,7 +32,7 @@ def test_the_page_tells_what_the_board_measures_and_which_rules_do_not_hold(
     board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("device_runtime.vitals.APART_S", 0.0)
-    lines = vitals_lines(take(host_of(board, tmp_path), HOT, tmp_path))
+    lines = vitals_lines(take(host_of(board, tmp_path), Place("linux"), HOT, tmp_path))
     text = " ".join(line.strip() for line in lines)
     for expected in SAYS[board]:
         assert expected in text

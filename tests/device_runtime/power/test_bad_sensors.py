@@ -60,12 +60,16 @@ def phone_gone(host: Host) -> None:
 FAULTS = [
     Fault("jetson-orin-nano", "vanishes", gone(INA), "curr1_input cannot be read: No such file"),
     Fault("jetson-orin-nano", "no number", says(INA, "12a"), "holds '12a'; expected a whole number"),
-    Fault("jetson-orin-nano", "negative", says(INA, "-1240"), "expected more than 0, up to 250 W"),
-    Fault("jetson-orin-nano", "another unit", says(INA, "1240000"), "expected more than 0, up to 250 W"),
+    Fault("jetson-orin-nano", "negative", says(INA, "-1240"), "expected more than 0.3, up to 250 W"),
+    Fault("jetson-orin-nano", "another unit", says(INA, "1240000"), "expected more than 0.3, up to 250 W"),
+    Fault("jetson-orin-nano", "a smaller unit", says(INA, "1"), "says 0.005072 W; expected more than 0.3, up to 250 W"),
     Fault("raspberry-pi-5", "vanishes", uninstalled("vcgencmd"), "the command vcgencmd is not installed"),
     Fault("raspberry-pi-5", "no number", prints("vcgencmd", "A_A current(0)=1.2.3A\nA_V volt(1)=1V"), "no number"),
     Fault("raspberry-pi-5", "negative", prints("vcgencmd", "A_A current(0)=-1A\nA_V volt(1)=1V"), "names no rail"),
     Fault("raspberry-pi-5", "another unit", prints("vcgencmd", "A_A current(0)=3200A\nA_V volt(1)=1V"), "up to 30 W"),
+    Fault(
+        "raspberry-pi-5", "a smaller unit", prints("vcgencmd", "A_A current(0)=0.003A\nA_V volt(1)=1V"), "than 1, up to"
+    ),
     Fault("android-sysfs", "vanishes", phone_gone, "the battery is gone"),
     Fault("android-sysfs", "no number", says(f"{SUPPLY}/capacity", "full"), "holds 'full'; expected a whole number"),
     Fault("android-sysfs", "another unit", says(f"{SUPPLY}/current_now", "-693"), 'battery_unit = "mA"'),

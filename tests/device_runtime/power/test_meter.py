@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,11 +14,12 @@ from hypothesis import strategies as st
 
 from device_runtime.host import SensorError
 from device_runtime.power.estimate import Estimate
-from device_runtime.power.meter import Meter
+from device_runtime.power.meter import FROZEN, Meter
 from device_runtime.power.sensor import Part, Sensor
 from mas_edge.protocol.messages import Energy
 
 CORE = Estimate(2.0, 0.5, "a test")
+SPIN = "import time\nwhile time.process_time() < 0.1: pass"
 
 
 @dataclass
@@ -126,9 +129,9 @@ def test_work_that_follows_work_at_once_leaves_the_idle_power_alone() -> None:
     bench = Bench()
     meter = bench.meter()
     bench.rest(meter)
-    for _ in range(40):
+    for plan in range(40):
         meter.begin()
-        bench.power = 12.0
+        bench.power = 12.0 + plan / 100  # it moves, as all that is measured does
         bench.run(meter, 3)
         assert ended(meter).idle_watts == pytest.approx(5.0)
 
@@ -180,6 +183,33 @@ def test_one_missed_reading_of_many_is_filled_in_and_told() -> None:
     energy = ended(meter)
     assert (energy.quality, energy.problem) == ("measured", "the bench is gone")
     assert energy.joules == pytest.approx({"other": 7.0 * 40})
+
+
+def test_a_sensor_that_says_one_number_for_ever_is_not_believed_until_it_says_another() -> None:
+    bench = Bench()
+    meter = bench.meter()
+    meter.begin()
+    bench.power, bench.busy_cores = 12.0, 1.0
+    bench.run(meter, FROZEN + 10)
+    frozen = ended(meter)
+    assert frozen.quality == "estimated"
+    assert "bench stands still: 12 W for more than 60 readings in a row" in frozen.problem
+    bench.rest(meter)
+    meter.begin()
+    bench.power = 12.5
+    bench.run(meter, 10)
+    moving = ended(meter)
+    assert moving.quality == "measured"
+    assert moving.joules["other"] == pytest.approx(75.0)
+
+
+def test_processes_that_were_started_for_the_work_count_for_the_estimate() -> None:
+    meter = Meter([], CORE)
+    meter.begin()
+    with meter.during("train"):
+        subprocess.run([sys.executable, "-c", SPIN], check=True)
+    energy = ended(meter)
+    assert energy.joules["train"] >= CORE.watts_per_core * 0.1
 
 
 @pytest.mark.parametrize(("step", "says"), [(0.0, "stands still"), (-1.0, "counts backwards")])

@@ -77,7 +77,7 @@ def test_a_chip_with_unknown_rails_is_not_guessed_at_and_the_owner_can_name_them
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("1240000", "expected more than 0, up to 250 W"),  # microamperes: 6289 W
+        ("1240000", "expected more than 0.3, up to 250 W"),  # microamperes: 6289 W
         ("-1240", "expected more than 0"),
         ("", "expected a whole number"),
         ("12a", "holds '12a'"),

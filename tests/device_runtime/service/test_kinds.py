@@ -89,6 +89,23 @@ def test_termux_without_services_is_told_the_package(tmp_path: Path) -> None:
         Host.here({"HOME": str(tmp_path), "PREFIX": str(prefix)})
 
 
+def test_the_state_of_a_user_is_where_the_user_keeps_it(tmp_path: Path) -> None:
+    prefix = tmp_path / "com.termux" / "files" / "usr"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin" / "sv-enable").touch()
+    environment = {"HOME": str(tmp_path), "PREFIX": str(prefix)}
+    assert Host.here(environment).state == tmp_path / ".local/state/mas-edge"
+    assert Host.here({**environment, "XDG_STATE_HOME": str(tmp_path / "x")}).state == tmp_path / "x/mas-edge"
+
+
+@pytest.mark.parametrize("manager", ["systemd", "systemd-user", "termux"])
+def test_the_way_back_is_a_whole_command(manager: Manager, tmp_path: Path) -> None:
+    host = a_host(manager, tmp_path)
+    agent = Agent("pi-1", ARGV, tmp_path, host.state / "pi-1")
+    assert plan(agent, host).undo == "mas-edge-device uninstall --name pi-1"
+    assert plan(an_agent(tmp_path), host).undo.endswith(f" --state {tmp_path}/state")
+
+
 def test_a_log_file_elsewhere_may_be_written_from_within_the_walls(tmp_path: Path) -> None:
     agent = Agent("pi-1", ARGV, tmp_path, tmp_path / "state", tmp_path / "my logs" / "pi-1.log")
     unit = plan(agent, a_host("systemd", tmp_path)).files[0].text
