@@ -25,6 +25,7 @@ from mas_edge.protocol.errors import DeviceError, ServerError
 from mas_edge.protocol.topics import check_name
 
 INVITATION_S = 24 * 3600.0  # a day to get to the device
+INVITATION_MOST_S = 365 * INVITATION_S  # a token that lies about for years is one that somebody finds
 _NOT_KNOWN = "this token is not known here; ask for a new one (mas-edge fleet invite)"
 
 
@@ -54,9 +55,13 @@ class Enrolment:
 
         Raises:
             MessageError: the name cannot stand in a topic.
-            ServerError: a device of this name is enrolled, and this is not to invite it ``again``.
+            ServerError: a device of this name is enrolled, and this is not to invite it ``again``; or the time is none.
         """
         check_name(name, "device")
+        if not 0 < valid_s <= INVITATION_MOST_S:
+            most = INVITATION_MOST_S / 3600
+            message = f"a token cannot be good for {valid_s / 3600:g} hours: expected more than 0, at most {most:g}"
+            raise ServerError(message)
         secret = secrets.token_bytes(SECRET_BYTES)
         now = self._fleet.clock()
         with self._registry.transaction():
@@ -83,11 +88,14 @@ class Enrolment:
             if invited.key is None:
                 self._registry.bind(request.name, mark)
             elif not hmac.compare_digest(invited.key, mark):
-                message = "this token has been used by another device; ask for a new one, and find out who used it"
+                message = (
+                    "this token has been used already, with another key; ask for a new one, and if it was not this "
+                    "device that used it, find out who did"
+                )
                 raise RefusedError(message)
             issued = self._issue_once(request.name, key, mark) if invited.approved else None
         if issued is None:  # raised only here: the key stays bound although it has to wait
-            message = f"waits until the operator approves it: mas-edge fleet approve {request.name} {mark[:16]}"
+            message = f"waits until the operator approves it: mas-edge fleet approve DIR {request.name} {mark[:16]}"
             raise WaitsError(message)
         self._fleet.list_revocations()
         return msgspec.structs.replace(issued, root=self._root())
@@ -170,7 +178,7 @@ class Enrolment:
         with self._registry.transaction():
             invited = self._registry.invitation(name)
             if invited is None or invited.key is None or invited.approved:
-                message = f"no device waits as {name!r}; see: mas-edge fleet list"
+                message = f"no device waits as {name!r}; see: mas-edge fleet list {self._fleet.folder}"
                 raise ServerError(message)
             if len(key) < 16 or not invited.key.startswith(key.lower()):
                 message = (
@@ -179,6 +187,11 @@ class Enrolment:
                 )
                 raise ServerError(message)
             self._registry.approve(name)
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it takes a passphrase to revoke."""
+        return self._fleet.is_encrypted
 
     def revoke(self, name: str) -> int:
         """Shut a device out, and its token too; returns how many certificates were revoked.
@@ -189,7 +202,7 @@ class Enrolment:
         self._fleet.unlock()
         with self._registry.transaction():
             if self._registry.invitation(name) is None and not self._registry.certificates(name):
-                message = f"no device {name!r} in this fleet; see: mas-edge fleet list"
+                message = f"no device {name!r} in this fleet; see: mas-edge fleet list {self._fleet.folder}"
                 raise ServerError(message)
             self._registry.withdraw(name)
             count = self._registry.revoke(name, self._fleet.clock())

@@ -19,41 +19,24 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlencode
 
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from msgspec import Meta, Struct
 
 from mas_edge.fleet.authority import BROKER, ORCHESTRATOR, SERVER_LIFE, Authority, Use, new_key, pem, private_pem
 from mas_edge.fleet.registry import Registry
+from mas_edge.fleet.settings import FleetSettings, check_settings, read_settings
 from mas_edge.protocol.enrolment import join_address, pin_of
 from mas_edge.protocol.errors import ServerError
-from mas_edge.protocol.topics import check_name
 
-BROKER_PORT, ENROLMENT_PORT = 8883, 8884  # MQTT over TLS is registered as 8883; the next one is free
-DEVICE_DAYS = 30.0  # short enough that a lost card is harmless soon; renewed with ten days left
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")  # where the orchestrator finds its own broker
 _SERVERS: tuple[tuple[str, str, Use], ...] = (
     ("orchestrator.pem", ORCHESTRATOR, "both"),  # it connects to the broker, and is the enrolment endpoint
     ("broker.pem", BROKER, "server"),
 )
-
-Port = Annotated[int, Meta(ge=1, le=65535)]
-
-
-class FleetSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """``hosts``: the names and addresses of the server; devices are told the first."""
-
-    name: str
-    hosts: Annotated[list[str], Meta(min_length=1)]
-    port: Port = BROKER_PORT
-    enrolment_port: Port = ENROLMENT_PORT
-    device_days: Annotated[float, Meta(gt=0, le=365)] = DEVICE_DAYS
-
 
 Secret = Callable[[str], bytes]  # gives the passphrase of the key of a name; empty: it is not encrypted
 
@@ -80,7 +63,7 @@ class Fleet:
         if not (self.folder / "fleet.json").exists():
             message = f"there is no fleet in {folder}; make one: mas-edge fleet init {folder} --host ADDRESS"
             raise ServerError(message)
-        self.settings = _read_settings(self.folder / "fleet.json")
+        self.settings = read_settings(self.folder / "fleet.json")
         self.certificate = _read_certificate(self.folder)
         self._secret = secret
         self._authority: Authority | None = None
@@ -96,13 +79,11 @@ class Fleet:
         """Make a fleet in ``folder``, which must not hold one; ``passphrase``: encrypts the authority's key.
 
         Raises:
-            ServerError: it does, or cannot be written.
+            ServerError: it does, or cannot be written, or a setting is none.
             MessageError: the name cannot stand in a topic.
         """
-        check_name(settings.name, "fleet")
-        if (folder / "fleet.json").exists() or (folder / "ca.key").exists():
-            message = f"{folder} holds a fleet already; its devices trust that one: choose another directory"
-            raise ServerError(message)
+        check_settings(settings)
+        require_no_fleet(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.chmod(0o700)
@@ -204,6 +185,19 @@ class Fleet:
         self.registry.close()
 
 
+def require_no_fleet(folder: Path) -> None:
+    """Raise ServerError if ``folder`` holds a fleet, or what is left of one."""
+    if (folder / "fleet.json").exists():
+        message = f"{folder} holds a fleet already; its devices trust that one: choose another directory"
+        raise ServerError(message)
+    if (folder / "ca.key").exists():
+        message = (
+            f"{folder} holds ca.key and no fleet.json, after an init that was interrupted, or because it was lost: "
+            "restore it from a copy; if no device has ever joined, delete the directory, or choose another one"
+        )
+        raise ServerError(message)
+
+
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner may read: at any moment the old one or the new one is there, whole.
 
@@ -228,16 +222,6 @@ def write_private(path: Path, data: bytes) -> None:
 
 def _at(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, tz=timezone.utc).replace(microsecond=0)
-
-
-def _read_settings(path: Path) -> FleetSettings:
-    try:
-        settings = msgspec.json.decode(path.read_bytes(), type=FleetSettings)
-    except (OSError, msgspec.MsgspecError) as error:
-        message = f"{path} cannot be used: {error}; correct it"
-        raise ServerError(message) from None
-    check_name(settings.name, "fleet")
-    return settings
 
 
 def is_encrypted(path: Path) -> bool:

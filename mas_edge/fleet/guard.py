@@ -44,12 +44,11 @@ class Guard:
                     due = time.monotonic() + REFRESH_S
                     self._fleet.refresh()
                 state = self._state()
+                if state != self._seen:
+                    self._on_change()
+                    self._seen = state  # not before: who was revoked and is still connected is tried again
             except (EdgeError, OSError) as error:
                 log.error("the fleet in %s cannot be looked after: %s", self._fleet.folder, error)
-                continue
-            if state != self._seen:
-                self._seen = state
-                self._on_change()
 
     def _state(self) -> list[tuple[int, int]]:
         """They are always replaced whole: another file, another number."""

@@ -5,15 +5,15 @@ Of a token only the digest is kept. The command line and a running orchestrator 
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mas_edge.protocol.errors import ServerError
+from mas_edge.side_file import SideFile
 
+_VERSION = 1  # of files that were written before they had one, too: IF NOT EXISTS
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS invitations (name TEXT PRIMARY KEY, secret_digest BLOB NOT NULL, expires REAL NOT NULL,
                                         approved INTEGER NOT NULL, key TEXT);
@@ -21,7 +21,6 @@ CREATE TABLE IF NOT EXISTS certificates (serial TEXT PRIMARY KEY, name TEXT NOT 
                                          pem TEXT NOT NULL, issued REAL NOT NULL, expires REAL NOT NULL, revoked REAL);
 CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
-_BUSY_S = 10.0  # another process holds the file for milliseconds; a slow card for longer
 
 State = Literal["invited", "waiting", "enrolled", "expired", "revoked"]
 
@@ -64,36 +63,19 @@ class Registry:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._lock = threading.Lock()  # the endpoint asks on a thread for each device
-        with self._telling():
-            path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")  # an invitation that was used must stay used
-            self._db.executescript(_SCHEMA)
+        self._file = SideFile(path, _SCHEMA, _VERSION, private=True, same_thread=False)
+        self._rows = self._file.rows
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
+        self._file.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; nobody else writes meanwhile. Methods are called inside of one."""
-        with self._lock, self._telling(), self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._lock, self._file.transaction():
             yield
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            message = f"the fleet's registry {self._path} cannot be used: {error}; check disk and permissions"
-            raise ServerError(message) from None
-
-    def _rows(self, query: str, *values: str | float | bytes | None) -> list[tuple[Any, ...]]:
-        return self._db.execute(query, values).fetchall()
 
     def invite(self, name: str, secret_digest: bytes, expires: float, *, approved: bool) -> None:
         """Open an invitation for ``name`` in place of an earlier one."""
@@ -133,8 +115,8 @@ class Registry:
 
     def revoke(self, name: str, now: float) -> int:
         """Revoke what ``name`` holds; returns how many certificates that were."""
-        query = "UPDATE certificates SET revoked = ? WHERE name = ? AND revoked IS NULL AND expires > ?"
-        return self._db.execute(query, (now, name, now)).rowcount
+        query = "UPDATE certificates SET revoked = ? WHERE name = ? AND revoked IS NULL AND expires > ? RETURNING 1"
+        return len(self._rows(query, now, name, now))
 
     def revoked(self, now: float) -> list[Certified]:
         """The revoked certificates that have not expired by themselves."""

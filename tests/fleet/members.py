@@ -10,7 +10,8 @@ from cryptography import x509
 
 from device_runtime import keys
 from mas_edge.fleet.enrolment import Enrolment
-from mas_edge.fleet.folder import Fleet, FleetSettings
+from mas_edge.fleet.folder import Fleet
+from mas_edge.fleet.settings import FleetSettings
 from mas_edge.orchestrator.broker.supervisor import free_port
 from mas_edge.protocol.enrolment import Invitation, Issued, JoinRequest
 

@@ -174,6 +174,7 @@ def test_a_device_whose_certificate_the_broker_does_not_accept_is_told_on_its_bu
     assert not side.inbox.of(Connected)
 
 
+@pytest.mark.alone
 def test_throughput_over_tls_is_a_fair_part_of_that_in_plain_text(
     world: World, mosquitto: ManagedBroker, ends: tuple[Side, Side], capsys: pytest.CaptureFixture[str]
 ) -> None:

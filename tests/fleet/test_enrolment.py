@@ -91,7 +91,7 @@ def of_nobody(rules: Enrolment, clock: Clock) -> Invitation:
 @pytest.mark.parametrize(
     ("attack", "answer"),
     [
-        (other_key, "has been used by another device"),
+        (other_key, "has been used already, with another key"),
         (expired, "has expired"),
         (replaced, "is not known"),
         (withdrawn, "is not known"),
@@ -172,7 +172,7 @@ def test_a_held_invitation_waits_for_the_operator_who_compares_keys(rules: Enrol
     for _ in range(2):
         with pytest.raises(WaitsError, match=mark[:16]):
             ask(rules, invitation, key)
-    with pytest.raises(RefusedError, match="another device"):  # while it waits, nobody else takes its place
+    with pytest.raises(RefusedError, match="with another key"):  # while it waits, nobody else takes its place
         ask(rules, invitation, keys.new_key())
     assert [(member.state, member.key) for member in rules.members()] == [("waiting", mark)]
     for wrong in ("0" * 16, mark[:8], ""):
@@ -260,3 +260,10 @@ def test_no_secret_is_on_disk(rules: Enrolment, fleet: Fleet) -> None:
     everything = b"".join(path.read_bytes() for path in fleet.folder.iterdir())
     for secret in (invitation.secret, invitation.secret.hex().encode(), key.splitlines()[1]):
         assert secret not in everything
+
+
+@pytest.mark.parametrize("hours", [0.0, -1.0, float("nan"), float("inf"), 1e6])
+def test_a_token_that_would_be_good_never_or_for_ever_is_not_made(rules: Enrolment, hours: float) -> None:
+    with pytest.raises(ServerError, match="expected more than 0, at most 8760"):
+        rules.invite("pi-1", valid_s=hours * 3600)
+    assert rules.members() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mas_edge.fleet.folder import Fleet, FleetSettings
+from mas_edge.fleet.folder import Fleet
+from mas_edge.fleet.settings import FleetSettings, check_settings
 from mas_edge.protocol.enrolment import (
     PIN_BYTES,
     SECRET_BYTES,
@@ -76,7 +78,7 @@ def test_another_host_in_the_settings_gets_into_the_certificates(tmp_path: Path)
         ("ca.key", None, "restore both"),
         ("ca.key", b"-----BEGIN PRIVATE KEY-----\n", "restore both"),
         ("ca.pem", b"", "restore both"),
-        ("fleet.db", b"not a database" * 100, "registry"),
+        ("fleet.db", b"not a database" * 100, "fleet.db cannot be used"),
     ],
 )
 def test_a_damaged_directory_is_told_in_one_line(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
@@ -131,3 +133,28 @@ def test_what_is_no_token_is_refused(text: str) -> None:
 def test_a_token_does_not_print_its_secret() -> None:
     invitation = Invitation("pi-1", "192.0.2.7:8884", bytes(PIN_BYTES), b"0123456789abcdef")
     assert "0123456789" not in repr(invitation)
+
+
+@pytest.mark.parametrize("host", ["server.example", "raspberrypi", "192.0.2.7", "::1", "my_service", "7.example"])
+def test_a_host_that_a_certificate_can_name_is_taken(host: str) -> None:
+    assert check_settings(FleetSettings("f", [host])).hosts == [host]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        *((FleetSettings("f", [host]), "is no host: expected a name such as") for host in (
+            "", "bad host", "http://h", "h:8883", "hütte.example", "300.0.2.7", "fe80::1%eth0", "-h", "h..example", "*",
+        )),
+        (FleetSettings("f", ["h"], port=0), "0 is no port: expected 1 to 65535"),
+        (FleetSettings("f", ["h"], enrolment_port=65536), "65536 is no port"),
+        (FleetSettings("f", ["h"], 8884), "cannot both have port 8884"),
+        (FleetSettings("f", ["h"], device_days=0), "cannot last 0 days: expected up to 365"),
+        (FleetSettings("f", ["h"], device_days=float("nan")), "cannot last nan days"),
+        (FleetSettings("f/g", ["h"]), "not a valid name"),
+    ],
+)  # fmt: skip
+def test_settings_that_no_device_could_use_make_no_fleet(tmp_path: Path, settings: FleetSettings, words: str) -> None:
+    with pytest.raises(EdgeError, match=re.escape(words)):
+        Fleet.create(tmp_path / "fleet", settings)
+    assert not (tmp_path / "fleet").exists()

@@ -10,11 +10,13 @@ import pytest
 from mas_edge.chaos.packets import PUBLISH, kind_of, parse_publish
 from mas_edge.chaos.proxy import Faults, Proxy, _Pair, _Way
 from mas_edge.orchestrator.broker import ManagedBroker
+from mas_edge.orchestrator.limits import Limits
 from mas_edge.protocol.artifact import HEADER_BYTES
 from tests.e2e.fleet import Fleet, job_text, until
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.e2e]
 ENOUGH = 20  # pieces that were changed before the broker turns honest
+RESEND_S = 3.0  # how long who asks for the same again and again has to wait: by default half a minute
 
 
 class MaliciousBroker(Proxy):
@@ -44,7 +46,7 @@ def test_nothing_that_a_broker_changed_is_trained_with_and_the_job_goes_on_when_
     with ManagedBroker(tmp_path / "broker") as broker:
         between = MaliciousBroker(broker.url, Faults(), 0)
         with between, Fleet(broker.url, tmp_path, text) as fleet:
-            orchestrator = fleet.orchestrate()
+            orchestrator = fleet.orchestrate(limits=Limits(resend_s=RESEND_S))
             fleet.url = between.url
             devices = [fleet.device(name) for name in ("ada", "bob")]
             until(lambda: between.changed >= ENOUGH, "pieces that the broker changed")

@@ -18,14 +18,13 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Snapsho
 
 from mas_edge.fleet.folder import Secret, no_secret, write_private
 from mas_edge.fleet.signing.keys import NAME, name_of, new_key, read_key
-from mas_edge.fleet.signing.repository import Repository
+from mas_edge.fleet.signing.repository import ONLINE, Repository
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.signed import ISSUED, MODELS, MODELS_PATTERN
 
 # Who keeps keys in drawers is asked once a year; `sign status` and `serve` say it two months before.
 OFFLINE_LIFE = timedelta(days=365)
 OFFLINE_NOTICE = timedelta(days=60)
-_ONLINE = ("models", "freshness")
 
 
 def create(
@@ -47,7 +46,7 @@ def create(
         raise ServerError(message)
     _make_folders(folder, offline)
     holders = [new_key(offline / f"keyholder-{number}.pem", secret) for number in range(1, keyholders + 1)]
-    models, freshness = (new_key(folder / "online" / f"{name}.pem") for name in _ONLINE)
+    models, freshness = (new_key(folder / "online" / f"{name}.pem") for name in ONLINE)
     repository = _Beginning(folder, clock)
     root = Root(consistent_snapshot=True)
     for holder in holders:
@@ -77,7 +76,7 @@ def rotate_online(repository: Repository) -> None:
     """
     _require_nothing_staged(repository)
     root, targets = repository.root, repository.targets
-    models, freshness = (new_key(_staged(repository, f"{name}.pem")) for name in _ONLINE)
+    models, freshness = (new_key(_staged(repository, f"{name}.pem")) for name in ONLINE)
     for keyid in list(root.signed.roles["timestamp"].keyids):
         root.signed.revoke_key(keyid, "timestamp")
         root.signed.revoke_key(keyid, "snapshot")
@@ -86,8 +85,10 @@ def rotate_online(repository: Repository) -> None:
     _stage(repository, root, targets)
 
 
-def replace_keyholder(repository: Repository, name: str, key: Path, secret: Secret = no_secret) -> None:
+def replace_keyholder(repository: Repository, name: str, key: Path, secret: Secret = no_secret) -> CryptoSigner:
     """Stage a new key, written to ``key``, in the place of the keyholder called ``name``; ``secret`` as in ``create``.
+
+    Returns the key, which is at hand to sign.
 
     Raises:
         ServerError: there is no such keyholder, or there is a file at ``key``.
@@ -105,6 +106,7 @@ def replace_keyholder(repository: Repository, name: str, key: Path, secret: Secr
             root.signed.revoke_key(keyid, role)
         root.signed.add_key(signer.public_key, role)
     _stage(repository, root, repository.targets)
+    return signer
 
 
 def approve(repository: Repository, signers: Sequence[CryptoSigner]) -> str:
@@ -120,7 +122,7 @@ def approve(repository: Repository, signers: Sequence[CryptoSigner]) -> str:
     known = {*root.signed.roles["root"].keyids, *(previous.roles["root"].keyids if previous else [])}
     for signer in signers:
         if signer.public_key.keyid not in known:
-            message = f"the key {name_of(signer)} is no keyholder's of this repository"
+            message = f"the key {name_of(signer)} is no keyholder's; see: mas-edge sign status {repository.folder}"
             raise ServerError(message)
         root.sign(signer, append=True)
         if signer.public_key.keyid in root.signed.roles["targets"].keyids:
@@ -140,7 +142,7 @@ def approve(repository: Repository, signers: Sequence[CryptoSigner]) -> str:
 def staged(repository: Repository) -> tuple[Metadata[Root], Metadata[Targets]]:
     """What waits for signatures. Raises ServerError if nothing does."""
     if not is_staged(repository):
-        message = f"nothing waits for signatures in {repository.folder}"
+        message = f"nothing waits for signatures in {repository.folder}: mas-edge sign renew, rotate or replace begins"
         raise ServerError(message)
     return repository.read("../staged/root.json", Root), repository.read("../staged/targets.json", Targets)
 
@@ -167,9 +169,17 @@ def _make_folders(folder: Path, offline: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metadata").mkdir()
-        for private in (folder / "online", offline):
-            private.mkdir(parents=True, exist_ok=True)
-            private.chmod(0o700)
+    except OSError as error:
+        message = f"cannot make {folder}: {error.strerror}; choose another directory"
+        raise ServerError(message) from None
+    for private in (folder / "online", offline):
+        _make_private(private)
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
     except OSError as error:
         message = f"cannot make {folder}: {error.strerror}; choose another directory"
         raise ServerError(message) from None
@@ -220,7 +230,8 @@ def _publish(repository: Repository, root: Metadata[Root], targets: Metadata[Tar
     """Each step may be done already: whoever is cut off in here begins again."""
     repository.write(f"{targets.signed.version}.targets.json", targets.to_bytes())
     repository.write(f"{root.signed.version}.root.json", root.to_bytes())
-    for name in _ONLINE:
+    _make_private(repository.folder / "online")  # a copy that is restored has none
+    for name in ONLINE:
         made = _staged(repository, f"{name}.pem")
         if made.exists():
             write_private(repository.folder / "online" / made.name, read_key(made).private_bytes)

@@ -46,7 +46,10 @@ def read_key(path: Path, secret: Secret = no_secret) -> CryptoSigner:
     try:
         phrase = secret(path.stem) if is_encrypted(path) else b""
         private = load_pem_private_key(path.read_bytes(), phrase or None)
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        message = f"the signing key {path} cannot be read: {error.strerror}; name the .pem file where it is now"
+        raise ServerError(message) from None
+    except (ValueError, TypeError) as error:
         hint = "its passphrase is another one, or was not given" if is_encrypted(path) else str(error)
         message = f"the signing key {path} cannot be used: {hint}"
         raise ServerError(message) from None

@@ -39,6 +39,8 @@ RENEWED_WITH = 0.5
 # Runs whose programs and models stay listed: devices fetch the list with every change, and it grows by 4 KB a run.
 KEPT_RUNS = 8
 
+ONLINE = ("models", "freshness")  # keys
+
 _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
 
 
@@ -130,10 +132,15 @@ class Repository:
     def online_key(self, name: str) -> CryptoSigner:
         """``models`` or ``freshness``. Raises ServerError if it is lost."""
         path = self.folder / "online" / f"{name}.pem"
-        if not path.exists():
+        if name in self.lost_keys:
             message = f"the online key {path} is lost: mas-edge sign rotate {self.folder} makes new ones"
             raise ServerError(message)
         return read_key(path)
+
+    @property
+    def lost_keys(self) -> list[str]:
+        """The online keys that are not there, by name."""
+        return [name for name in ONLINE if not (self.folder / "online" / f"{name}.pem").exists()]
 
     def publish(self, targets: Mapping[str, tuple[str, int]]) -> None:
         """List ``targets``, (sha256, bytes) by name, beside what is listed; runs of long ago leave the list."""
@@ -238,7 +245,7 @@ class _Lock:
                     raise ServerError(message) from None
                 time.sleep(LOCK_PAUSE_S)
             except OSError as error:
-                message = f"the signing repository {self._folder} cannot be used: {error.strerror}"
+                message = f"the signing repository {self._folder} cannot be used: {error.strerror}; check its rights"
                 raise ServerError(message) from None
             else:
                 return
