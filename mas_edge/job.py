@@ -236,7 +236,7 @@ def load_job(path: Path) -> Job:
             data = file.read(MAX_JOB_BYTES + 1)
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        message = f"job file {path}: cannot be read: {error}"
+        message = f"job file {path}: cannot be read: {error}; expected a TOML file"
         raise JobError(message) from None
     if len(data) > MAX_JOB_BYTES:
         message = f"job file {path}: is larger than {MAX_JOB_BYTES} bytes; expected a job of a few kilobytes"

@@ -47,7 +47,7 @@ def make_once(directory: Path, wanted: FolderSet) -> bool:
     except OSError as error:
         if _is_complete(directory, wanted):  # another process was faster
             return False
-        message = f"{directory} cannot be written: {error.strerror}"
+        message = f"{directory} cannot be written: {error.strerror}; free some space, or choose another --out"
         raise DataError(message) from None
     finally:
         shutil.rmtree(parent, ignore_errors=True)

@@ -26,6 +26,7 @@ from mas_edge.orchestrator.result import result_of
 from mas_edge.orchestrator.store import MAX_EVENTS
 from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.errors import ServerError
+from mas_edge.whole_file import write_text
 
 REFRESH_S = 0.5
 MAX_ABANDONED = 3
@@ -100,15 +101,14 @@ def _check_progress(snapshot: Snapshot) -> None:
     failed = [record for record in snapshot.rounds[-MAX_ABANDONED:] if record.outcome == "abandoned"]
     if len(failed) == MAX_ABANDONED:
         reasons = "; ".join(sorted(set(failed[-1].refused.values()))) or "no device answered in time"
-        message = f"round {failed[-1].round_id} failed {MAX_ABANDONED} times: {reasons}"
+        message = f"round {failed[-1].round_id} failed {MAX_ABANDONED} times: {reasons}; the folder logs says more"
         raise ServerError(message)
 
 
 def _show_result(console: Console, out: Path, job: Job, folders: list[Path], target: Path) -> None:
     state = out / "state"
     result = result_of(view.read(state), constant_losses(job, folders))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(result, indent=2) + "\n")
+    write_text(target, json.dumps(result, indent=2) + "\n")
     pictures = [out / name for name in ("losses.png", "affinity.png")]
     plot_losses(result, pictures[0])
     plot_affinity(result, pictures[1])

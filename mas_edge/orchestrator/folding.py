@@ -170,7 +170,7 @@ class Folding:
             try:
                 numbers = np.fromfile(path, "<f4", stop - start, offset=places[name] + 4 * start)
             except OSError as error:
-                message = f"the update {artifact[:12]} cannot be read: {error.strerror}"
+                message = f"the update {artifact[:12]} cannot be read: {error.strerror}; check the disk, start again"
                 raise DeviceError(message) from None
             if len(numbers) < stop - start:
                 message = f"the update {artifact[:12]} is shorter than it was: check the disk, and start again"

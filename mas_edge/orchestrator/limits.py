@@ -59,7 +59,7 @@ def load_limits(path: Path) -> Limits:
             tree = parse_toml(file.read(MAX_FILE_BYTES).decode("utf-8"))
         return msgspec.convert(tree, Limits)
     except OSError as error:
-        message = f"limits {path}: cannot be read: {error.strerror}"
+        message = f"limits {path}: cannot be read: {error.strerror}; expected a TOML file"
     except (ValueError, msgspec.ValidationError) as error:
         message = f"limits {path}: {error}; allowed there: {', '.join(Limits.__struct_fields__)}"
     raise JobError(message)

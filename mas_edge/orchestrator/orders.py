@@ -7,10 +7,7 @@ that was paused stays paused when it is started again.
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +15,7 @@ import msgspec
 
 from mas_edge.federation.control import JobVerb, Mode
 from mas_edge.protocol.errors import ServerError
+from mas_edge.side_file import SideFile
 
 FILE = "orders.db"
 _VERSION = 1
@@ -49,33 +47,11 @@ class OrderStore:
     """
 
     def __init__(self, directory: Path, *, create: bool = True) -> None:
-        self._path = directory / FILE
-        with self._telling():
-            where = self._path if create else f"{self._path.resolve().as_uri()}?mode=rw"
-            self._db = sqlite3.connect(where, isolation_level=None, timeout=10, uri=not create)
-            try:
-                self._prepare()
-            except (sqlite3.Error, ServerError):
-                self._db.close()
-                raise
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("BEGIN IMMEDIATE")  # two processes may be the first
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        self._db.execute("COMMIT")
-        if version not in (0, _VERSION):
-            message = f"{self._path} was written by version {version} of the store, this is version {_VERSION}"
-            raise ServerError(message)
+        self._file = SideFile(directory / FILE, _SCHEMA, _VERSION, create=create)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
+        self._file.close()
 
     # ------------------------------------------------------------------ operators
 
@@ -85,41 +61,40 @@ class OrderStore:
         Raises:
             ServerError: too many wait already.
         """
-        with self._transaction():
-            waiting = self._rows("SELECT COUNT(*) FROM orders WHERE answer IS NULL")[0][0]
+        with self._file.transaction():
+            waiting = self._file.rows("SELECT COUNT(*) FROM orders WHERE answer IS NULL")[0][0]
             if waiting >= MAX_WAITING:
                 message = f"{waiting} orders wait already; start the run (mas-edge serve): it takes them"
                 raise ServerError(message)
             query = "INSERT INTO orders (placed, who, verb) VALUES (?, ?, ?) RETURNING number"
-            number: int = self._rows(query, time.time(), who, verb)[0][0]
+            number: int = self._file.rows(query, time.time(), who, verb)[0][0]
         return number
 
     def order(self, number: int) -> JobOrder | None:
         """One order; None if there is no such number."""
-        rows = self._rows("SELECT number, placed, who, verb, taken, answer FROM orders WHERE number = ?", number)
+        rows = self._file.rows("SELECT number, placed, who, verb, taken, answer FROM orders WHERE number = ?", number)
         return _order(rows[0]) if rows else None
 
     def latest(self, count: int) -> list[JobOrder]:
         """The newest orders, newest first."""
         query = "SELECT number, placed, who, verb, taken, answer FROM orders ORDER BY number DESC LIMIT ?"
-        return [_order(row) for row in self._rows(query, count)]
+        return [_order(row) for row in self._file.rows(query, count)]
 
     # ------------------------------------------------------------------ the orchestrator
 
     @property
     def version(self) -> int:
         """A number that changes when another process has written."""
-        found: int = self._rows("PRAGMA data_version")[0][0]
-        return found
+        return self._file.changes
 
     @property
     def mode(self) -> Mode | None:
         """What the job was told last; None: nothing yet."""
-        rows = self._rows("SELECT mode FROM control")
+        rows = self._file.rows("SELECT mode FROM control")
         if not rows:
             return None
         if rows[0][0] not in get_args(Mode):
-            message = f"{self._path} holds the mode {rows[0][0]!r}; expected one of {', '.join(get_args(Mode))}"
+            message = f"{self._file.path} holds the mode {rows[0][0]!r}; expected one of {', '.join(get_args(Mode))}"
             raise ServerError(message)
         mode: Mode = rows[0][0]
         return mode
@@ -127,43 +102,23 @@ class OrderStore:
     def waiting(self) -> list[JobOrder]:
         """The orders that nobody has taken yet, in their order."""
         query = "SELECT number, placed, who, verb, taken, answer FROM orders WHERE answer IS NULL ORDER BY number"
-        return [_order(row) for row in self._rows(query)]
+        return [_order(row) for row in self._file.rows(query)]
 
     def begin(self, mode: Mode) -> None:
         """The mode of a job that nobody has said anything about yet."""
-        with self._transaction():
-            self._rows("INSERT OR IGNORE INTO control VALUES (1, ?)", mode)
+        with self._file.transaction():
+            self._file.rows("INSERT OR IGNORE INTO control VALUES (1, ?)", mode)
 
     def obey(self, number: int, mode: Mode) -> None:
         """An order was obeyed: the job is in this mode now."""
-        with self._transaction():
-            self._rows("INSERT OR REPLACE INTO control VALUES (1, ?)", mode)
-            self._rows("UPDATE orders SET taken = ?, answer = '' WHERE number = ?", time.time(), number)
+        with self._file.transaction():
+            self._file.rows("INSERT OR REPLACE INTO control VALUES (1, ?)", mode)
+            self._file.rows("UPDATE orders SET taken = ?, answer = '' WHERE number = ?", time.time(), number)
 
     def refuse(self, number: int, reason: str) -> None:
         """Nothing came of an order."""
-        with self._transaction():
-            self._rows("UPDATE orders SET taken = ?, answer = ? WHERE number = ?", time.time(), reason, number)
-
-    # ------------------------------------------------------------------ SQLite
-
-    def _rows(self, query: str, *values: str | float) -> list[tuple[Any, ...]]:
-        with self._telling():
-            return self._db.execute(query, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._telling(), self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            message = f"{self._path} cannot be used: {error}; check disk and permissions"
-            raise ServerError(message) from None
+        with self._file.transaction():
+            self._file.rows("UPDATE orders SET taken = ?, answer = ? WHERE number = ?", time.time(), reason, number)
 
 
 def _order(row: tuple[Any, ...]) -> JobOrder:

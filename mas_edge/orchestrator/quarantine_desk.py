@@ -120,7 +120,7 @@ def release(state: Path, device: str) -> None:
         (state / FOLDER).mkdir(exist_ok=True)
         (state / FOLDER / device).touch()
     except OSError as error:
-        message = f"{state / FOLDER} cannot be written to: {error.strerror}"
+        message = f"{state / FOLDER} cannot be written to: {error.strerror}; run this as whoever runs serve"
         raise ServerError(message) from None
 
 

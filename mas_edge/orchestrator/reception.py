@@ -216,14 +216,14 @@ class Reception:
 
     def _on_birth(self, birth: Birth, *, retained: bool, now: float) -> None:
         known = self.registry.births.get(birth.sender)
-        if known is not None and known.boot_id != birth.boot_id:
+        if new_life := known is not None and known.boot_id != birth.boot_id:
             self._desk.on_new_life(birth.sender)
         came = self.registry.on_birth(birth, retained=retained)
         if not retained:
             self._doubts.found(birth.sender)
         self._roster.note(birth)
         if self._desk.rollouts and not retained:
-            self._desk.rollouts.on_birth(birth, now)
+            self._desk.rollouts.on_birth(birth, now, new_life=new_life)
         if retained or not came:
             return
         self._warn(birth)

@@ -120,8 +120,10 @@ class RolloutDesk:
             self.machine.on_refused(device, group, reason, now)
             self._desk.log("warning", f"{round_id}: {device} cannot: {reason}", round_id, device)
 
-    def on_birth(self, birth: Birth, now: float) -> None:
-        """A device is there, and says which models it has in use."""
+    def on_birth(self, birth: Birth, now: float, *, new_life: bool) -> None:
+        """A device is there, and says which models it has in use; ``new_life``: it was killed, or started again."""
+        if self.machine and new_life:
+            self.machine.on_back(birth.sender, now)
         if self.machine and birth.models is not None and self._is_time:
             self.machine.on_models(birth.sender, birth.models, now)
 
@@ -168,7 +170,7 @@ class RolloutDesk:
                 continue
             changed = self.machine.take_changed() if self.machine else {}
             self._store.save(state, changed, number)
-            self._say(state)
+            self._say(state, wish.who)
 
     def _granted(self, wish: Wish) -> RolloutState:
         """Where the rollout stands after an order. Raises ServerError if it makes no sense."""
@@ -279,8 +281,8 @@ class RolloutDesk:
             machine.state = replace(machine.state, sent_bytes=machine.state.sent_bytes + left - self._counted)
             self._counted = left
 
-    def _say(self, state: RolloutState) -> None:
-        """A line for people when it stands otherwise than before."""
+    def _say(self, state: RolloutState, who: str = "") -> None:
+        """A line for people when it stands otherwise than before; ``who`` has ordered that."""
         before, self._saved = self._saved, state
         if before and replace(before, sent_bytes=state.sent_bytes) == state:
             return
@@ -288,7 +290,8 @@ class RolloutDesk:
         where = f"stage {state.stage + 1} of {len(state.spec.shares)}, {share:.4g} of the devices"
         why = f": {state.reason}" if state.reason else f", {where}" if state.mode == "running" else ""
         level = "warning" if state.mode == "halted" else "info"
-        self._desk.log(level, f"rollout {state.number}: {state.mode.replace('_', ' ')}{why}")
+        by = f" ({who})" if who else ""
+        self._desk.log(level, f"rollout {state.number}: {state.mode.replace('_', ' ')}{why}{by}")
 
 
 def _round_id(number: int, group: str, *, undo: bool) -> str:

@@ -6,18 +6,16 @@ them. Orders come from other processes; the orchestrator takes each in one trans
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from mas_edge.federation.rollout import RolloutSpec, RolloutState, Standings, Verb
 from mas_edge.orchestrator.store import decode
-from mas_edge.protocol.errors import ServerError
+from mas_edge.side_file import SideFile
 
 FILE = "rollouts.db"
 _VERSION = 1
@@ -35,6 +33,17 @@ class Wish(msgspec.Struct, frozen=True):
 
     verb: Verb | None = None
     spec: RolloutSpec | None = None
+    who: str = ""  # as ``JobOrder.who``; empty: it was placed by a release that did not write it down
+
+
+class RolloutOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An order and what came of it. ``answer``: None until it was taken, "" if it was obeyed, else why not."""
+
+    number: int
+    placed: float  # seconds since the epoch
+    who: str
+    verb: Verb | Literal["begin"]
+    answer: str | None
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -52,103 +61,76 @@ class RolloutStore:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE
-        with self._telling():
-            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10)
-            try:
-                self._prepare()
-            except (sqlite3.Error, ServerError):
-                self._db.close()
-                raise
-
-    def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
-            message = f"{self._path} was written by version {version} of the store, this is version {_VERSION}"
-            raise ServerError(message)
-        if version == 0:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-        self._db.execute("PRAGMA synchronous = FULL")
+        self._file = SideFile(directory / FILE, _SCHEMA, _VERSION)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._db.close()
+        self._file.close()
 
     # ------------------------------------------------------------------ operators
 
     def place(self, wish: Wish) -> int:
         """Write down what an operator asks for; returns the order's number."""
-        with self._transaction():
+        with self._file.transaction():
             query = "INSERT INTO orders (placed, wish) VALUES (?, ?) RETURNING number"
-            number: int = self._rows(query, time.time(), msgspec.json.encode(wish))[0][0]
+            number: int = self._file.rows(query, time.time(), msgspec.json.encode(wish))[0][0]
         return number
 
     def answer(self, number: int) -> str | None:
         """What came of an order: "" if it was taken, else why not; None while the orchestrator has not seen it."""
-        rows = self._rows("SELECT answer FROM orders WHERE number = ?", number)
-        return rows[0][0] if rows else None
+        order = self.order(number)
+        return order.answer if order else None
 
-    def placed(self, number: int) -> tuple[float, Wish, str | None] | None:
-        """When an order was placed (seconds since the epoch), what it asks for, and ``answer``; None: no such order."""
-        rows = self._rows("SELECT placed, wish, answer FROM orders WHERE number = ?", number)
-        return (rows[0][0], decode(rows[0][1], Wish), rows[0][2]) if rows else None
+    def order(self, number: int) -> RolloutOrder | None:
+        """One order; None if there is no such number."""
+        rows = self._file.rows("SELECT number, placed, wish, answer FROM orders WHERE number = ?", number)
+        return _order(rows[0]) if rows else None
+
+    def orders(self, count: int) -> list[RolloutOrder]:
+        """The newest orders, newest first."""
+        query = "SELECT number, placed, wish, answer FROM orders ORDER BY number DESC LIMIT ?"
+        return [_order(row) for row in self._file.rows(query, count)]
 
     # ------------------------------------------------------------------ the orchestrator
 
     @property
     def version(self) -> int:
         """A number that changes when another process has written."""
-        found: int = self._rows("PRAGMA data_version")[0][0]
-        return found
+        return self._file.changes
 
     def wishes(self) -> list[tuple[int, Wish]]:
         """The orders that nobody has taken yet, in their order."""
-        rows = self._rows("SELECT number, wish FROM orders WHERE answer IS NULL ORDER BY number")
+        rows = self._file.rows("SELECT number, wish FROM orders WHERE answer IS NULL ORDER BY number")
         return [(number, decode(wish, Wish)) for number, wish in rows]
 
     def save(self, state: RolloutState, changed: Mapping[str, Standings], order: int = 0, answer: str = "") -> None:
         """Store where a rollout stands, the standings that have changed, and what came of the order that led to it."""
-        with self._transaction():
-            self._rows("INSERT OR REPLACE INTO rollouts VALUES (?, ?)", state.number, msgspec.json.encode(state))
+        with self._file.transaction():
+            self._file.rows("INSERT OR REPLACE INTO rollouts VALUES (?, ?)", state.number, msgspec.json.encode(state))
             for device, standings in changed.items():
                 values = (state.number, device, msgspec.json.encode(standings))
-                self._rows("INSERT OR REPLACE INTO devices VALUES (?, ?, ?)", *values)
-            self._rows("UPDATE orders SET answer = ? WHERE number = ?", answer, order)
+                self._file.rows("INSERT OR REPLACE INTO devices VALUES (?, ?, ?)", *values)
+            self._file.rows("UPDATE orders SET answer = ? WHERE number = ?", answer, order)
 
     def refuse(self, order: int, reason: str) -> None:
         """Nothing came of an order."""
-        with self._transaction():
-            self._rows("UPDATE orders SET answer = ? WHERE number = ?", reason, order)
+        with self._file.transaction():
+            self._file.rows("UPDATE orders SET answer = ? WHERE number = ?", reason, order)
 
     def latest(self) -> Remembered | None:
         """The last rollout; None if there was none."""
-        rows = self._rows("SELECT state FROM rollouts ORDER BY number DESC LIMIT 1")
+        rows = self._file.rows("SELECT state FROM rollouts ORDER BY number DESC LIMIT 1")
         if not rows:
             return None
         state = decode(rows[0][0], RolloutState)
-        found = self._rows("SELECT device, standings FROM devices WHERE number = ?", state.number)
+        found = self._file.rows("SELECT device, standings FROM devices WHERE number = ?", state.number)
         return Remembered(state, {device: decode(blob, Standings) for device, blob in found})
 
-    # ------------------------------------------------------------------ SQLite
 
-    def _rows(self, query: str, *values: str | float | bytes) -> list[tuple[Any, ...]]:
-        with self._telling():
-            return self._db.execute(query, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._telling(), self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            message = f"{self._path} cannot be used: {error}; check disk and permissions"
-            raise ServerError(message) from None
+def _order(row: tuple[Any, ...]) -> RolloutOrder:
+    number, placed, blob, answer = row
+    wish = decode(blob, Wish)
+    return RolloutOrder(number=number, placed=placed, who=wish.who, verb=wish.verb or "begin", answer=answer)
 
 
 def remembered(directory: Path) -> Remembered | None:

@@ -59,7 +59,7 @@ class Store:
             message = f"another orchestrator works in {directory}; stop it, or choose another --state"
             raise ServerError(message) from None
         except OSError as error:
-            message = f"state directory {directory} cannot be used: {error}"
+            message = f"state directory {directory} cannot be used: {error}; choose another --state"
             raise ServerError(message) from None
         try:
             self._db = open_database(directory, create=True)

@@ -41,7 +41,10 @@ def of_run(directory: Path, group: str = "") -> list[Trained]:
             return [_trained(state_dir, job, state, found, records) for found in _chosen(state, group, state_dir)]
         except FileNotFoundError as error:
             if attempt == ATTEMPTS - 1:
-                message = f"the weights {Path(error.filename).name[:12]} of the run in {state_dir} are not there"
+                message = (
+                    f"the weights {Path(error.filename).name[:12]} of the run in {state_dir} are not there: "
+                    "restore them from a copy"
+                )
                 raise ServerError(message) from None
     raise AssertionError  # the loop ends in one of the two ways above
 
@@ -83,7 +86,7 @@ def _read(state_dir: Path) -> tuple[Job, JobState, list[RoundRecord]]:
         finally:
             db.close()
     except sqlite3.Error as error:
-        message = f"state in {state_dir} cannot be read: {error}"
+        message = f"state in {state_dir} cannot be read: {error}; restore it from a copy"
         raise ServerError(message) from None
     if row is None:
         message = f"no run in {state_dir} yet: the orchestrator has not begun"

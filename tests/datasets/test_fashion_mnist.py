@@ -117,7 +117,11 @@ def test_a_damaged_file_is_named(tmp_path: Path, damaged: bytes) -> None:
         read_idx(tmp_path / "images")
 
 
-@pytest.mark.parametrize("packed", [b"no gzip", gzip.compress(WHOLE)[:-4], gzip.compress(WHOLE)[:12] + b"\xff" * 20])
+@pytest.mark.parametrize(
+    "packed",
+    [b"no gzip", gzip.compress(WHOLE)[:-4], gzip.compress(WHOLE)[:12] + b"\xff" * 20],
+    ids=["no gzip", "cut", "damaged"],  # not the bytes: gzip writes the time into them
+)
 def test_a_file_that_cannot_be_unpacked_is_named(tmp_path: Path, packed: bytes) -> None:
     (tmp_path / "images.gz").write_bytes(packed)
     with pytest.raises(DataError, match=r"images\.gz cannot be read: .*apt install --reinstall dataset-fashion-mnist"):

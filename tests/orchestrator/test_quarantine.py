@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,9 +96,12 @@ def test_what_a_device_in_quarantine_still_offers_is_refused_and_no_round_waits_
     assert (last.verdict, "in quarantine" in last.reason) == ("invalid", True)
 
 
-def test_the_operator_lets_it_back_while_the_orchestrator_runs(desk: SmallDesk, tmp_path: Path) -> None:
+def test_the_operator_lets_it_back_while_the_orchestrator_runs(
+    desk: SmallDesk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shut_out(desk)
-    assert main(["release", "liar", "--state", str(tmp_path)]) == 0
+    assert main(["release", "liar", "--state", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"released": "liar", "state": str(tmp_path)}
     desk.turn(LOOK_S)
     assert list((tmp_path / "released").iterdir()) == []
     train(desk, 3, spoiled=False)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -13,9 +17,11 @@ from device_runtime.memory import in_units
 from mas_edge.cli.rollout import lines_of
 from mas_edge.federation.flow import JobState, Phase, RoundWork
 from mas_edge.federation.rollout import RolloutSpec, place_of
+from mas_edge.federation.rounds import PLAN_REPEAT_S
+from mas_edge.orchestrator import view
 from mas_edge.orchestrator.result import rolled_out_of
 from mas_edge.orchestrator.rollout_desk import LOOK_S, SETTLE_S, RolloutDesk
-from mas_edge.orchestrator.rollout_store import RolloutStore, Wish, remembered
+from mas_edge.orchestrator.rollout_store import FILE, RolloutOrder, RolloutStore, Wish, remembered
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.messages import Ack, AllInOne, Plan, Refusal, Report
 from tests.orchestrator.small_desk import SmallDesk, programs_in
@@ -256,12 +262,41 @@ def test_an_order_that_was_placed_while_nobody_served_is_taken_at_the_start(smal
     assert small.operator.answer(number) == ""
 
 
+def test_the_event_log_says_who_has_ordered_what(small: Deploying) -> None:
+    small.order(Wish(spec=SPEC, who="anna"))
+    small.order(Wish(verb="pause", who="command line of ben"))
+    said = [event.text for event in view.read(small.directory, last_events=100).events if "(" in event.text]
+    assert said == [
+        "rollout 1: running, stage 1 of 2, 0.25 of the devices (anna)",
+        "rollout 1: paused (command line of ben)",
+    ]
+
+
+def test_orders_that_an_earlier_release_wrote_are_read_as_they_are(small: Deploying) -> None:
+    number = small.operator.place(Wish(spec=SPEC))
+    with closing(sqlite3.connect(small.directory / FILE)) as file, file:  # that one did not write down who
+        file.execute("UPDATE orders SET wish = ?", (msgspec.json.encode({"verb": None, "spec": SPEC}),))
+    small.look()
+    assert small.operator.order(number) == RolloutOrder(number=number, placed=ANY, who="", verb="begin", answer="")
+    assert small.mode == "running"
+
+
 def test_a_device_that_has_another_model_than_it_said_halts_the_stage(small: Deploying) -> None:
     small.order(Wish(spec=SPEC))
     small.tried(NAMES[0])
     small.come(NAMES[0], boot_id="after a crash", models={"group-0": "ab" * 32})
     small.look()
     assert small.mode == "halted"
+
+
+def test_a_device_that_was_killed_while_it_tried_a_model_is_told_again_at_once(small: Deploying) -> None:
+    small.order(Wish(spec=SPEC))
+    small.ack(NAMES[0], "rollout-1-group-0")
+    small.look(PLAN_REPEAT_S)
+    assert len(small.plans(NAMES[0])) == 1  # it is at work, and need not be told so often
+    small.come(NAMES[0], boot_id="after a crash", models={})
+    small.look()
+    assert len(small.plans(NAMES[0])) == 2
 
 
 def test_a_device_that_does_not_say_which_models_it_has_is_believed(small: Deploying) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import socket
 import ssl
 import struct
@@ -25,6 +26,10 @@ PORT_FREE_S = 5.0  # the broker of an orchestrator that was killed needs a momen
 FIRST_DELAY_S, LAST_DELAY_S, STABLE_S = 0.2, 30.0, 60.0  # back-off of restarts, and what counts as recovered
 MAX_LOG_BYTES = 5_000_000  # then one older log is kept
 _POLL_S = 0.05
+# What a connection of anybody is given by itself begins at 32768 on Linux, later elsewhere: such a port would be taken
+# by accident between the choice and the start of a broker, or while a broker is started again.
+_OWN_PORTS = range(20000, 32000)
+_LOOKED_AT = 100  # hardly one of them is taken, unless all are
 
 
 class Supervisor:
@@ -220,10 +225,16 @@ def _cannot_listen(host: str, port: int) -> str | None:
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    """A loopback port that nothing listens on at this moment, and that no system hands out by itself.
+
+    Raises:
+        BrokerError: none was found.
+    """
+    for port in random.SystemRandom().sample(_OWN_PORTS, _LOOKED_AT):
+        if _cannot_listen("127.0.0.1", port) is None:
+            return port
+    message = f"found no free port on 127.0.0.1 among {_LOOKED_AT} from {_OWN_PORTS[0]} to {_OWN_PORTS[-1]}; choose one"
+    raise BrokerError(message)
 
 
 def answers(host: str, port: int, tls: ssl.SSLContext | None = None) -> bool:
