@@ -5,6 +5,9 @@ python tools/bench_page.py runs/watch --devices 200 --rounds 1000 --json page.js
 The run is one that is done; its records are multiplied, in a copy, to as many devices and rounds as are asked for.
 Times are the browser's own, from the start of the navigation until the last row is drawn, in a window without any
 cache. The delay is from the moment at which a line is written down in the run's state until the page shows it.
+
+With ``--against CHECKOUT`` another version's page is measured too, one window of each in turns, so that the machine's
+load is in both.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -48,12 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--times", type=int, default=5, help="windows that are opened for each view")
     parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser (default: that of the PATH)")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another version, measured in turns")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         state = shutil.copytree(options.state, Path(name) / "state", ignore=shutil.ignore_patterns("artifacts", "lock"))
         grow(state, options.devices, options.rounds)
-        found = measure(state, options.chromium, options.times)
+        found = measure(state, options.chromium, options.times, options.against)
     found = {"devices": options.devices, "rounds": options.rounds, **found}
     print(table(found))
     if options.json:
@@ -61,24 +65,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(row["median_s"] <= LIMIT_S for row in [*found["views"].values(), found["delay"]]) else 1
 
 
-def measure(state: Path, chromium: str, times: int) -> dict[str, Any]:
-    """Seconds by view, and the delay of the live log."""
-    with _server(state) as url, sync_playwright() as playwright:
+def measure(state: Path, chromium: str, times: int, against: Path | None = None) -> dict[str, Any]:
+    """Seconds by view, and the delay of the live log; with ``against``, the views of that checkout in turns."""
+    with ExitStack() as stack:
+        url = stack.enter_context(_server(state))
+        other = stack.enter_context(_server(state, against)) if against else None
+        playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        try:
-            _load(browser, url, "", VIEWS[""])  # the server reads the state once
-            views = {view: [_load(browser, url, view, sign) for _ in range(times)] for view, sign in VIEWS.items()}
-            delays = _delays(browser, url, state, times)
-        finally:
-            browser.close()
-    return {"views": {view or "overview": _summary(taken) for view, taken in views.items()}, "delay": _summary(delays)}
+        stack.callback(browser.close)
+        urls = [url, *([other] if other else [])]
+        taken: dict[tuple[str, str], list[float]] = {}
+        for view, sign in VIEWS.items():
+            for at in urls:
+                _load(browser, at, view, sign)  # the server makes its first answer once
+            for _ in range(times):
+                for at in urls:
+                    taken.setdefault((at, view), []).append(_load(browser, at, view, sign))
+        views = {view or "overview": _summary(taken[url, view]) for view in VIEWS}
+        if other:
+            for view in VIEWS:
+                views[view or "overview"] |= {f"against_{k}": v for k, v in _summary(taken[other, view]).items()}
+        return {"views": views, "delay": _summary(_delays(browser, url, state, times))}
 
 
 def table(found: dict[str, Any]) -> str:
     """For people."""
     lines = [f"{found['devices']} devices, {found['rounds']} rounds", "", "view          median s   slowest s"]
-    rows = [*found["views"].items(), ("behind a run", found["delay"])]
-    return "\n".join([*lines, *(f"{name:<12} {row['median_s']:9.2f} {row['most_s']:11.2f}" for name, row in rows)])
+    for name, row in [*found["views"].items(), ("behind a run", found["delay"])]:
+        line = f"{name:<12} {row['median_s']:9.2f} {row['most_s']:11.2f}"
+        if "against_median_s" in row:
+            other, most = row["against_median_s"], row["against_most_s"]
+            line += f"   the other version: {other:.2f} {most:.2f}; ratio of medians {row['median_s'] / other:.2f}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------- a large run
@@ -174,11 +193,12 @@ def _summary(taken: list[float]) -> dict[str, float]:
 
 
 @contextmanager
-def _server(state: Path) -> Iterator[str]:
-    """``mas-edge web`` on the state."""
+def _server(state: Path, checkout: Path | None = None) -> Iterator[str]:
+    """``mas-edge web`` on the state; of another checkout, if one is given."""
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
-    process = subprocess.Popen([sys.executable, "-m", "mas_edge", "web", str(state), "--http", f"127.0.0.1:{port}"])
+    command = [sys.executable, "-m", "mas_edge", "web", str(state), "--http", f"127.0.0.1:{port}"]
+    process = subprocess.Popen(command, cwd=checkout, stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE_S
         while True:

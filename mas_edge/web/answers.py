@@ -13,11 +13,10 @@ from mas_edge.federation.methods import merged_rounds, planned_rounds
 from mas_edge.federation.rollout import Rollout, Stage
 from mas_edge.job import Job
 from mas_edge.mas.merge import MERGED
-from mas_edge.orchestrator.records import RoundRecord, Traffic
-from mas_edge.orchestrator.result import phases_of
+from mas_edge.orchestrator.records import RoundRecord
 from mas_edge.orchestrator.rollout_store import Remembered
 from mas_edge.protocol.messages import Manifest
-from mas_edge.web.ledger import Work, add_joules
+from mas_edge.web.ledger import Work
 from mas_edge.web.mirror import Known
 from mas_edge.web.shapes import (
     ArtifactList,
@@ -26,10 +25,8 @@ from mas_edge.web.shapes import (
     DeviceView,
     EnergyView,
     EventPage,
-    Joules,
     LastLosses,
     PhaseState,
-    PhaseTraffic,
     PhaseView,
     Progress,
     RolloutList,
@@ -51,7 +48,7 @@ def run_view(known: Known) -> RunView:
     return RunView(
         run=state.run_id, name=job.name, fleet=job.fleet, method=job.method.name,
         tasks=[TaskView(name=t.name, kind=t.kind, loss=t.loss_name, metric=t.metric_name) for t in job.tasks],
-        phase=state.phase, phases=_phases(known), control=known.control, served=known.served,
+        phase=state.phase, phases=_phases(known), control=known.control, served=known.served, members=known.has_members,
         started=known.started, finished=known.finished, progress=progress_of(known), open_rounds=known.open_rounds,
         last_losses=_last_losses(known), devices=len(known.devices),
         online=sum(device.online for device in known.devices.values()), job=msgspec.to_builtins(job),
@@ -60,15 +57,15 @@ def run_view(known: Known) -> RunView:
 
 def progress_of(known: Known) -> Progress:
     """How many training rounds are done, of how many to be expected."""
-    trained = [view for view in known.ledger.rounds.values() if view.kind == "train" and view.outcome != "abandoned"]
-    merged = sum(view.phase == "merge" for view in trained)
+    trained = sum(known.ledger.trained.values())
+    merged = known.ledger.trained.get("merge", 0)
     planned = planned_rounds(known.job)
     if known.state.groups:  # the split is known, and with it what is left
         left = sum(group.end_round - group.next_round for group in known.state.groups)
-        planned = merged, len(trained) - merged + left
-    share = 1.0 if known.state.phase == "done" else min(1.0, len(trained) / max(1, sum(planned)))
+        planned = merged, trained - merged + left
+    share = 1.0 if known.state.phase == "done" else min(1.0, trained / max(1, sum(planned)))
     return Progress(
-        merged=merged, merged_planned=planned[0], groups=len(trained) - merged, groups_planned=planned[1], share=share
+        merged=merged, merged_planned=planned[0], groups=trained - merged, groups_planned=planned[1], share=share
     )
 
 
@@ -101,13 +98,9 @@ def _is_passed_over(job: Job, phase: Phase) -> bool:
 
 
 def _last_losses(known: Known) -> list[LastLosses]:
-    last: dict[str, RoundView] = {}
-    for view in known.ledger.rounds.values():
-        if view.kind == "train" and view.outcome != "abandoned":
-            last[view.group] = max(view, last.get(view.group, view), key=lambda each: each.index)
     return [
         LastLosses(group=name, round_id=view.round_id, index=view.index, losses=view.losses)
-        for name, view in sorted(last.items())
+        for name, view in sorted(known.ledger.last_trained.items())
     ]
 
 
@@ -213,32 +206,16 @@ def least_stage(found: Remembered, device: str) -> Stage:
 
 def traffic_view(known: Known) -> TrafficView:
     """What crossed the broker, phase by phase."""
-    phases = [
-        PhaseTraffic(
-            phase=phase, rounds=sums["rounds"], wall_seconds=sums["wall_seconds"], sent_bytes=sums["sent_bytes"],
-            received_bytes=sums["received_bytes"],
-            kinds={name: int(sums["traffic"].get(name, 0)) for name in Traffic.__struct_fields__},
-        )
-        for phase, sums in phases_of(_records(known)).items()
-    ]  # fmt: skip
+    phases = list(known.ledger.traffic.values())
     sent, received = sum(p.sent_bytes for p in phases), sum(p.received_bytes for p in phases)
     return TrafficView(phases=phases, sent_bytes=sent, received_bytes=received)
 
 
 def energy_view(known: Known) -> EnergyView:
     """What the work took, and who says so."""
-    phases: dict[str, Joules] = {}
-    groups: dict[str, Joules] = {}
-    for record in _records(known):
-        joules = {str(quality): activities for quality, activities in record.joules.items()}
-        add_joules(phases.setdefault(record.phase, {}), joules)
-        add_joules(groups.setdefault(record.group, {}), joules)
-    sources = [known.ledger.sources[key] for key in sorted(known.ledger.sources)]
-    return EnergyView(phases=phases, groups=groups, sources=sources, silent=known.ledger.silent)
-
-
-def _records(known: Known) -> list[RoundRecord]:
-    return [known.ledger.records[number] for number in sorted(known.ledger.records)]
+    ledger = known.ledger
+    sources = [ledger.sources[key] for key in sorted(ledger.sources)]
+    return EnergyView(phases=ledger.phase_joules, groups=ledger.group_joules, sources=sources, silent=ledger.silent)
 
 
 def measured_rounds(known: Known) -> list[tuple[int, RoundRecord]]:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from litestar import Litestar, MediaType, Response, get
+from litestar import Litestar, Response, get
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.params import FromPath
 
 from mas_edge.protocol.errors import ServerError
+from mas_edge.web.demands import demand
 from mas_edge.web.guard import Guard, Rules
 from mas_edge.web.library import Library
 from mas_edge.web.live import Live
 from mas_edge.web.ordering import ORDERING
 from mas_edge.web.pages import PAGE, PageFiles, type_of
-from mas_edge.web.problems import RefusedError, body_of, problem
+from mas_edge.web.problems import RefusedError
 from mas_edge.web.reference import reference_body, schema_body
+from mas_edge.web.refusals import MAX_BODY, on_depth, on_fault, on_http, on_refused, on_unavailable
 from mas_edge.web.routes import READING, Asked, conditional
 from mas_edge.web.tokens import TokenStore
 from mas_edge.web.window import Window
-
-log = logging.getLogger(__name__)
-
-MAX_BODY = 64 * 1024  # an order is a few hundred bytes
-RETRY_S = "2"
 
 
 def make_app(directory: Path, rules: Rules | None = None, fleet: Path | None = None, page: Path = PAGE) -> Guard:
@@ -50,9 +46,10 @@ def make_app(directory: Path, rules: Rules | None = None, fleet: Path | None = N
         lifespan=[opened],
         state=State({"library": library, "live": live, "window": Window(directory, fleet), "files": files}),
         exception_handlers={
-            RefusedError: _on_refused, ServerError: _on_unavailable, HTTPException: _on_http,
-            RecursionError: _on_depth, Exception: _on_fault,
+            RefusedError: on_refused, ServerError: on_unavailable, HTTPException: on_http,
+            RecursionError: on_depth, Exception: on_fault,
         },
+        before_request=demand,
         openapi_config=OpenAPIConfig(
             title="mas-edge", version="1", path="/reference-of-the-framework", render_plugins=[],
             use_handler_docstrings=True,
@@ -86,42 +83,3 @@ async def get_page(request: Asked, path: FromPath[str] = "/") -> Response[Any]:
         message = f"there is nothing at {path}; /reference says what there is"
         raise RefusedError(404, message)
     return conditional(request, files.body(file), type_of(file))
-
-
-# ---------------------------------------------------------------------- refusals
-
-
-def _on_refused(request: Asked, error: RefusedError) -> Response[bytes]:
-    return _problem(request, error.status, error.detail, error.headers)
-
-
-def _on_unavailable(request: Asked, error: ServerError) -> Response[bytes]:
-    return _problem(request, 503, str(error), {"retry-after": RETRY_S})
-
-
-def _on_http(request: Asked, error: HTTPException) -> Response[bytes]:
-    """What the framework refuses: no such route or method, a value of the wrong type, a body that is too large."""
-    detail = str(error.detail)
-    if isinstance(error, ValidationException) and isinstance(error.extra, list):
-        wrong = [
-            f"{each.get('key', 'body')}: {each.get('message', '')}" for each in error.extra if isinstance(each, dict)
-        ]
-        detail = "; ".join(wrong) or detail
-    elif error.status_code in (404, 405):  # the framework only says so
-        detail = f"there is nothing at {request.url.path} for {request.method}; /reference says what there is"
-    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
-    return _problem(request, error.status_code, detail, headers)
-
-
-def _on_depth(request: Asked, _: RecursionError) -> Response[bytes]:
-    return _problem(request, 400, "the body is nested too deeply; see /reference for what is expected", {})
-
-
-def _on_fault(request: Asked, error: Exception) -> Response[bytes]:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _problem(request, 500, "this is a fault of the server; its log says more", {})
-
-
-def _problem(request: Asked, status: int, detail: str, headers: dict[str, str]) -> Response[bytes]:
-    data, own = body_of(problem(status, detail, request.url.path))
-    return Response(data, status_code=status, headers={**own, **headers}, media_type=MediaType.JSON)

@@ -21,13 +21,14 @@ Groups = list[list[str]]
 
 def affinity_view(known: Known) -> AffinityView:
     """The affinity of every round that measured any, and their mean."""
-    rounds = [
-        RoundAffinityView(
-            number=number, round_id=record.round_id, index=record.index, matrix=short(record.affinity or []),
-            devices=record.affinity_devices or [],
-        )
-        for number, record in measured_rounds(known)
-    ]  # fmt: skip
+    shown = known.ledger.affinities
+    for number, record in measured_rounds(known):
+        if number not in shown:
+            shown[number] = RoundAffinityView(
+                number=number, round_id=record.round_id, index=record.index, matrix=short(record.affinity or []),
+                devices=record.affinity_devices or [],
+            )  # fmt: skip
+    rounds = [shown[number] for number in sorted(shown)]
     tasks = [task.name for task in known.job.tasks]
     return AffinityView(kind=known.job.affinity.kind, tasks=tasks, rounds=rounds, average=average_of(known))
 

@@ -1,9 +1,9 @@
 """Who may ask: before any route, on every request.
 
 On loopback no token is needed. But a browser on the same machine carries other people's pages: so the Host must be a
-name that this server is known by (one that was made to point here, DNS rebinding, is none), what another origin's page
-sends is refused, and a write must be JSON, which no form can send. Off loopback a token is required, and its role says
-whether orders may be placed.
+name that this server is known by (one that was made to point here, DNS rebinding, is none) or an address (which nobody
+can make point elsewhere), what another origin's page sends is refused, and a write must be JSON, which no form can
+send (``demands``). Off loopback a token is required, and its role says whether orders may be placed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mas_edge.protocol.errors import ServerError
 from mas_edge.web.problems import body_of, problem
@@ -80,6 +81,8 @@ class Guard:
 
         if refused := self._why_not(scope):
             await _refuse(with_headers, scope, *refused)
+        elif scope["method"] == "HEAD":  # whatever can be read has a head
+            await self.app({**scope, "method": "GET"}, receive, _head_only(with_headers))
         else:
             await self.app(scope, receive, with_headers)
 
@@ -88,13 +91,14 @@ class Guard:
         path, method = scope["path"], scope["method"]
         if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > MAX_TARGET:
             return 414, f"the address is longer than {MAX_TARGET} bytes"
-        if (host := _name_of(headers.get("host", ""))) not in self._rules.hosts:
+        host = _name_of(headers.get("host", ""))
+        if host not in self._rules.hosts and not _is_address(host):
             return 421, f"this server is not known as {host!r}; give the names that it is reached by with --host-name"
-        if path in _ALWAYS or (method == "GET" and self._is_page(path)):
+        if path in _ALWAYS or (method in ("GET", "HEAD") and self._is_page(path)):
             return None
         if not _is_same_origin(headers):
             return 403, "this comes from a page of another site, and is refused"
-        return self._why_no_role(headers, scope) or _why_no_body(headers, method)
+        return self._why_no_role(headers, scope)
 
     def _why_no_role(self, headers: dict[str, str], scope: Scope) -> tuple[int, str] | None:
         scheme, _, text = headers.get("authorization", "").partition(" ")
@@ -116,12 +120,19 @@ class Guard:
         return None
 
 
-def _why_no_body(headers: dict[str, str], method: str) -> tuple[int, str] | None:
-    """A page of another site can make a browser send forms and text, but no JSON without asking first."""
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if method not in _SAFE and kind != "application/json":
-        return 415, f"expected the content type application/json, got {kind or 'none'!r}"
-    return None
+def _head_only(send: Any) -> Any:
+    """The answer without its body; a stream, too, is at its end with that."""
+    ended = False
+
+    async def without_body(message: Any) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not ended:
+            ended = True
+            await send({"type": "http.response.body", "body": b""})
+
+    return without_body
 
 
 def _name_of(host: str) -> str:
@@ -130,6 +141,14 @@ def _name_of(host: str) -> str:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
         return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_same_origin(headers: dict[str, str]) -> bool:
@@ -146,7 +165,7 @@ def _is_same_origin(headers: dict[str, str]) -> bool:
 
 
 async def _refuse(send: Any, scope: Scope, status: int, detail: str) -> None:
-    data, headers = body_of(problem(status, detail, scope["path"]))
+    data, headers = body_of(problem(status, detail, quote(scope["path"])))
     if status == 401:
         headers["www-authenticate"] = 'Bearer realm="mas-edge"'
     pairs = [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from mas_edge.orchestrator.records import RoundRecord
+from mas_edge.orchestrator.records import RoundRecord, Traffic
 from mas_edge.protocol.messages import Board, Report
-from mas_edge.web.shapes import EnergySource, Joules, LastError, RoundView
+from mas_edge.web.shapes import EnergySource, Joules, LastError, PhaseTraffic, RoundAffinityView, RoundView
+
+_KINDS = Traffic.__struct_fields__
 
 
 @dataclass
@@ -32,13 +34,25 @@ class Ledger:
 
     records: dict[int, RoundRecord] = field(default_factory=dict)  # by number; reports are left out
     rounds: dict[int, RoundView] = field(default_factory=dict)
+    trained: dict[str, int] = field(default_factory=dict)  # training rounds that count, by phase
+    last_trained: dict[str, RoundView] = field(default_factory=dict)  # that with the greatest index, by group
     work: dict[str, Work] = field(default_factory=dict)
+    traffic: dict[str, PhaseTraffic] = field(default_factory=dict)  # by phase
+    phase_joules: dict[str, Joules] = field(default_factory=dict)
+    group_joules: dict[str, Joules] = field(default_factory=dict)
+    affinities: dict[int, RoundAffinityView] = field(default_factory=dict)  # as they were shown, by number
     sources: dict[tuple[str, str], EnergySource] = field(default_factory=dict)
     silent: int = 0
 
     def add(self, number: int, opened: float, closed: float, record: RoundRecord) -> None:
         """Take in a round that has closed; each number once."""
-        self.rounds[number] = view_of(number, opened, closed, record)
+        self.rounds[number] = view = view_of(number, opened, closed, record)
+        if view.kind == "train" and view.outcome != "abandoned":
+            self.trained[view.phase] = self.trained.get(view.phase, 0) + 1
+            self.last_trained[view.group] = max(
+                view, self.last_trained.get(view.group, view), key=lambda each: each.index
+            )
+        self._costs(record)
         for device in record.selected:
             self._of(device).selected += 1
         for device, report in record.reports.items():
@@ -48,6 +62,25 @@ class Ledger:
         for device, reason in record.refused.items():
             self._of(device).last_error = LastError(round_id=record.round_id, reason=reason, time=closed)
         self.records[number] = replace(record, reports={}, late=[])
+
+    def _costs(self, record: RoundRecord) -> None:
+        joules = {str(quality): activities for quality, activities in record.joules.items()}
+        add_joules(self.phase_joules.setdefault(record.phase, {}), joules)
+        add_joules(self.group_joules.setdefault(record.group, {}), joules)
+        sums = self.traffic.get(record.phase) or PhaseTraffic(
+            phase=record.phase,
+            rounds=0,
+            wall_seconds=0.0,
+            sent_bytes=0,
+            received_bytes=0,
+            kinds=dict.fromkeys(_KINDS, 0),
+        )
+        self.traffic[record.phase] = replace(
+            sums, rounds=sums.rounds + 1, wall_seconds=sums.wall_seconds + record.wall_seconds,
+            sent_bytes=sums.sent_bytes + record.traffic.sent,
+            received_bytes=sums.received_bytes + record.traffic.received,
+            kinds={name: size + getattr(record.traffic, name) for name, size in sums.kinds.items()},
+        )  # fmt: skip
 
     def _of(self, device: str) -> Work:
         return self.work.setdefault(device, Work())

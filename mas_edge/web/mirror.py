@@ -20,10 +20,10 @@ from mas_edge.job import Job
 from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
 from mas_edge.orchestrator.rollout_store import FILE as ROLLOUTS
 from mas_edge.orchestrator.rollout_store import Remembered, RolloutStore
+from mas_edge.orchestrator.served import is_served
 from mas_edge.orchestrator.store import decode, open_database, read_optional
 from mas_edge.protocol.errors import ServerError
 from mas_edge.web.ledger import Ledger
-from mas_edge.web.served import is_served
 from mas_edge.web.shapes import EventView, OpenRoundView
 from mas_edge.web.words import Words
 
@@ -43,12 +43,14 @@ class Known:
     split: SplitRecord | None = None
     devices: dict[str, DeviceRecord] = field(default_factory=dict)
     open_rounds: list[OpenRoundView] = field(default_factory=list)
+    settled: int = 0  # all rounds up to this number have closed, and are in the ledger
     events: list[EventView] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
     rollout: Remembered | None = None
     served: bool = False
     control: Mode = "running"
-    membership: dict[str, str] = field(default_factory=dict)  # in the fleet, by name; empty where none is served
+    has_members: bool = False  # whether a fleet is served
+    membership: dict[str, str] = field(default_factory=dict)  # in that fleet, by name
     versions: dict[Part, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
 
     def touch(self, *parts: Part) -> None:
@@ -66,6 +68,7 @@ class Mirror:
 
     def __init__(self, directory: Path, fleet: Path | None = None) -> None:
         self.directory = directory
+        self._has_members = fleet is not None
         self._words = Words(directory, fleet)
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -90,10 +93,10 @@ class Mirror:
         try:
             self._open()
             if self._db is None:
-                message = f"no state in {self.directory}"
+                message = f"no state in {self.directory}: give the --state directory of a `mas-edge serve`"
                 raise ServerError(message)
             version = self._db.execute("PRAGMA data_version").fetchone()[0]
-            if version != self._seen or self._known is None:
+            if is_new := version != self._seen or self._known is None:
                 known = self._read(self._db)
                 self._seen = version
             else:
@@ -112,7 +115,8 @@ class Mirror:
         if (membership := self._words.membership()) != known.membership:
             known.membership = membership
             known.touch("devices")
-        if (served := is_served(self.directory)) != known.served:
+        # Who has just written works on it; to look for the lock costs more than all that is read of a quiet run.
+        if (served := (is_new and known.served) or is_served(self.directory)) != known.served:
             known.served = served
             known.touch("run")
         return known
@@ -156,7 +160,9 @@ class Mirror:
         job, state, split, started, finished = row
         known = self._known
         if known is None or self._raw.get("job") != job:
-            known = Known(uuid.uuid4().hex[:8], decode(job, Job), decode(state, JobState), started)
+            known = Known(
+                uuid.uuid4().hex[:8], decode(job, Job), decode(state, JobState), started, has_members=self._has_members
+            )  # fmt: skip
             self._raw = {"job": job}
         if self._raw.get("state") != (state, finished):
             known.state, known.finished = decode(state, JobState), finished
@@ -182,14 +188,16 @@ class Mirror:
                 known.touch("run")
 
     def _rounds(self, db: sqlite3.Connection, known: Known) -> None:
-        numbers = {number for (number,) in db.execute("SELECT number FROM rounds WHERE closed IS NOT NULL")}
-        new = sorted(numbers - known.ledger.rounds.keys())
-        for number in new:
-            opened, closed, blob = db.execute(
-                "SELECT opened, closed, record FROM rounds WHERE number = ?", (number,)
-            ).fetchone()
-            known.ledger.add(number, opened, closed, decode(blob, RoundRecord))
-        running = _open_rounds(db)
+        query = (
+            "SELECT number, opened, closed, record FROM rounds WHERE number > ? AND closed IS NOT NULL ORDER BY number"
+        )
+        new = False
+        for number, opened, closed, blob in db.execute(query, (known.settled,)):
+            if number not in known.ledger.rounds:
+                known.ledger.add(number, opened, closed, decode(blob, RoundRecord))
+                new = True
+        running = _open_rounds(db, known.settled)
+        known.settled = running[0].number - 1 if running else max(known.ledger.rounds, default=0)
         if new or running != known.open_rounds:
             known.open_rounds = running
             known.touch("run", "rounds", "devices")
@@ -218,12 +226,12 @@ class Mirror:
                 known.touch("rollouts", "devices")
 
 
-def _open_rounds(db: sqlite3.Connection) -> list[OpenRoundView]:
+def _open_rounds(db: sqlite3.Connection, settled: int) -> list[OpenRoundView]:
     query = (
         "SELECT number, spec, phase, opened, (SELECT COUNT(*) FROM updates WHERE updates.counts_in = rounds.round_id)"
-        " FROM rounds WHERE closed IS NULL ORDER BY number"
+        " FROM rounds WHERE number > ? AND closed IS NULL ORDER BY number"
     )
-    return [_open_round(*row) for row in db.execute(query)]
+    return [_open_round(*row) for row in db.execute(query, (settled,))]
 
 
 def _open_round(number: int, blob: bytes, phase: str, opened: float, reports: int) -> OpenRoundView:

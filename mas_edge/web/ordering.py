@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -17,6 +18,8 @@ from mas_edge.orchestrator.rollout_store import Wish
 from mas_edge.web.routes import Asked, Name
 from mas_edge.web.shapes import MemberList, MemberView, OrderList, OrderView
 from mas_edge.web.window import Window
+
+log = logging.getLogger(__name__)
 
 Key = Annotated[str, Meta(min_length=16, max_length=64, pattern="^[0-9a-fA-F]+$")]
 _NO_STORE = {"cache-control": "no-store"}
@@ -65,7 +68,7 @@ async def order_rollout(request: Asked, data: JSONBody[RolloutWord]) -> Response
 
 @get("/api/orders", tags=["run"])
 async def get_orders(request: Asked) -> Response[OrderList]:
-    """The newest orders on the job, and what became of them."""
+    """The newest orders on the job and on its rollouts, and what became of them."""
     orders = await _ask(request, lambda window: window.latest())
     return Response(OrderList(items=orders), headers=_NO_STORE)
 
@@ -88,7 +91,7 @@ async def approve_device(
     request: Asked, name: Annotated[str, PathParameter(max_length=128)], data: JSONBody[Approval]
 ) -> Response[MemberView]:
     """Let a device in that waits, after comparing its key."""
-    return Response(await _ask(request, lambda window: window.approve(name, data.key)), headers=_NO_STORE)
+    return await _settled(request, f"approve {name}", lambda window: window.approve(name, data.key))
 
 
 @post("/api/fleet/{name:str}/revoke", tags=["devices"], status_code=200)
@@ -97,7 +100,7 @@ async def revoke_device(
 ) -> Response[MemberView]:
     """Shut a device out; a serving broker drops it within seconds."""
     del data
-    return Response(await _ask(request, lambda window: window.revoke(name)), headers=_NO_STORE)
+    return await _settled(request, f"revoke {name}", lambda window: window.revoke(name))
 
 
 ORDERING = [
@@ -111,12 +114,32 @@ def _who(request: Asked) -> str:
 
 async def _ask(request: Asked, question: Callable[[Window], _T]) -> _T:
     """In the library's thread, and only where there is a run."""
-    state: State = request.app.state
-    window: Window = state.window
-    answer: _T = await state.library.ask(lambda _: question(window))
+    answer, _ = await _asked(request, question)
     return answer
 
 
+async def _asked(request: Asked, question: Callable[[Window], _T]) -> tuple[_T, str]:
+    """The same, and the run's name."""
+    state: State = request.app.state
+    window: Window = state.window
+    found: tuple[_T, str] = await state.library.ask(lambda known: (question(window), known.state.run_id))
+    return found
+
+
 async def _placed(request: Asked, order: Callable[[Window], OrderView]) -> Response[Any]:
-    placed = await _ask(request, order)
+    placed, run = await _asked(request, order)
+    _note(request, f"order {placed.id}: {placed.verb}", run)
     return Response(placed, status_code=202, headers={**_NO_STORE, "location": f"/api/orders/{placed.id}"})
+
+
+async def _settled(request: Asked, what: str, change: Callable[[Window], MemberView]) -> Response[MemberView]:
+    member, run = await _asked(request, change)
+    _note(request, what, run, member.name)
+    return Response(member, headers=_NO_STORE)
+
+
+def _note(request: Asked, what: str, run: str, device: str = "") -> None:
+    """Who has changed something, and from where, is in the log of the server that let them."""
+    client = request.client
+    where = client.host if client else "elsewhere"
+    log.info("%s (%s, from %s)", what, _who(request), where, extra={"job": run, "device": device})

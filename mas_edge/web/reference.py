@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from html import escape
 from typing import Any
 
 import msgspec
 from litestar import Litestar
 
-from mas_edge.web.library import Body
+from mas_edge.web.library import Body, marked
 from mas_edge.web.problems import MEDIA_TYPE, Problem
 
 _METHODS = ("get", "post")
@@ -51,8 +50,7 @@ def _complete(operation: dict[str, Any], method: str) -> None:
 def _kept(app: Litestar, name: str, make: Any) -> Body:
     kept: dict[str, Body] = app.state.setdefault("described", {})
     if name not in kept:
-        data = make()
-        kept[name] = Body(data, f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"')
+        kept[name] = marked(make())
     return kept[name]
 
 
@@ -101,6 +99,17 @@ def _shape(name: str, shape: dict[str, Any]) -> str:
     return f'<h3 id="{escape(name)}">{escape(name)}</h3><p>{text}</p><ul>{"".join(rows)}</ul>'
 
 
+def sketch(kind: type[msgspec.Struct]) -> str:
+    """What JSON of this kind looks like, in one line: fields that may be left out have a question mark."""
+    _, components = msgspec.json.schema_components([kind], ref_template=_REF)
+    shape = components[kind.__name__]
+    required = set(shape.get("required", []))
+    fields = (
+        f'"{name}"{"" if name in required else "?"}: {_type(field)}' for name, field in shape["properties"].items()
+    )
+    return f"{{{', '.join(fields)}}}"
+
+
 def _type(schema: dict[str, Any]) -> str:
     """A schema in a few words; what it refers to by name."""
     if "$ref" in schema:
@@ -108,7 +117,7 @@ def _type(schema: dict[str, Any]) -> str:
     if several := schema.get("oneOf") or schema.get("anyOf"):
         return " or ".join(_type(each) for each in several)
     if "enum" in schema:
-        return ", ".join(str(each) for each in schema["enum"])
+        return " | ".join(str(each) for each in schema["enum"])
     kind = schema.get("type", "")
     if kind == "array":
         return f"list of {_type(schema.get('items', {})) or 'anything'}"

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import ssl
+import logging
+import socket
+import time
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import uvicorn
 
 from mas_edge.protocol.errors import ServerError
 from mas_edge.web.app import make_app
+from mas_edge.web.connection import Connection
+from mas_edge.web.door import Certificate, Door
 from mas_edge.web.guard import LOOPBACK, Rules
 from mas_edge.web.tokens import TokenStore
 
-# Connections at a time: the live streams, and a browser's six for each of them.
-MAX_CONNECTIONS = 256
+EVERY_INTERFACE = ("0.0.0.0", "::")  # noqa: S104 - to be recognized
+FLEET_CERTIFICATE = "orchestrator.pem"
 DRAIN_S = 2  # a live stream never ends by itself
+LOOK_TICKS = 10  # of uvicorn, each 0.1 s: a renewed certificate is in use after a second, and a look is two stat()s
 
 
 class Address(NamedTuple):
@@ -34,11 +40,6 @@ class Address(NamedTuple):
         except ValueError:
             return False
 
-    def url(self, *, tls: bool) -> str:
-        """For a browser."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if tls else 'http'}://{host}:{self.port}/"
-
 
 class Serving(NamedTuple):
     """How the run is served: see the options of ``mas-edge web``."""
@@ -50,6 +51,19 @@ class Serving(NamedTuple):
     key: Path | None = None
     insecure: bool = False
     tokens: bool = False
+
+    @property
+    def url(self) -> str:
+        """For a browser: nobody can go to "every interface", so that a name of this machine stands there.
+
+        Raises:
+            ServerError: there is no fleet in ``fleet``.
+        """
+        host = self.address.host
+        if host in EVERY_INTERFACE:
+            host = next(iter([*self.names, *_hosts_of(self.fleet), socket.gethostname()]))
+        host = f"[{host}]" if ":" in host else host
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.address.port}/"
 
 
 def parse_address(text: str) -> Address:
@@ -79,8 +93,11 @@ def check(directory: Path, serving: Serving) -> list[str]:
         )
         raise ServerError(message)
     if serving.certificate is not None:
-        _load(serving.certificate, serving.key)
+        Certificate(serving.certificate, serving.key)
+    _hosts_of(serving.fleet)
     notes = []
+    if serving.fleet is not None and serving.certificate == serving.fleet / FLEET_CERTIFICATE:
+        notes.append(f"browsers and programs have to trust {serving.fleet / 'ca.pem'}: import it, or name it to them")
     if _needs_tokens(serving):
         tokens = TokenStore(directory)
         try:
@@ -98,29 +115,89 @@ def serve(directory: Path, serving: Serving) -> None:
         ServerError: see ``check``; or nothing can listen there.
     """
     check(directory, serving)
-    address, tls = serving.address, serving.certificate is not None
-    hosts = frozenset(name.lower() for name in (*LOOPBACK, address.host, *serving.names))
+    address = serving.address
+    certificate = Certificate(serving.certificate, serving.key) if serving.certificate else None
+    hosts = frozenset(name.lower() for name in (*LOOPBACK, address.host, *serving.names, *_hosts_of(serving.fleet)))
     config = uvicorn.Config(
         make_app(directory, Rules(hosts, tokens=_needs_tokens(serving)), serving.fleet),
-        host=address.host, port=address.port, log_config=None, access_log=False, server_header=False, ws="none",
-        timeout_graceful_shutdown=DRAIN_S, limit_concurrency=MAX_CONNECTIONS, lifespan="on",
-        ssl_certfile=serving.certificate, ssl_keyfile=serving.key,
+        http=Connection, log_config=None, access_log=False, server_header=False, ws="none",
+        timeout_graceful_shutdown=DRAIN_S, lifespan="on",
     )  # fmt: skip
+    # What strangers send, such as no HTTP at all, is worth no line each of a log that has an end.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    Server(config, certificate).run(_listen(address))
+
+
+class Server(uvicorn.Server):
+    """uvicorn with a door for TLS, if there is a ``certificate``; who only holds a connection loses it."""
+
+    def __init__(self, config: uvicorn.Config, certificate: Certificate | None) -> None:
+        super().__init__(config)
+        self._certificate = certificate
+        self._door: Door | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin; with TLS connections come through our door instead of uvicorn's."""
+        if self._certificate is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        self._door = Door(sockets or [], self._certificate, self._inside)
+
+    def _inside(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % LOOK_TICKS == 0:
+            if self._certificate is not None:
+                self._certificate.look()
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.end_if_silent(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers under way end."""
+        if self._door is not None:
+            await self._door.close()
+        await super().shutdown(sockets)
+
+
+def _listen(address: Address) -> list[socket.socket]:
+    """Sockets on every address that the host has, IPv4 and IPv6. Raises ServerError if there are none."""
+    found: list[socket.socket] = []
     try:
-        uvicorn.Server(config).run()
-    except SystemExit:  # uvicorn's way to say that the address is taken; its log says why
-        message = f"cannot listen on {address.url(tls=tls)}: it is taken, or not this machine's; choose another --http"
+        for family, _, _, _, where in socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM):
+            found.append(socket.create_server(where, family=family))
+    except OSError as error:
+        for each in found:
+            each.close()
+        message = (
+            f"cannot listen on {address.host}:{address.port}: {error.strerror or error}; it is taken, or not this "
+            "machine's: choose another --http"
+        )
+        raise ServerError(message) from None
+    return found
+
+
+class _Reached(msgspec.Struct):
+    """What the page wants of fleet.json."""
+
+    hosts: list[str]
+
+
+def _hosts_of(fleet: Path | None) -> list[str]:
+    """By which names a fleet's certificate is good for this machine. Raises ServerError if there is no fleet."""
+    if fleet is None:
+        return []
+    try:
+        return msgspec.json.decode((fleet / "fleet.json").read_bytes(), type=_Reached).hosts
+    except (OSError, msgspec.MsgspecError) as error:
+        message = f"there is no fleet in {fleet} that could be shown: {error}; make one: mas-edge fleet init {fleet}"
         raise ServerError(message) from None
 
 
 def _needs_tokens(serving: Serving) -> bool:
     return serving.tokens or not serving.address.is_loopback
-
-
-def _load(certificate: Path, key: Path | None) -> None:
-    """Raise ServerError if these are no certificate and key."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        message = f"--http-cert {certificate} cannot be used: {error}; expected a certificate and its key as PEM"
-        raise ServerError(message) from None

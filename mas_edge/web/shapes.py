@@ -84,6 +84,7 @@ class RunView(Shape, frozen=True, kw_only=True):
     phases: list[PhaseView]
     control: str  # "running", "held", "paused", "aborted": what the operator has said last
     served: bool  # whether an orchestrator works on it now
+    members: bool  # whether a fleet belongs to it, whose members /api/fleet tells
     started: float
     finished: float | None
     progress: Progress
@@ -316,9 +317,9 @@ class OrderView(Shape, frozen=True, kw_only=True):
 
     id: str
     verb: str
-    who: str  # the name of the token that it came with
+    who: str  # the name of the token that it came with, or whose command line
     placed: float
-    taken: float | None = None
+    taken: float | None = None  # of orders on the job
     state: OrderState
     answer: str
 

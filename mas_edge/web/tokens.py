@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.topics import check_name
+from mas_edge.side_file import SideFile
 
 FILE = "tokens.db"
 TOKEN_BYTES = 24  # 192 bits: nobody can try them all, so that the digest needs no slow hash
@@ -43,37 +41,24 @@ class TokenStore:
 
     def __init__(self, directory: Path, *, create: bool = False) -> None:
         self._path = directory / FILE
-        self._db: sqlite3.Connection | None = None
+        self._file: SideFile | None = None
         if create:
-            with self._telling():
-                self._path.touch(mode=0o600)
+            self._file = self._opened()
         self._open()
 
-    def _open(self) -> sqlite3.Connection | None:
-        if self._db is None and self._path.is_file():
-            with self._telling():
-                self._db = sqlite3.connect(self._path, isolation_level=None, timeout=10, check_same_thread=False)
-                self._prepare(self._db)
-        return self._db
+    def _open(self) -> SideFile | None:
+        if self._file is None and self._path.is_file():
+            self._file = self._opened()
+        return self._file
 
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # a token that was revoked must stay so
-        db.execute("BEGIN IMMEDIATE")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            db.execute(_SCHEMA)
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-        db.execute("COMMIT")
-        if version not in (0, _VERSION):
-            message = f"{self._path} was written by version {version} of the store, this is version {_VERSION}"
-            raise ServerError(message)
+    def _opened(self) -> SideFile:
+        return SideFile(self._path, _SCHEMA, _VERSION, private=True, same_thread=False)
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def new(self, name: str, role: Role) -> str:
         """Make a token; what is returned is shown once, and cannot be asked for again.
@@ -111,19 +96,8 @@ class TokenStore:
         return found
 
     def _rows(self, query: str, *values: str | float | bytes) -> list[tuple[Any, ...]]:
-        db = self._open()
-        if db is None:
-            return []
-        with self._telling():
-            return db.execute(query, values).fetchall()
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            message = f"{self._path} cannot be used: {error}; check disk and permissions"
-            raise ServerError(message) from None
+        file = self._open()
+        return [] if file is None else file.rows(query, *values)
 
 
 def _digest(text: str) -> bytes:

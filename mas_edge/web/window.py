@@ -12,13 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from mas_edge.federation.control import JobVerb
 from mas_edge.federation.rollout import check_spec
 from mas_edge.fleet.registry import Member, Registry
 from mas_edge.orchestrator.orders import MAX_WAITING, JobOrder, OrderStore
-from mas_edge.orchestrator.rollout_store import RolloutStore, Wish
+from mas_edge.orchestrator.rollout_store import RolloutOrder, RolloutStore, Wish
 from mas_edge.protocol.errors import ServerError
 from mas_edge.web.problems import RefusedError
 from mas_edge.web.shapes import MemberView, OrderState, OrderView
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"(job|rollout)-([1-9]\d{0,15})")
 SHOWN = 20  # of the newest orders
+_STORES: dict[str, type[OrderStore | RolloutStore]] = {"job": OrderStore, "rollout": RolloutStore}
+_T = TypeVar("_T")
 
 
 class Window:
@@ -48,7 +52,7 @@ class Window:
         with closing(OrderStore(self._directory)) as store:
             if len(store.waiting()) >= MAX_WAITING:
                 raise _too_many()
-            return _job_view(_there(store.order(store.place(verb, who))))
+            return _view("job", _there(store.order(store.place(verb, who))))
 
     def place_rollout(self, wish: Wish, who: str) -> OrderView:
         """Begin a rollout, or ask something of the one that is under way. Raises RefusedError if it cannot be."""
@@ -60,9 +64,7 @@ class Window:
         with closing(RolloutStore(self._directory)) as store:
             if len(store.wishes()) >= MAX_WAITING:
                 raise _too_many()
-            number = store.place(wish)
-        name = f"rollout-{number}"
-        return OrderView(id=name, verb=wish.verb or "begin", who=who, placed=time.time(), state="waiting", answer="")
+            return _view("rollout", _there(store.order(store.place(replace(wish, who=who)))))
 
     def order(self, name: str) -> OrderView:
         """What became of an order. Raises RefusedError if there is none of this id."""
@@ -70,24 +72,18 @@ class Window:
         if found is None:
             raise _unknown(name)
         number = int(found[2])
-        if found[1] == "job":
-            with closing(OrderStore(self._directory)) as store:
-                order = store.order(number)
-            if order is None:
-                raise _unknown(name)
-            return _job_view(order)
-        with closing(RolloutStore(self._directory)) as rollouts:
-            placed = rollouts.placed(number)
-        if placed is None:
+        with closing(_STORES[found[1]](self._directory)) as store:
+            order = store.order(number)
+        if order is None:
             raise _unknown(name)
-        when, wish, answer = placed
-        state, text = _state(answer)
-        return OrderView(id=name, verb=wish.verb or "begin", who="", placed=when, state=state, answer=text)
+        return _view(found[1], order)
 
     def latest(self) -> list[OrderView]:
-        """The newest orders of the job, newest first."""
-        with closing(OrderStore(self._directory)) as store:
-            return [_job_view(order) for order in store.latest(SHOWN)]
+        """The newest orders on the job and on its rollouts, newest first."""
+        with closing(OrderStore(self._directory)) as jobs, closing(RolloutStore(self._directory)) as rollouts:
+            found = [_view("job", order) for order in jobs.latest(SHOWN)]
+            found += [_view("rollout", order) for order in rollouts.orders(SHOWN)]
+        return sorted(found, key=lambda order: order.placed, reverse=True)[:SHOWN]
 
     # ------------------------------------------------------------------ the fleet
 
@@ -103,8 +99,11 @@ class Window:
             return self._member(enrolment, name)
 
     def revoke(self, name: str) -> MemberView:
-        """Shut a device out."""
+        """Shut a device out. Raises RefusedError if that takes a passphrase, which nobody types into a page."""
         with self._enrolment() as enrolment, _conflicting():
+            if enrolment.is_locked:
+                where = f"mas-edge fleet revoke {self._folder} {name}"
+                raise RefusedError(409, f"the fleet's ca.key has a passphrase; on the orchestrator's machine: {where}")
             enrolment.revoke(name)
             return self._member(enrolment, name)
 
@@ -136,22 +135,19 @@ def _conflicting() -> Iterator[None]:
         raise RefusedError(409, str(error)) from None
 
 
-def _there(order: JobOrder | None) -> JobOrder:
+def _there(order: _T | None) -> _T:
     if order is None:
         message = "an order that was just written is gone; check the disk"
         raise ServerError(message)
     return order
 
 
-def _state(answer: str | None) -> tuple[OrderState, str]:
-    return ("waiting", "") if answer is None else ("refused", answer) if answer else ("done", "")
-
-
-def _job_view(order: JobOrder) -> OrderView:
-    state, text = _state(order.answer)
+def _view(kind: str, order: JobOrder | RolloutOrder) -> OrderView:
+    answer = order.answer
+    state: OrderState = "waiting" if answer is None else "refused" if answer else "done"
     return OrderView(
-        id=f"job-{order.number}", verb=order.verb, who=order.who, placed=order.placed, taken=order.taken, state=state,
-        answer=text,
+        id=f"{kind}-{order.number}", verb=order.verb, who=order.who, placed=order.placed,
+        taken=order.taken if isinstance(order, JobOrder) else None, state=state, answer=answer or "",
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from mas_edge.fleet.enrolment import Enrolment, WaitsError
 from mas_edge.fleet.folder import Fleet
 from mas_edge.protocol.enrolment import JoinRequest
 from mas_edge.web.app import make_app
+from mas_edge.web.library import LOOK_S
 from tests.fleet.members import Clock, make_fleet
 from tests.web.conftest import Client, Run
 
@@ -42,9 +43,15 @@ def test_a_rollout_is_begun_paused_and_rolled_back(run: Run, client: Client) -> 
     run.split()
     run.deploy()
     begun = client.post("/api/rollouts", {"shares": [0.5, 1.0], "soak_s": 5}).json()
-    assert (begun["verb"], begun["state"]) == ("begin", "waiting")
+    assert (begun["verb"], begun["state"], begun["who"]) == ("begin", "waiting", "this machine")
+    paused = client.post("/api/job/orders", {"verb": "pause"}).json()
+    assert client.json("/api/orders")["items"] == [paused, begun]
     run.look()
-    assert client.json(f"/api/orders/{begun['id']}")["state"] == "done"
+    done = client.json(f"/api/orders/{begun['id']}")
+    assert (done["state"], done["who"]) == ("done", "this machine")
+    time.sleep(1.5 * LOOK_S)  # until the API looks again
+    assert any("rollout 1: running" in event["text"] and "(this machine)" in event["text"]
+               for event in client.json("/api/events")["items"])  # fmt: skip
     assert run.rollouts.machine is not None
     assert run.rollouts.machine.state.spec.soak_s == 5
     for verb, mode in (("pause", "paused"), ("resume", "running"), ("rollback", "rolled_back")):
@@ -89,4 +96,7 @@ def test_a_device_that_waits_is_approved_by_its_key_and_later_revoked(
     assert fleet.file("crl.pem").read_bytes() != before, "what serves the fleet acts on this file"
     unknown = client.post("/api/fleet/pi-9/revoke", {})
     assert (unknown.status_code, "no device 'pi-9'" in unknown.json()["detail"]) == (409, True)
+    fleet.encrypt(b"correct horse")
+    locked = client.post("/api/fleet/pi-1/revoke", {})
+    assert (locked.status_code, f"mas-edge fleet revoke {fleet.folder} pi-1" in locked.json()["detail"]) == (409, True)
     client.close()

@@ -72,7 +72,7 @@ def test_a_job_is_held_started_followed_paused_and_aborted_and_survives_the_deat
     with Fleet(broker.url, tmp_path, job_text(rounds=200, merge_rounds=100, min_devices=2)) as fleet:
         fleet.device("pi-1")
         fleet.device("pi-2")
-        served = fleet.serve("--http", f"127.0.0.1:{port}", "--hold", "--quiet")
+        served = fleet.serve("--http", f"127.0.0.1:{port}", "--hold", "--log-json")
 
         def run() -> Any:
             return ask(port, "GET", "/api/run") or {}
@@ -106,7 +106,9 @@ def test_a_job_is_held_started_followed_paused_and_aborted_and_survives_the_deat
         assert fleet.snapshot().phase == "aborted"
         assert order["verb"] == "abort"
         assert web_process(fleet.state) == 0, "the page ends with the orchestrator"
-        assert "Traceback" not in (fleet.state / LOG).read_text()
+        lines = [json.loads(line) for line in (fleet.state / LOG).read_text().splitlines()]
+        assert f"order {order['id']}: abort (this machine, from 127.0.0.1)" in [line["message"] for line in lines]
+        assert not any("error" in line for line in lines), "a traceback"
         again = fleet.serve("--quiet")
         assert again.wait(PATIENCE_S) == ABORTED, "it stays aborted"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mas_edge.orchestrator.orders import OrderStore
+from mas_edge.orchestrator.orders import FILE as ORDERS
 from mas_edge.orchestrator.records import DeviceRecord
 from mas_edge.protocol.errors import ServerError
 from mas_edge.web.app import make_app
@@ -198,9 +198,8 @@ def test_a_reader_cannot_write(run: Run) -> None:
 
 def test_orders_of_a_later_version_are_not_taken_for_none(run: Run, client: Client) -> None:
     run.orders.close()
-    store = OrderStore(run.directory)
-    store._db.execute("PRAGMA user_version = 9")
-    store.close()
+    with closing(sqlite3.connect(run.directory / ORDERS)) as db:
+        db.execute("PRAGMA user_version = 9")
     found: httpx.Response = client.get("/api/run")
     assert found.status_code == 503
     assert "was written by version 9" in found.json()["detail"]

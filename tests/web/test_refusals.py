@@ -9,9 +9,10 @@ import pytest
 
 from mas_edge.orchestrator.orders import MAX_WAITING, OrderStore
 from mas_edge.orchestrator.rollout_store import RolloutStore
-from mas_edge.web.app import MAX_BODY, make_app
+from mas_edge.web.app import make_app
 from mas_edge.web.guard import MAX_TARGET
 from mas_edge.web.problems import MEDIA_TYPE
+from mas_edge.web.refusals import MAX_BODY
 from mas_edge.web.tokens import FILE, TokenStore
 from tests.web.conftest import Client, Run
 

@@ -71,6 +71,13 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture
+def lenient(browser: Browser) -> Iterator[Page]:
+    """The same where the server ends, or says no."""
+    with opened(browser, refused=True) as window:
+        yield window
+
+
+@pytest.fixture
 def copy(done: Site, tmp_path: Path) -> Path:
     """A copy of the state of the job that is done, which a test may change before it serves it."""
     return shutil.copytree(done.state, tmp_path / "state")

@@ -21,22 +21,24 @@ from tests.e2e.fleet import until
 expect.set_options(timeout=60_000)  # ms: this machine may have other work
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}  # the narrowest phones that are sold
-# What a browser itself says of a server that a test has ended: not a word of the page.
+# What a browser itself says where a server has ended or refused, as only some tests want it: not a word of the page.
 _NETWORK = ("Failed to load resource", "net::ERR_")
 
 
 class Site:
     """``mas-edge web`` on a state directory; ``stop`` and ``start`` as often as a test wants, on the same port."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *options: str) -> None:
         self.state = state
+        self._options = options
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [sys.executable, "-m", "mas_edge", "web", str(self.state), "--http", f"127.0.0.1:{self.port}"]
+        where = ["--http", f"127.0.0.1:{self.port}", *self._options]
+        command = [sys.executable, "-m", "mas_edge", "web", str(self.state), *where]
         with (self.state.parent / "web.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(self._is_up, f"{self.url} to answer; its log is {self.state.parent / 'web.log'}")
@@ -70,9 +72,9 @@ class Site:
 
 
 @contextmanager
-def serving(state: Path) -> Iterator[Site]:
+def serving(state: Path, *options: str) -> Iterator[Site]:
     """A server for the length of a block."""
-    site = Site(state)
+    site = Site(state, *options)
     try:
         site.start()
         yield site
@@ -81,8 +83,11 @@ def serving(state: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def opened(browser: Browser, **options: Any) -> Iterator[Page]:
-    """A page in a window of its own, that has to do without one error in its console."""
+def opened(browser: Browser, *, refused: bool = False, **options: Any) -> Iterator[Page]:
+    """A page in a window of its own, that has to do without one error in its console.
+
+    ``refused``: the test has the server end, or say no, and the browser may say so.
+    """
     options.setdefault("viewport", WIDE)
     context = browser.new_context(**options)
     context.set_default_timeout(20_000)  # ms: a loaded machine draws slowly
@@ -90,8 +95,8 @@ def opened(browser: Browser, **options: Any) -> Iterator[Page]:
     wrong: list[str] = []
 
     def on_console(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not any(each in message.text for each in _NETWORK):
-            wrong.append(message.text)
+        if message.type in ("error", "warning") and not (refused and any(each in message.text for each in _NETWORK)):
+            wrong.append(f"{message.text} {message.location['url']}")
 
     page.on("console", on_console)
     page.on("pageerror", lambda error: wrong.append(str(error)))

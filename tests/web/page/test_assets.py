@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from mas_edge.web.bundle import join_scripts, join_styles
 from mas_edge.web.pages import PAGE, PageFiles
 
 FILES = sorted(path for path in PAGE.rglob("*") if path.is_file())
@@ -55,8 +58,37 @@ def test_every_file_that_the_page_names_is_served() -> None:
     index = (PAGE / "index.html").read_text()
     for name in re.findall(r'(?:href|src)="([^"]+)"', index):
         assert files.find(f"/{name}") is not None, name
-    named = {PAGE / name for name in re.findall(r'(?:href|src)="(js/[^"]+)"', index)}
-    assert named == set((PAGE / "js").rglob("*.js"))  # all at once: not one after the other as each is imported
     for path in OWN:
         for name in re.findall(r'from "(\.[^"]+)"', path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name} imports {name}"
+
+
+def test_scripts_and_styles_are_joined_whole_each_module_after_those_that_it_imports() -> None:
+    script, style = join_scripts(PAGE).decode(), join_styles(PAGE).decode()
+    joined = re.findall(r"^// ([\w/]+\.js)$", script, re.MULTILINE)
+    root = PAGE / "js"
+    assert sorted(joined) == sorted(
+        str(path.relative_to(root)) for path in root.rglob("*.js") if path.name != "begin.js"
+    )
+    assert re.findall(r"^(?:import|export)\b.*", script, re.MULTILINE) == [], "bundle.py does not know this form"
+    for place, name in enumerate(joined):
+        for needed in re.findall(r'from "(\.[^"]+)"', (root / name).read_text()):
+            found = (root / name).parent / needed
+            assert str(found.resolve().relative_to(root)) in joined[:place], f"{name} comes before {needed}"
+    assert all(path.read_text() in style for path in PAGE.rglob("*.css"))
+    for library in PAGE.glob("vendor/*.js"):
+        assert library.read_text().partition("//# sourceMappingURL")[0] in script
+
+
+def test_a_joined_file_is_made_anew_when_a_part_of_it_is_another(tmp_path: Path) -> None:
+    folder = shutil.copytree(PAGE, tmp_path / "page")
+    files = PageFiles(folder)
+    page = files.find("/page.js")
+    assert page is not None
+    before = files.body(page)
+    assert files.body(page) is before
+    changed = folder / "js" / "units.js"
+    changed.write_text(changed.read_text() + "\n// another\n")
+    os.utime(changed, ns=(2**61, 2**61))  # later than any file here
+    assert b"// another" in files.body(page).data
+    assert files.body(page).etag != before.etag

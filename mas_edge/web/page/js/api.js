@@ -16,6 +16,7 @@ function remembered() {
 /** Take a token; `keep`: beyond this tab. An empty one forgets it. */
 export function setToken(given, keep = false) {
   token = given.trim();
+  globalThis.begun.clear(); // asked for with another token
   try {
     sessionStorage.removeItem(TOKEN);
     localStorage.removeItem(TOKEN);
@@ -39,12 +40,25 @@ export class Problem extends Error {
 /** The headers of every request. */
 export const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
-/** Read a resource. */
-export const get = (path) => ask(path, { headers: headers(), cache: "no-cache" });
+const held = new Map(); // address -> [mark, what it marks]
+
+/** Read a resource; what is still the same is the same object. */
+export async function get(path) {
+  const answer = await ask(path, { headers: headers(), cache: "no-cache" });
+  const mark = answer.headers.get("ETag");
+  const [before, kept] = held.get(path) ?? [];
+  if (mark !== null && mark === before) {
+    answer.body?.cancel();
+    return kept;
+  }
+  const found = await answer.json();
+  if (mark !== null && !path.includes("after=")) held.set(path, [mark, found]); // further pages are read once
+  return found;
+}
 
 /** Send something that is done at once. */
-export const post = (path, body = {}) =>
-  ask(path, { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(body) });
+export const post = async (path, body = {}) =>
+  (await ask(path, { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(body) })).json();
 
 // An orchestrator that works looks for orders twice a second; after so long it does not.
 const ANSWER_MS = 10000;
@@ -65,14 +79,21 @@ export async function order(path, body) {
 async function ask(path, options) {
   let answer;
   try {
-    answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+    answer = await (begun(path) ?? fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) }));
   } catch (error) {
     const why = error.name === "TimeoutError" ? `it did not answer within ${PATIENCE_MS / 1000} s` : "no connection";
     throw new Problem(0, "The server cannot be reached", why);
   }
   if (!answer.ok) throw await problemOf(answer);
   noteServerTime(answer);
-  return answer.json();
+  return answer;
+}
+
+/** What begin.js has asked for at this address, once. */
+function begun(path) {
+  const answer = globalThis.begun.get(path);
+  globalThis.begun.delete(path);
+  return answer;
 }
 
 /** The problem that an answer describes, also where a proxy in between wrote it. */

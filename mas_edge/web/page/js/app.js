@@ -3,8 +3,8 @@ import { get, hasToken, setToken } from "./api.js";
 import * as f from "./format.js";
 import { Icon } from "./icons.js";
 import { follow, reconnect } from "./live.js";
-import { useTick } from "./parts.js";
-import { set, touch, useNeeds, useStore } from "./store.js";
+import { useTicking } from "./parts.js";
+import { readFirst, set, touch, useNeeds, useStore } from "./store.js";
 import { html, render, useEffect, useRef, useState } from "./view.js";
 import { Affinity } from "./views/affinity.js";
 import { Costs } from "./views/costs.js";
@@ -20,7 +20,7 @@ const WAYS = [
 ];
 
 function App() {
-  const { denied } = useStore();
+  const { denied } = useStore("denied");
   const [way, setWay] = useState(wayOf(location.hash));
   const main = useRef(null);
   useEffect(() => {
@@ -61,7 +61,7 @@ function wayOf(hash) {
 
 function Top({ title }) {
   useNeeds("run");
-  const { data } = useStore();
+  const { data } = useStore("data");
   const job = data.run?.name;
   useEffect(() => { document.title = [title, job, "mas-edge"].filter(Boolean).join(" · "); }, [title, job]);
   return html`
@@ -75,13 +75,12 @@ function Top({ title }) {
 
 /** How fresh what is shown is. */
 function Pulse() {
-  useTick();
-  const { live } = useStore();
-  const passed = live.last ? (Date.now() - live.last) / 1000 : Infinity;
+  const { live } = useStore("live");
+  const since = useTicking(() => f.ago(live.last ? (Date.now() - live.last) / 1000 : Infinity));
   if (live.state === "live") return html`<span class="pulse live" title="What is shown follows the run as it happens">Live</span>`;
   if (live.state === "connecting") return html`<span class="pulse">Connecting …</span>`;
   return html`
-    <span class="pulse lost" role="status" title="The page tries again by itself">${live.last ? html`Offline<span class="unseen"> since: </span> · last update ${f.ago(passed)}` : "No connection"}</span>`;
+    <span class="pulse lost" role="status" title="The page tries again by itself">${live.last ? html`Offline<span class="unseen"> since: </span> · last update ${since}` : "No connection"}</span>`;
 }
 
 const NEXT = { auto: "light", light: "dark", dark: "auto" };
@@ -142,5 +141,10 @@ function AskToken() {
     </section>`;
 }
 
-render(html`<${App} />`, document.getElementById("app"));
-follow();
+// Drawn once, with what begin.js has asked for, if that is there soon: an empty view first would only take its time.
+const SOON_MS = 300; // later, people are to see that something happens
+const first = [...globalThis.begun.keys()].map((path) => /^\/api\/(\w+)/.exec(path)[1]);
+Promise.race([readFirst(first), new Promise((done) => setTimeout(done, SOON_MS))]).then(() => {
+  render(html`<${App} />`, document.getElementById("app"));
+  follow();
+});

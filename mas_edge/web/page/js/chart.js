@@ -8,6 +8,7 @@ export function Lines({ series, label, unit, mark, theme, height = 260 }) {
   const place = useRef(null);
   const chart = useRef(null);
   const [hidden, setHidden] = useState(new Set());
+  const [open, setOpen] = useState(false);
   const data = useMemo(() => aligned(series), [series]);
   const names = series.map((each) => each.name).join("\n");
 
@@ -38,14 +39,14 @@ export function Lines({ series, label, unit, mark, theme, height = 260 }) {
       ${series.map((each, at) => html`
         <li key=${each.name}>
           <button type="button" aria-pressed=${String(!hidden.has(each.name))} onClick=${() => toggle(each.name, at)}>
-            <svg viewBox="0 0 24 10" aria-hidden="true"><line x1="0" y1="5" x2="24" y2="5" stroke-width="3"
+            <svg viewBox="0 0 32 10" aria-hidden="true"><line x1="0" y1="5" x2="32" y2="5" stroke-width="3"
               stroke=${`var(${taskToken(each.index)})`} stroke-dasharray=${taskDash(each.index).join(" ")} /></svg>
             ${each.name} <span class="muted number">${f.number(each.points.at(-1)?.[1])}</span>
           </button>
         </li>`)}
     </ul>
-    <details><summary>${label} as a table</summary>
-      <div class="scroll" tabindex="0" role="region" aria-label=${`${label}, table`}><${NumbersTable} data=${data} series=${series} unit=${unit} /></div>
+    <details onToggle=${(event) => setOpen(event.currentTarget.open)}><summary>${label} as a table</summary>
+      ${open && html`<div class="scroll" tabindex="0" role="region" aria-label=${`${label}, table`}><${NumbersTable} data=${data} series=${series} unit=${unit} /></div>`}
     </details>`;
 }
 
@@ -87,7 +88,7 @@ function options(place, series, mark, height) {
     cursor: { y: false, points: { size: 8 }, drag: { x: true, y: false } },
     scales: { x: { time: false, range: (u, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) } },
     axes: [
-      { ...axis, values: few, space: 60, incrs: [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000], size: 32 },
+      { ...axis, values: few, space: 60, incrs: [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 5000], size: 28, label: "round", labelFont: font, labelSize: 18, labelGap: 0 },
       { ...axis, values: (u, splits) => splits.map((y) => f.number(y)), size: 52 },
     ],
     series: [{}, ...series.map((each) => ({

@@ -69,5 +69,8 @@ function fromOklab([L, a, b]) {
 /** The token of the n-th task's colour; there are eight, then they come again with other dashes. */
 export const taskToken = (index) => `--task-${((index % 8) + 8) % 8}`;
 
+// Seven, beside eight colours: the same pair comes again after 56 tasks.
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [18, 4], [5, 5], [10, 3, 2, 3, 2, 3]];
+
 /** The dashes of the n-th task's line: colour is never the only difference. */
-export const taskDash = (index) => [[], [8, 4], [2, 3], [10, 3, 2, 3]][(index + Math.floor(index / 8)) % 4];
+export const taskDash = (index) => DASHES[index % DASHES.length];

@@ -20,8 +20,13 @@ export function number(x, digits = 3) {
   const size = Math.abs(x);
   if (size >= 1e6 || size < 1e-4) return x.toExponential(Math.max(0, digits - 1)).replace("e+", "e").replace("-", "−");
   const places = Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
-  return minus(x.toLocaleString("en", { maximumFractionDigits: places, minimumFractionDigits: 0 }));
+  return minus(decimals(Math.min(places, 20)).format(x));
 }
+
+// To make a format takes a hundred times as long as to use it.
+const formats = new Map();
+const made = (name, make) => formats.get(name) ?? formats.set(name, make()).get(name);
+const decimals = (places) => made(places, () => new Intl.NumberFormat("en", { maximumFractionDigits: places }));
 
 /** A number with a fixed number of decimals and its sign: +0.07, −0.85. */
 export function signed(x, places = 2) {
@@ -43,7 +48,7 @@ export const bytes = (x) => (Number.isFinite(x) ? scaled(x, [[1e12, "T"], [1e9, 
 export const joules = (x) => (Number.isFinite(x) ? scaled(x, [[1e6, "M"], [1e3, "k"]], "J") : "–");
 
 /** A count: 1,234. */
-export const count = (x) => (Number.isFinite(x) ? x.toLocaleString("en") : "–");
+export const count = (x) => (Number.isFinite(x) ? decimals(0).format(x) : "–");
 
 /** A share of one in percent. */
 export const percent = (x, digits = 3) => (Number.isFinite(x) ? `${number(100 * x, digits)} %` : "–");
@@ -72,10 +77,13 @@ export function ago(passed) {
 
 /** A moment in full, in the reader's zone. */
 export const moment = (time) =>
-  time ? new Date(1000 * time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "medium" }) : "never";
+  time ? made("moment", () => new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" })).format(1000 * time) : "never";
+
+/** A day: Mon 23 Nov 2026. */
+export const day = (time) => made("day", () => new Intl.DateTimeFormat("en-GB", { weekday: "short", day: "numeric", month: "short", year: "numeric" })).format(1000 * time);
 
 /** The time of the day. */
-export const clock = (time) => new Date(1000 * time).toLocaleTimeString("en-GB");
+export const clock = (time) => made("clock", () => new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" })).format(1000 * time);
 
 /** A list in words: a, b and c. */
 export const listed = (names) =>

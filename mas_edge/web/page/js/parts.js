@@ -5,31 +5,45 @@ import { html, useEffect, useRef, useState } from "./view.js";
 
 /** A moment as "3 min ago", in full on hover; it keeps itself up to date. */
 export function Ago({ time }) {
-  useTick();
-  if (!time) return html`<span class="muted">never</span>`;
-  return html`<time datetime=${new Date(1000 * time).toISOString()} title=${f.moment(time)} class="nowrap">${f.ago(Math.max(0, now() - time))}</time>`;
+  const text = useTicking(() => (time ? f.ago(Math.max(0, now() - time)) : "never"));
+  if (!time) return html`<span class="muted">${text}</span>`;
+  return html`<time datetime=${new Date(1000 * time).toISOString()} class="nowrap" onMouseEnter=${(event) => { event.currentTarget.title = f.moment(time); }}>${text}</time>`;
 }
 
 /** A duration since a moment that goes on. */
-export function Since({ time }) {
-  useTick();
-  return html`<span class="number">${f.seconds(Math.max(0, Math.floor(now() - time)))}</span>`;
-}
+export const Since = ({ time }) => html`<span class="number">${useTicking(() => f.seconds(Math.max(0, Math.floor(now() - time))))}</span>`;
 
 const tickers = new Set();
 setInterval(() => {
   if (document.visibilityState === "visible") for (const ticker of tickers) ticker();
 }, 1000);
 
-/** Draw this component again every second. */
-export function useTick() {
-  const [, bump] = useState(0);
+/** A text that the passing time changes: the component is drawn again in the second in which it does. */
+export function useTicking(tell) {
+  const [, show] = useState(tell);
+  const newest = useRef(tell);
+  newest.current = tell;
   useEffect(() => {
-    const ticker = () => bump((n) => n + 1);
+    const ticker = () => show(newest.current());
     tickers.add(ticker);
     return () => tickers.delete(ticker);
   }, []);
+  return tell();
 }
+
+/** How many of `total` rows are drawn: `first` at once, which is more than a screen holds, the others when there is time. */
+export function useGrowing(total, first) {
+  const [drawn, setDrawn] = useState(first);
+  useEffect(() => {
+    if (drawn >= total) return undefined;
+    const timer = setTimeout(() => setDrawn(drawn + GROWTH), GROWTH_MS);
+    return () => clearTimeout(timer);
+  }, [drawn, total]);
+  return Math.min(drawn, total);
+}
+
+const GROWTH = 100; // rows at a time: a few milliseconds, which no finger feels
+const GROWTH_MS = 30; // in between, so that what was pressed meanwhile comes first
 
 /** A card with a heading. */
 export const Card = ({ title, end, children, flush, note, id }) => html`
@@ -50,11 +64,11 @@ export const Badge = ({ kind = "", children }) => html`<span class=${`badge ${ki
 export const Task = ({ name, index }) => html`
   <span class="chip"><span class="swatch" style=${{ "--swatch": `var(--task-${index % 8})` }}></span><span>${name}</span></span>`;
 
-/** One large number with what it is. */
-export const Figure = ({ label, value, unit, note }) => html`
+/** One large number, or `word`, with what it is. */
+export const Figure = ({ label, value, unit, note, word }) => html`
   <div>
     <dt>${label}</dt>
-    <dd class="figure">${value}${unit && html` <small>${unit}</small>`}</dd>
+    <dd class=${word ? "figure word" : "figure"}>${value}${unit && html` <small>${unit}</small>`}</dd>
     ${note && html`<dd class="hint">${note}</dd>`}
   </div>`;
 
@@ -64,7 +78,8 @@ export const Empty = ({ title, children }) => html`<div class="empty"><strong>${
 /** What stands in a view's place while its data are on their way, or when they did not come. */
 export function Waiting({ problem, what }) {
   if (!problem) return html`<div class="card"><${Empty} title=${`Reading ${what} …`} /></div>`;
-  return html`<div class="note bad" role="alert"><strong>${problem.title}</strong><p>${adviceOn(problem, what)}</p></div>`;
+  const later = problem.status === 503; // nothing is wrong: there is no run yet, or its files are written just now
+  return html`<div class=${later ? "note" : "note bad"} role="alert"><strong>${later ? "There is nothing to show yet" : problem.title}</strong><p class="break">${withCode(adviceOn(problem, what))}</p></div>`;
 }
 
 function adviceOn(problem, what) {
@@ -76,6 +91,9 @@ function adviceOn(problem, what) {
   if (problem.status === 404) return `${sentence(problem.message)} It may have been removed: go back to the list.`;
   return `${sentence(problem.message)} The server's log says more.`;
 }
+
+/** A text in which commands stand between backticks, as the program writes them in a terminal. */
+const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? html`<code>${part}</code>` : part));
 
 const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
 

@@ -24,17 +24,17 @@ export const current = () => state;
 /** Change a part of the state and draw what depends on it. */
 export function set(patch) {
   Object.assign(state, patch);
-  for (const listener of listeners) listener();
+  for (const listener of listeners) listener(patch);
 }
 
-/** Within a component: draw again when the state changes. */
-export function useStore() {
+/** Within a component: draw again when one of these parts of the state changes. */
+export function useStore(...parts) {
   const [, bump] = useState(0);
   useEffect(() => {
-    const listener = () => bump((n) => n + 1);
+    const listener = (patch) => parts.some((part) => part in patch) && bump((n) => n + 1);
     listeners.add(listener);
     return () => listeners.delete(listener);
-  }, []);
+  }, [parts.join()]);
   return state;
 }
 
@@ -43,13 +43,16 @@ export function useNeeds(...names) {
   useEffect(() => {
     for (const name of names) {
       wanted.set(name, (wanted.get(name) ?? 0) + 1);
-      if (!(name in state.data) || stale.has(name)) read(name);
+      if (!reading.has(name) && (!(name in state.data) || stale.has(name))) read(name);
     }
     return () => {
       for (const name of names) wanted.set(name, wanted.get(name) - 1);
     };
   }, [names.join()]);
 }
+
+/** Read these before anybody has said that they are needed. */
+export const readFirst = (names) => Promise.all(names.map(read));
 
 /** These resources have changed on the server (none given: all may have). */
 export function touch(names = [...Object.keys(PATHS), ...Object.keys(READERS)]) {
@@ -123,7 +126,9 @@ async function read(name) {
   stale.delete(name);
   try {
     const found = await (READERS[name]?.(state.data[name]) ?? get(PATHS[name]));
-    set({ data: { ...state.data, [name]: found }, problems: { ...state.problems, [name]: null }, denied: false });
+    if (found !== state.data[name] || state.problems[name] || state.denied) {
+      set({ data: { ...state.data, [name]: found }, problems: { ...state.problems, [name]: null }, denied: false });
+    }
   } catch (problem) {
     stale.add(name);
     set({ problems: { ...state.problems, [name]: problem }, denied: state.denied || problem.status === 401 });
@@ -143,7 +148,8 @@ async function readRounds(known = { items: [], cursor: null }) {
     if (page.next === null) break;
     after = page.next;
   }
-  return { items, cursor: settled(items) };
+  const same = items.length === known.items.length && items.every((round, i) => round === known.items[i]);
+  return same ? known : { items, cursor: settled(items) };
 }
 
 /** The number of the last round before the first that is open. */
@@ -161,5 +167,6 @@ async function readEvents(known = { items: [], next: null }) {
     after = page.next;
     if (page.items.length < PAGE) break;
   }
+  if (known.next !== null && after === known.next) return known;
   return { items: items.slice(-MAX_EVENTS), next: after };
 }

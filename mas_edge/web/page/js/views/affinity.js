@@ -12,7 +12,7 @@ import { Split } from "./split.js";
 /** The matrix and the split. */
 export function Affinity() {
   useNeeds("affinity", "split", "run");
-  const { data, problems, theme } = useStore();
+  const { data, problems, theme } = useStore("data", "problems", "theme");
   const colours = useMemo(anchors, [theme]);
   const { affinity, split, unit } = useMemo(() => (data.affinity ? inUnits(data.affinity, data.split) : data), [data.affinity, data.split]);
   const heading = html`<h1 tabindex="-1">Affinity and split</h1>`;

@@ -14,7 +14,7 @@ const KINDS = {
 /** Energy and bytes. */
 export function Costs() {
   useNeeds("energy", "traffic", "run");
-  const { data, problems } = useStore();
+  const { data, problems } = useStore("data", "problems");
   const { energy, traffic } = data;
   const heading = html`<h1 tabindex="-1">Energy and bytes</h1>`;
   if (!energy || !traffic) return html`${heading}<${Waiting} problem=${problems.energy ?? problems.traffic} what="what the run has taken" />`;
@@ -62,11 +62,11 @@ function Sources({ energy }) {
   if (!energy.sources.length && !energy.silent) return null;
   return html`
     <${Card} title="Who says so" flush>
-      <div class="scroll" tabindex="0" role="region" aria-label="Who says so"><table>
+      <div class="scroll" tabindex="0" role="region" aria-label="Who says so"><table class="stack">
         <thead><tr><th scope="col">Source</th><th scope="col">Quality</th><th scope="col" class="number">Error</th><th scope="col" class="number">Devices</th></tr></thead>
         <tbody>${energy.sources.map((source) => html`
-          <tr key=${`${source.source} ${source.quality}`}><td class="break" style=${{ minWidth: "10rem" }}>${source.source || "–"}</td><td><${Badge} kind=${QUALITY[source.quality]}>${source.quality}</${Badge}></td>
-            <td class="number">${source.error ? `± ${f.percent(source.error)}` : "–"}</td><td class="number" title=${source.devices.join(", ")}>${f.count(source.devices.length)}</td></tr>`)}
+          <tr key=${`${source.source} ${source.quality}`}><td class="break">${source.source || "–"}</td><td><${Badge} kind=${QUALITY[source.quality]}>${source.quality}</${Badge}></td>
+            <td class="number" data-label="Error">${source.error ? `± ${f.percent(source.error)}` : "–"}</td><td class="number" data-label="Devices" title=${source.devices.join(", ")}>${f.count(source.devices.length)}</td></tr>`)}
         </tbody></table></div>
       ${energy.silent > 0 && html`<p class="small muted" style=${{ padding: "var(--s3) var(--s4)" }}>${f.plural(energy.silent, "report")} came without joules: their energy is missing above.</p>`}
     </${Card}>`;

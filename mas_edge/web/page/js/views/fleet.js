@@ -1,7 +1,7 @@
 // The devices: what they are, how they are, and what went wrong last.
 import { post } from "../api.js";
 import * as f from "../format.js";
-import { Ago, Badge, Card, Empty, Figure, Order, Sortable, Task, Waiting } from "../parts.js";
+import { Ago, Badge, Card, Empty, Figure, Order, Sortable, Task, Waiting, useGrowing } from "../parts.js";
 import { touch, useNeeds, useStore } from "../store.js";
 import { html, useMemo, useState } from "../view.js";
 
@@ -10,6 +10,7 @@ const STATES = {
   unfit: ["warn", "cannot serve"], revoked: ["bad", "revoked"],
 };
 const ORDER = Object.keys(STATES);
+const AT_ONCE = 25; // rows: more than a screen holds
 
 /** In which of the states above a device is. */
 export function stateOf(device, time = Date.now() / 1000) {
@@ -35,18 +36,21 @@ const COLUMNS = {
 
 /** The list. */
 export function Fleet() {
-  useNeeds("devices");
-  const { data, problems } = useStore();
+  useNeeds("devices", "run");
+  const { data, problems } = useStore("data", "problems");
   const [sort, setSort] = useState({ by: "name", down: false });
   const [query, setQuery] = useState("");
   const [state, setState] = useState("");
   const items = data.devices?.items;
-  const rows = useMemo(() => chosen(items ?? [], query, state, sort), [items, query, state, sort]);
+  const minute = Math.floor(Date.now() / 60000); // quarantines end by themselves
+  const rows = useMemo(() => chosen(items ?? [], query, state, sort), [items, query, state, sort, minute]);
+  const drawn = useGrowing(rows.length, AT_ONCE);
+  const body = useMemo(() => rows.slice(0, drawn).map((device) => html`<${Row} key=${device.name} device=${device} />`), [rows, drawn]);
   if (!items) return html`<h1 tabindex="-1">Fleet</h1><${Waiting} problem=${problems.devices} what="the fleet" />`;
   const heading = { sort, onSort: setSort };
   return html`
-    <div class="head"><h1 tabindex="-1">Fleet</h1><span class="muted">${f.plural(items.length, "device")}, ${f.count(items.filter((device) => device.online).length)} online</span></div>
-    ${(items.length === 0 || items.some((device) => device.membership)) && html`<${Joining} />`}
+    <div class="head"><h1 tabindex="-1">Fleet</h1><span class="muted">${f.plural(items.length, "device")}, ${f.count(items.filter((device) => device.online).length)} online${data.run && !data.run.served ? " when the run was last served" : ""}</span></div>
+    ${data.run?.members && html`<${Joining} />`}
     ${items.length === 0 ? html`<div class="card"><${Empty} title="No device has come yet"><p>On each device: <code>mas-edge-device run</code> with the address of the broker. It appears here as soon as it is connected.</p></${Empty}></div>` : html`
     <section class="card" aria-label="Devices">
       <header>
@@ -63,7 +67,7 @@ export function Fleet() {
             <${Sortable} name="engine" label="Engine" ...${heading} /><${Sortable} name="battery" label="Battery" number ...${heading} /><${Sortable} name="heat" label="Heat" number ...${heading} />
             <${Sortable} name="reports" label="Reports" number ...${heading} /><${Sortable} name="seen" label="Last seen" ...${heading} /><th scope="col">Last error</th>
           </tr></thead>
-          <tbody>${rows.map((device) => html`<${Row} key=${device.name} device=${device} />`)}</tbody>
+          <tbody>${body}</tbody>
         </table>`}
       </div>
     </section>`}`;
@@ -104,7 +108,7 @@ function Row({ device }) {
 /** One device. */
 export function Device({ name }) {
   useNeeds("devices", "run");
-  const { data, problems } = useStore();
+  const { data, problems } = useStore("data", "problems");
   const device = data.devices?.items.find((each) => each.name === name);
   const back = html`<p><a href="#/fleet">All devices</a></p>`;
   if (!data.devices) return html`${back}<h1 tabindex="-1" class="break">${name}</h1><${Waiting} problem=${problems.devices} what="this device" />`;
@@ -159,12 +163,12 @@ function Membership({ device }) {
 /** Devices that ask to be let in. */
 function Joining() {
   useNeeds("members");
-  const { data } = useStore();
+  const { data } = useStore("data");
   const waiting = (data.members?.items ?? []).filter((member) => member.state === "waiting");
   if (!waiting.length) return null;
   return html`
     <${Card} title="Waiting for approval" note="compare the key with what the device itself shows: somebody else may use its name">
-      <ul class="bars">${waiting.map((member) => html`<${Applicant} key=${member.name} member=${member} />`)}</ul>
+      <ul class="asking">${waiting.map((member) => html`<${Applicant} key=${member.name} member=${member} />`)}</ul>
     </${Card}>`;
 }
 
@@ -181,6 +185,6 @@ function Applicant({ member }) {
   return html`
     <li class="row"><b class="break">${member.name}</b>
       <input type="text" class="mono" spellcheck=${false} autocomplete="off" aria-label=${`Key that ${member.name} shows, 16 digits or more`} placeholder="key on the device, 16 digits or more"
-        value=${key} onInput=${(event) => setKey(event.target.value)} style=${{ flex: "1 1 14rem", minWidth: 0 }} />
+        value=${key} onInput=${(event) => setKey(event.target.value)} />
       <${Order} label="Approve" main disabled=${!KEY.test(digits)} act=${act} /></li>`;
 }

@@ -20,7 +20,7 @@ const STEPS = [
 /** The first view. */
 export function Overview() {
   useNeeds("run", "rounds", "devices");
-  const { data, problems, theme } = useStore();
+  const { data, problems, theme } = useStore("data", "problems", "theme");
   if (!data.run) return html`<h1 tabindex="-1">Overview</h1><${Waiting} problem=${problems.run} what="the run" />`;
   const { run, rounds } = data;
   return html`
@@ -39,7 +39,8 @@ const STATES = {
 
 function Head({ run }) {
   const over = run.finished !== null;
-  const [kind, text] = over && run.phase === "done" ? ["good", "Done"] : STATES[run.control] ?? ["", f.words(run.control)];
+  const still = !run.served && !over;
+  const [kind, text] = over && run.phase === "done" ? ["good", "Done"] : still && run.control === "running" ? ["warn", "Not served"] : STATES[run.control] ?? ["", f.words(run.control)];
   const idle = run.served ? undefined : "Nobody serves this run now: start it with mas-edge serve";
   const say = (verb) => order("/api/job/orders", { verb });
   const stop = {
@@ -50,7 +51,7 @@ function Head({ run }) {
     <div class="head">
       <h1 tabindex="-1" class="break">${run.name}</h1>
       <${Badge} kind=${kind}>${text}</${Badge}>
-      ${!run.served && !over && html`<${Badge} kind="warn">Not served</${Badge}>`}
+      ${still && run.control !== "running" && html`<${Badge} kind="warn">Not served</${Badge}>`}
       <span class="muted small">started <${Ago} time=${run.started} />${over && html`, finished <${Ago} time=${run.finished} />`}</span>
       ${!over && html`
         <div class="end">
@@ -59,22 +60,25 @@ function Head({ run }) {
             : html`<${Order} key="pause" label="Pause" icon=${html`<${Icon} name="pause" />`} act=${() => say("pause")} why=${idle ?? "Open rounds end, no new one begins"} disabled=${run.control === "aborted"} />`}
           <${Order} key="abort" label="Abort …" danger icon=${html`<${Icon} name="stop" />`} ask=${stop} act=${() => say("abort")} why=${idle} disabled=${run.control === "aborted"} />
         </div>`}
-    </div>`;
+    </div>
+    ${still && html`<div class="note"><strong>Nobody works on this run now</strong><p>Start <code>mas-edge serve</code> with its job file and this state directory: it goes on where it was. What is asked for here waits until then.</p></div>`}`;
 }
 
 function Stepper({ run }) {
   const states = new Map(run.phases.map((phase) => [phase.name, phase.state]));
   const steps = STEPS.filter(([, names]) => names.some((name) => states.get(name) !== "passed_over"));
-  const at = run.phase === "done" ? steps.length : steps.findIndex(([, names]) => names.includes(run.phase));
+  const aborted = run.phase === "aborted"; // the server knows in which phase that was
+  const isHere = (name) => ["current", "aborted"].includes(states.get(name));
+  const at = run.phase === "done" ? steps.length : steps.findIndex(([, names]) => names.some(isHere));
   return html`
     <section class="card" aria-label="Phases"><div class="body" style=${{ paddingTop: "var(--s4)" }}>
       <ol class="phases">
         ${steps.map(([label], i) => html`
-          <li key=${label} class=${i < at ? "past" : i === at ? (run.control === "aborted" ? "now bad" : "now") : ""} aria-current=${i === at ? "step" : undefined}>
-            ${label}<span class="unseen">${i < at ? ", done" : i === at ? (run.control === "aborted" ? ", aborted" : ", under way") : ", to come"}</span>
+          <li key=${label} class=${i < at ? "past" : i === at ? (aborted ? "now bad" : "now") : ""} aria-current=${i === at ? "step" : undefined}>
+            ${label}<span class="unseen">${i < at ? ", done" : i === at ? (aborted ? ", aborted" : ", under way") : ", to come"}</span>
           </li>`)}
       </ol>
-      <div class=${`bar ${run.phase === "done" ? "done" : ""}`} role="progressbar" aria-label="Training rounds done" aria-valuenow=${Math.round(100 * run.progress.share)} aria-valuemin="0" aria-valuemax="100">
+      <div class=${`bar ${run.phase === "done" ? "done" : aborted ? "bad" : ""}`} role="progressbar" aria-label="Training rounds done" aria-valuenow=${Math.round(100 * run.progress.share)} aria-valuemin="0" aria-valuemax="100">
         <i style=${{ width: `${100 * run.progress.share}%` }}></i>
       </div>
     </div></section>`;
@@ -88,9 +92,9 @@ function Figures({ run, devices }) {
   const planned = p.merged_planned + p.groups_planned;
   return html`
     <dl class="card figures">
-      <${Figure} label="Phase" value=${run.control === "paused" ? "paused" : f.phaseName(run.phase)} note=${`method ${run.method}`} />
+      <${Figure} label="Phase" word value=${run.control === "paused" ? "paused" : f.phaseName(run.phase)} note=${`method ${run.method}`} />
       <${Figure} label="Training rounds" value=${f.count(done)} unit=${`of ${f.count(planned)}`} note=${`${p.merged} of ${p.merged_planned} merged, ${p.groups} of ${p.groups_planned} in groups`} />
-      <${Figure} label="Devices online" value=${f.count(online)} unit=${`of ${f.count(total)}`} note=${`fleet ${run.fleet}`} />
+      <${Figure} label=${run.served ? "Devices online" : "Devices online at last"} value=${f.count(online)} unit=${`of ${f.count(total)}`} note=${`fleet ${run.fleet}`} />
       <div><dt>${run.finished ? "Took" : "Running for"}</dt><dd class="figure">${run.finished ? f.seconds(run.finished - run.started) : html`<${Since} time=${run.started} />`}</dd><dd class="hint">${f.plural(run.tasks.length, "task")}</dd></div>
     </dl>`;
 }

@@ -9,7 +9,7 @@ import { joulesOf } from "./fleet.js";
 /** The round with this id. */
 export function Round({ id }) {
   useNeeds("rounds");
-  const { data, problems } = useStore();
+  const { data, problems } = useStore("data", "problems");
   const [found, setFound] = useState({});
   const row = data.rounds?.items.find((each) => each.round_id === id);
   const closed = row !== undefined && row.closed !== null;
@@ -39,7 +39,7 @@ function Facts({ round }) {
     ["Sent", f.bytes(round.sent_bytes)], ["Received", f.bytes(round.received_bytes)],
     ["Losses", Object.entries(round.losses ?? {}).map(([task, loss]) => `${task} ${f.number(loss)}`).join(", ") || "–"],
   ];
-  return html`<dl class="facts">${facts.map(([name, value]) => html`<dt key=${`${name}.`}>${name}</dt><dd key=${name}>${value}</dd>`)}</dl>`;
+  return html`<dl class="facts two">${facts.map(([name, value]) => html`<dt key=${`${name}.`}>${name}</dt><dd key=${name}>${value}</dd>`)}</dl>`;
 }
 
 const device = (name) => html`<a href=${`#/fleet/${encodeURIComponent(name)}`}>${name}</a>`;
