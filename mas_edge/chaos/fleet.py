@@ -21,6 +21,7 @@ from mas_edge.job import Job, load_job
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.errors import DataError, ServerError
+from mas_edge.simulation.fleet import device_folders
 
 ORCHESTRATOR = "orchestrator"
 
@@ -38,10 +39,17 @@ class Ground:
     def __init__(self, job_file: Path, data: Path, prepared: Path, devices: Sequence[str] = ()) -> None:
         self.job_file = job_file
         self.job: Job = load_job(job_file)
-        found = {path.name: path for path in sorted(data.iterdir()) if path.is_dir()} if data.is_dir() else {}
+        found = {path.name: path for path in device_folders(data)}
         lacking = sorted(set(devices) - set(found))
-        if lacking or not found:
-            message = f"{data}: expected a data folder for each device, found none for {', '.join(lacking) or 'any'}"
+        if lacking:
+            message = f"{data}: expected a data folder for each device, found none for {', '.join(lacking)}"
+            raise DataError(message)
+        taking_part, least = len(devices or found), self.job.federation.min_devices
+        if taking_part < least:
+            message = (
+                f"the job waits for {least} devices (federation.min_devices), here are {taking_part}: "
+                "take more of the data folders, or try a job with fewer"
+            )
             raise DataError(message)
         self.folders: Mapping[str, Path] = {name: found[name] for name in devices or found}
         self.engine = self.job.engines[-1]  # of those a job asks for by default, the one that starts faster

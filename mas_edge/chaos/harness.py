@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from device_runtime.edge.backoff import LAST_DELAY_S
 from mas_edge.chaos import bounds
@@ -24,10 +24,15 @@ from mas_edge.chaos.invariants import Verdict, check_run
 from mas_edge.chaos.nursery import Nursery
 from mas_edge.chaos.proxy import KINDS, CutOff, Faults, Proxy
 from mas_edge.chaos.witness import Witness
+from mas_edge.job import Job
 from mas_edge.orchestrator.broker import ManagedBroker
 
 BROKER = "broker"
-PATIENCE_S = 150.0  # a small job takes 5 s, on a machine that does ten other things half a minute
+# Without a report that is accepted, a round that is done or a step of the job, and beside the deadline of a round: an
+# export takes seconds, on a machine that does ten other things a minute.
+PATIENCE_S = 150.0
+LOOK_S = 2.0  # between two looks at how far the job is
+REPORTS = 12  # that the small job of the tests trains: kills come at its pace, and slower where there are more
 TICK_S = 0.05
 NO_BROKER = (
     5  # the exit code of an orchestrator that was started while the broker was down: its service unit tries again
@@ -48,16 +53,26 @@ class Kill:
     down_s: float
 
 
-def draw_kills(seed: int, names: Sequence[str], count: int) -> list[Kill]:
-    """The kills of one run: half of them the orchestrator's or the broker's, which are there only once."""
+def pace_of(job: Job) -> float:
+    """How many times as long as the small job of the tests a job takes, in reports; at least 1."""
+    rounds, merged = job.federation.rounds, job.federation.most_merge_rounds
+    groups = job.federation.groups if isinstance(job.federation.groups, int) else len(job.tasks)
+    return max(1.0, (merged + (rounds - merged) * groups) * job.federation.devices_per_round / REPORTS)
+
+
+def draw_kills(seed: int, names: Sequence[str], count: int, pace: float = 1.0) -> list[Kill]:
+    """The kills of one run: half of them the orchestrator's or the broker's, which are there only once.
+
+    ``pace``: how many times as long as a small job this one takes, see ``pace_of``.
+    """
     draw = random.Random(seed)  # noqa: S311 - not for secrets
     weights = [2.0 if name in (ORCHESTRATOR, BROKER) else 1.0 for name in names]
     return [
         Kill(
             draw.choices(names, weights)[0],
-            messages=draw.randrange(40),  # of the some 150 that a small job takes
+            messages=int(pace * draw.randrange(40)),  # of the some 150 that a small job takes
             delay_s=draw.choice((0.0, 0.003, 0.03, 0.3)) * draw.random(),  # from the same instant to another step
-            at_most_s=0.3 + 3 * draw.random(),
+            at_most_s=pace * (0.3 + 3 * draw.random()),
             down_s=draw.random(),
         )
         for _ in range(count)
@@ -117,7 +132,8 @@ def kill_anywhere(
         ground.furnish(directory)
         fleet.start_all()
         reaper = Reaper(fleet, broker, witness, told)
-        problems = reaper.work(draw_kills(seed, (BROKER, *fleet.names), count))
+        kills = draw_kills(seed, (BROKER, *fleet.names), count, pace_of(ground.job))
+        problems = reaper.work(kills, PATIENCE_S + ground.job.federation.deadline_s)
         fleet.kill_all()
         verdict = check_run(fleet, witness)
     verdict.problems[:0] = problems
@@ -133,11 +149,20 @@ def _of_cut(cut: CutOff) -> Recovery:
     return Recovery("connection cut", cut.seconds, bounds.after_cut(cut.longest_s))
 
 
+class Mortal(Protocol):
+    """A broker that is started again when it dies."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None while there is none."""
+        ...
+
+
 class Reaper:
     """Kills and starts again, until the orchestrator has ended with a finished job."""
 
     def __init__(
-        self, fleet: MortalFleet, broker: ManagedBroker, witness: Witness, told: Callable[[str], None] = lambda _: None
+        self, fleet: MortalFleet, broker: Mortal, witness: Witness, told: Callable[[str], None] = lambda _: None
     ) -> None:
         self.hit: list[str] = []
         self._fleet = fleet
@@ -148,7 +173,10 @@ class Reaper:
         self._returned: list[tuple[str, float]] = []  # who was started again, and when; the broker when it was killed
 
     def work(self, kills: Sequence[Kill], patience_s: float = PATIENCE_S) -> list[str]:
-        """Carry out the kills, then wait for the end of the job; returns what went wrong, in words."""
+        """Carry out the kills, then wait for the end of the job; returns what went wrong, in words.
+
+        A job that gets no further for ``patience_s`` is given up.
+        """
         for kill in kills:
             heard, until = self._witness.count, time.monotonic() + kill.at_most_s
             self._pass(partial(self._heard, heard + kill.messages), until)
@@ -156,14 +184,22 @@ class Reaper:
             if self._done():
                 return []
             self._kill(kill)
-        until = time.monotonic() + patience_s
-        self._pass(self._done, until)
-        if self._done():
-            return []
-        snapshot = self._fleet.snapshot()
-        stands = f"it stands at {snapshot.phase}" if snapshot else "it has not begun"
+        reached, since = self._reached(), time.monotonic()
+        while time.monotonic() < since + patience_s:
+            self._pass(self._done, time.monotonic() + LOOK_S)
+            if self._done():
+                return []
+            if (now_at := self._reached()) != reached:
+                reached, since = now_at, time.monotonic()
         words = "; ".join(f"{name}: {self._fleet.last_line(name)}" for name in self._fleet.names)
-        return [f"not done {patience_s:g} s after the last kill, {stands}; {words}"]
+        phase = f"it stands at {reached[0]}" if reached[0] else "it has not begun"
+        return [f"no further for {patience_s:g} s, {phase}; {words}"]
+
+    def _reached(self) -> tuple[str, int, int]:
+        """How far the job is; rounds that were abandoned are not further."""
+        snapshot = self._fleet.snapshot()
+        done = sum(record.outcome == "complete" for record in snapshot.rounds) if snapshot else 0
+        return snapshot.phase if snapshot else "", done, len(self._witness.accepted)
 
     def recoveries(self) -> list[Recovery]:
         """How long each victim was not heard of after it had been started again."""

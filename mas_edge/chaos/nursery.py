@@ -26,9 +26,10 @@ from typing import IO, Any, NoReturn
 
 from mas_edge.job import load_job
 from mas_edge.mas.merge import MERGED
-from mas_edge.protocol.errors import ServerError
+from mas_edge.protocol import errors
+from mas_edge.protocol.errors import EdgeError, ServerError
 
-PATIENCE_S = 120.0  # a loaded board needs a minute to import PyTorch
+PATIENCE_S = 120.0  # to fork takes milliseconds, also on a loaded board
 # What the command lines import only when they need it.
 PRELOADED = (
     "mas_edge.cli.serve", "mas_edge.orchestrator.service", "mas_edge.orchestrator.workshop", "mas_edge.zoo.series",
@@ -97,6 +98,8 @@ class Nursery:
         self._started: dict[str, int] = {}  # by ticket, the pid of a child that nobody has asked for yet
         self._changed = threading.Condition()
         self._tickets = 0
+        self._ready = False
+        self._problem: EdgeError | None = None
         self._over = False
 
     def __enter__(self) -> Nursery:
@@ -115,12 +118,27 @@ class Nursery:
             process.wait()
             process.stdout.close()
 
+    def wait_ready(self) -> None:
+        """Wait until children can be started, for as long as it works on that: an export of a large network takes long.
+
+        Raises:
+            EdgeError: the job cannot be exported.
+            ServerError: the nursery is gone.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._over)
+        if self._problem is not None:
+            raise self._problem
+        if self._over:
+            raise ServerError(_OVER)
+
     def start(self, name: str, program: str, arguments: Sequence[str], log: Path) -> Child:
         """Run ``program`` (``mas-edge`` or ``mas-edge-device``) with its output added to ``log``.
 
         Raises:
             ServerError: the nursery is gone, or does not answer.
         """
+        self.wait_ready()
         with self._changed:
             self._tickets += 1
             ticket = str(self._tickets)
@@ -154,7 +172,11 @@ class Nursery:
         for line in self._process.stdout:
             said: dict[str, Any] = json.loads(line)
             with self._changed:
-                if "ticket" in said:
+                if "ready" in said:
+                    self._ready = True
+                elif "problem" in said:
+                    self._problem = getattr(errors, said["kind"])(said["problem"])
+                elif "ticket" in said:
                     self._children.pop(said["pid"], None)  # a pid that an earlier child had
                     self._child(said["pid"])
                     self._started[said["ticket"]] = said["pid"]
@@ -181,8 +203,13 @@ def main() -> None:
     """Serve orders from stdin until it closes."""
     for name in PRELOADED:
         importlib.import_module(name)
-    if sys.argv[1:]:
-        _rehearse(Path(sys.argv[1]))
+    try:
+        if sys.argv[1:]:
+            _rehearse(Path(sys.argv[1]))
+    except EdgeError as error:
+        _write(sys.stdout.buffer, {"problem": str(error), "kind": type(error).__name__})
+        return
+    _write(sys.stdout.buffer, {"ready": True})
     wake_out, wake_in = os.pipe()
     os.set_blocking(wake_in, False)
     os.set_blocking(wake_out, False)

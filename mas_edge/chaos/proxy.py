@@ -74,8 +74,9 @@ class Proxy:
     """Listens on a loopback port of its own and connects to the broker at ``url``; use as a context manager.
 
     ``faults`` may be replaced at any time. ``counts``: how often each fault (and ``limit``) happened; ``passed`` counts
-    the packets, ``acknowledged`` the PUBACKs of either side. ``told`` is called with (time, kind) of each fault, on the
-    proxy's thread. ``recoveries``: of each cut, how long until the same client was let in again.
+    the packets, ``acknowledged`` the PUBACKs of either side. ``largest``: bytes of the largest packet that passed.
+    ``told`` is called with (time, kind) of each fault, on the proxy's thread. ``recoveries``: of each cut, how long
+    until the same client was let in again.
 
     Raises:
         BrokerError: ``url`` is malformed.
@@ -86,6 +87,7 @@ class Proxy:
     ) -> None:
         self.faults = faults
         self.counts: Counter[str] = Counter()
+        self.largest = 0
         self.recoveries: list[CutOff] = []
         self.port = 0
         self._address = parse_url(url)
@@ -194,7 +196,9 @@ class Proxy:
         if self.faults.limit_bytes and len(packet) > self.faults.limit_bytes:
             self._note("limit")
             pair.close()
-        elif kind == PUBLISH and (fault := self._drawn()):
+            return
+        self.largest = max(self.largest, len(packet))
+        if kind == PUBLISH and (fault := self._drawn()):
             self._note(fault)
             await self._spoil(fault, pair, parse_publish(packet, pair.version), way)
         else:

@@ -7,7 +7,8 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,10 @@ def draw_faults(seed: int) -> Faults:
 def soak(
     job_file: Path, data: Path, out: Path, minutes: float, seed: int, devices: Sequence[str] = (),
     told: Callable[[str], None] = lambda _: None,
-) -> list[Run]:  # fmt: skip
-    """Run the job with faults for about ``minutes``, at least once; what it did is told line by line.
+) -> Iterator[Run]:  # fmt: skip
+    """Run the job with faults for about ``minutes``, at least once; what it does is told line by line.
 
-    Everything lies below ``out``; of runs in which all held only the last is kept.
+    Everything lies below ``out``; runs in which all held are removed.
 
     Raises:
         JobError, DataError: the job file or the data folders are wrong.
@@ -43,27 +44,35 @@ def soak(
         ServerError: ``out`` exists, or a process ended by itself; its run's folder is kept.
         BrokerError: mosquitto is not installed.
     """
+    ground = Ground(job_file, data, out / "prepared", devices)
+    _make(out)
+    told(f"{len(ground.folders)} devices train with {ground.engine}; trying that it works here, and one export")
+    ground.prepare()
+    with Nursery(job_file) as nursery:
+        nursery.wait_ready()
+        until = time.monotonic() + 60 * minutes
+        for number in count(seed):
+            directory = out / f"seed-{number}"
+            told(f"seed {number}: the job begins")
+            run = kill_anywhere(ground, nursery, directory, number, KILLS, draw_faults(number), told)
+            told(run.line)
+            if not run.verdict.problems:
+                ground.keep_exports(directory)
+                shutil.rmtree(directory)
+            yield run
+            if time.monotonic() >= until:
+                return
+
+
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True)
     except FileExistsError:
         message = f"{out} exists: choose another --out, or remove it"
         raise ServerError(message) from None
-    ground = Ground(job_file, data, out / "prepared", devices)
-    ground.prepare()
-    until = time.monotonic() + 60 * minutes
-    runs: list[Run] = []
-    with Nursery(job_file) as nursery:
-        while not runs or time.monotonic() < until:
-            directory = out / f"seed-{seed + len(runs)}"
-            run = kill_anywhere(
-                ground, nursery, directory, seed + len(runs), KILLS, draw_faults(seed + len(runs)), told
-            )
-            runs.append(run)
-            told(run.line)
-            if not run.verdict.problems:
-                ground.keep_exports(directory)
-                shutil.rmtree(directory)
-    return runs
+    except OSError as error:
+        message = f"{out} cannot be made: {error.strerror}; choose another --out"
+        raise ServerError(message) from None
 
 
 def recovery_times(runs: Sequence[Run]) -> dict[str, dict[str, float]]:

@@ -136,6 +136,7 @@ def test_a_connection_that_is_cut_is_made_again_and_nothing_is_lost(mosquitto: M
     assert lost(received) == 0
 
 
+@pytest.mark.alone
 def test_cuts_in_a_row_cost_no_more_than_the_shortest_delay_doubled_at_each(
     mosquitto: ManagedBroker, topic: str
 ) -> None:

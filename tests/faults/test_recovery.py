@@ -21,6 +21,7 @@ KILLS = 3  # the best counts: a delay that is built in is in each of them, the m
 DEADLINE_S = 10.0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("victim", [BROKER, ORCHESTRATOR, "ada"])
 def test_a_process_that_is_killed_is_back_within_one_reconnect_interval_of_its_start(
     victim: str, ground: Ground, nursery: Nursery, undisturbed: Run, tmp_path: Path
@@ -52,6 +53,7 @@ def closed(here: Scene, round_id: str) -> RoundRecord:
     return records()[0]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped without a word"])
 def test_a_device_that_is_gone_for_good_delays_its_round_by_the_deadline_at_most(
     number: int, three: Ground, nursery: Nursery, tmp_path: Path
