@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from mas_edge.cli.progress import if_slow
 from mas_edge.cli.tables import columns
 from mas_edge.protocol.messages import Quality
 from mas_edge.reporting.numbers import DeviceNumbers
@@ -32,7 +33,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Print them."""
-    devices = read_numbers(args.state).devices
+    with if_slow(f"reading {args.state}"):
+        devices = read_numbers(args.state).devices
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(devices), indent=2).decode())
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import signal
 import sys
 import threading
@@ -14,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mas_edge.cli.passphrase import PASSPHRASE, PASSPHRASE_FILE, chosen, known
+from mas_edge.cli.log import add_log_options, begin_log
+from mas_edge.cli.passphrase import PASSPHRASE_FILE, add_passphrase_file, chosen_from, known_from
 from mas_edge.protocol.enrolment import write_token
 from mas_edge.protocol.errors import ServerError
 
 if TYPE_CHECKING:
+    from mas_edge.fleet.enrolment import Enrolment
     from mas_edge.fleet.folder import Fleet
     from mas_edge.fleet.shelf import Shelf
 
@@ -42,10 +43,11 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
         sub = adding.add_parser(name, help=what, epilog=f"example: mas-edge fleet {name} fleet")
         _add_folder(sub)
         sub.set_defaults(run=run)
-    adding.choices["list"].add_argument("--json", action="store_true", help="print one JSON list")
+    _add_json(adding.choices["list"], "print one JSON list")
     sub.add_argument(
         "--sign", type=Path, metavar="DIR", help="hand out this signing repository: its root to who joins, its metadata"
     )
+    add_log_options(sub)
     approve = adding.add_parser(
         "approve", help="let a device in that waits, after comparing its key",
         epilog="example: mas-edge fleet approve fleet pi-kitchen 0123456789abcdef",
@@ -53,12 +55,14 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
     _add_folder(approve)
     approve.add_argument("name", metavar="NAME")
     approve.add_argument("key", metavar="KEY", help="the 16 digits that `mas-edge-device join` shows")
+    _add_json(approve, "print how the device stands as one JSON object")
     approve.set_defaults(run=_approve)
     phrase = adding.add_parser(
         "passphrase", help="encrypt the authority's key by a passphrase, or by another one",
         epilog="example: mas-edge fleet passphrase fleet",
     )  # fmt: skip
     _add_folder(phrase)
+    add_passphrase_file(phrase, "--new-passphrase-file", "ca.key from now on")
     phrase.set_defaults(run=_passphrase)
     revoke = adding.add_parser(
         "revoke", help="shut a device out; a serving broker drops it within seconds",
@@ -66,6 +70,7 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     _add_folder(revoke)
     revoke.add_argument("name", metavar="NAME")
+    _add_json(revoke, "print how the device stands as one JSON object")
     revoke.set_defaults(run=_revoke)
 
 
@@ -88,8 +93,9 @@ def _add_init(adding: _Verbs[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--passphrase", action="store_true",
         help="encrypt the authority's key (ca.key): it is asked for, here and by whatever lets devices join, or "
-        f"taken from {PASSPHRASE} or the file in {PASSPHRASE_FILE}",
+        f"taken from --passphrase-file, which asks for this as well, or the file in {PASSPHRASE_FILE}",
     )  # fmt: skip
+    _add_json(parser, "print name, folder, authority and where devices join as one JSON object")
     parser.set_defaults(run=_init)
 
 
@@ -104,15 +110,21 @@ def _add_invite(adding: _Verbs[argparse.ArgumentParser]) -> None:
     parser.add_argument("--again", action="store_true", help="NAME is enrolled: replace it when the token is used")
     parser.add_argument("--hours", type=float, default=24.0, help="how long the token is good (default: %(default)g)")
     parser.add_argument("--no-qr", action="store_true", help="only the text")
+    _add_json(parser, "print name, token and its end (seconds since 1970) as one JSON object, and no QR code")
     parser.set_defaults(run=_invite)
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the fleet's directory")
+    add_passphrase_file(parser)
 
 
-def open_fleet(folder: Path) -> Fleet:
-    """The fleet in ``folder``.
+def _add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def open_fleet(folder: Path, passphrase: Path | None = None) -> Fleet:
+    """The fleet in ``folder``; the ``passphrase`` of its authority's key is in a file, or asked for when it is needed.
 
     Raises:
         ServerError: there is none, or a package that it needs is missing.
@@ -122,7 +134,7 @@ def open_fleet(folder: Path) -> Fleet:
     except ImportError:
         message = "a fleet needs the package cryptography: pip install 'mas-edge[server,secure]'"
         raise ServerError(message) from None
-    return Fleet(folder, secret=known)
+    return Fleet(folder, secret=known_from(passphrase))
 
 
 def root_of(signing: Path | None) -> Callable[[], bytes]:
@@ -147,41 +159,47 @@ def shelf_of(signing: Path | None, state: Path | None = None) -> Shelf | None:
 
 
 def _init(args: argparse.Namespace) -> int:
-    import msgspec
-
     try:
-        from mas_edge.fleet.folder import Fleet, FleetSettings
+        from mas_edge.fleet.folder import Fleet, require_no_fleet
     except ImportError:
         message = "a fleet needs the package cryptography: pip install 'mas-edge[server,secure]'"
         raise ServerError(message) from None
-    given = {"name": args.name, "hosts": args.host, "port": args.port, "enrolment_port": args.enrolment_port}
-    try:
-        settings = msgspec.convert({**given, "device_days": args.days}, FleetSettings)
-    except msgspec.ValidationError as error:
-        message = f"this fleet cannot be made: {error}"
-        raise ServerError(message) from None
-    fleet = Fleet.create(args.folder, settings, passphrase=chosen("ca.key") if args.passphrase else b"")
+    from mas_edge.fleet.settings import FleetSettings, check_settings
+
+    settings = check_settings(FleetSettings(args.name, args.host, args.port, args.enrolment_port, args.days))
+    require_no_fleet(args.folder)  # before somebody thinks of a passphrase
+    encrypt = args.passphrase or args.passphrase_file
+    fleet = Fleet.create(
+        args.folder, settings, passphrase=chosen_from(args.passphrase_file, "ca.key") if encrypt else b""
+    )
+    if args.json:
+        made = {"name": settings.name, "folder": str(args.folder), "authority": fleet.pin.hex()}
+        print(json.dumps({**made, "join": fleet.enrolment_address}))
+        return 0
     print(f"fleet {settings.name} in {args.folder}; its authority is {fleet.pin.hex()}")
     print(f"devices join at {fleet.enrolment_address} while mas-edge serve --fleet {args.folder} runs")
-    whoever = "whoever has ca.key and its passphrase" if args.passphrase else "whoever has ca.key"
+    whoever = "whoever has ca.key and its passphrase" if encrypt else "whoever has ca.key"
     print(f"keep a copy of {args.folder} where nobody else reads: {whoever} can invent devices")
     return 0
 
 
 def _passphrase(args: argparse.Namespace) -> int:
-    fleet = open_fleet(args.folder)
+    fleet = open_fleet(args.folder, args.passphrase_file)
     fleet.unlock()  # asks for the present one, if there is one
-    fleet.encrypt(chosen("ca.key"))
+    fleet.encrypt(chosen_from(args.new_passphrase_file, "ca.key"))
     print(f"ca.key in {args.folder} is encrypted; copies that were made before are not")
     return 0
 
 
 def _invite(args: argparse.Namespace) -> int:
-    fleet = open_fleet(args.folder)
+    fleet = open_fleet(args.folder, args.passphrase_file)
     from mas_edge.fleet.enrolment import Enrolment
 
     invitation = Enrolment(fleet).invite(args.name, hold=args.hold, again=args.again, valid_s=args.hours * 3600)
     token = write_token(invitation)
+    if args.json:
+        print(json.dumps({"name": args.name, "token": token, "expires": time.time() + args.hours * 3600}))
+        return 0
     if not args.no_qr:
         _show_qr(token)
     print(token)
@@ -201,7 +219,7 @@ def _show_qr(token: str) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     from_now = time.time()
-    fleet = open_fleet(args.folder)
+    fleet = open_fleet(args.folder, args.passphrase_file)
     from mas_edge.fleet.enrolment import Enrolment
 
     members = Enrolment(fleet).members()
@@ -211,40 +229,59 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([member._asdict() for member in members], indent=2))
         return 0
+    if not members:
+        print(f"nobody yet: mas-edge fleet invite {args.folder} NAME", file=sys.stderr)
     for member in members:
-        until = _until(member.expires - from_now)
+        until = "" if member.state == "revoked" else _until(member.expires - from_now)
         print(f"{member.name:<24} {member.state:<9} {member.key[:16]:<16} {until}".rstrip())
     return 0
 
 
 def _until(seconds: float) -> str:
     if seconds <= 0:
-        return "expired"
-    return f"{seconds / 86400:.0f} d left" if seconds > 2 * 86400 else f"{seconds / 3600:.1f} h left"
+        return ""  # the state says it
+    size, unit = next(
+        (size, unit) for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (0, "s")) if seconds > 2 * size
+    )
+    return f"{seconds / max(size, 1):.0f} {unit} left"
 
 
 def _approve(args: argparse.Namespace) -> int:
-    fleet = open_fleet(args.folder)
+    fleet = open_fleet(args.folder, args.passphrase_file)
     from mas_edge.fleet.enrolment import Enrolment
 
-    Enrolment(fleet).approve(args.name, args.key)
-    print(f"{args.name} may join")
+    enrolment = Enrolment(fleet)
+    enrolment.approve(args.name, args.key)
+    print(_standing(enrolment, args.name) if args.json else f"{args.name} may join: it asks again by itself")
     return 0
 
 
+def _standing(enrolment: Enrolment, name: str, **more: int) -> str:
+    """How a device stands, as JSON; who has been withdrawn before it had a certificate is not listed any more."""
+    found = next((member._asdict() for member in enrolment.members() if member.name == name), {"name": name})
+    return json.dumps({**found, **more})
+
+
 def _revoke(args: argparse.Namespace) -> int:
-    fleet = open_fleet(args.folder)
+    fleet = open_fleet(args.folder, args.passphrase_file)
     from mas_edge.fleet.enrolment import Enrolment
 
-    count = Enrolment(fleet).revoke(args.name)
+    enrolment = Enrolment(fleet)
+    count = enrolment.revoke(args.name)
+    if args.json:
+        print(_standing(enrolment, args.name, certificates=count))
+        return 0
+    if not count:
+        print(f"{args.name} has no certificate to be revoked; a token for it is worth nothing any more")
+        return 0
     print(f"{args.name} is revoked ({count} certificates); a managed broker drops it now")
     print(f"a broker of your own has to load {fleet.file('crl.pem')} and end its connection", file=sys.stderr)
     return 0
 
 
 def _serve(args: argparse.Namespace) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    fleet = open_fleet(args.folder)
+    begin_log(args)
+    fleet = open_fleet(args.folder, args.passphrase_file)
     fleet.unlock()  # asks for the passphrase now, not when the first device comes
     from mas_edge.fleet.endpoint import ALL_INTERFACES, Endpoint
     from mas_edge.fleet.guard import Guard

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import getpass
-import time
 from pathlib import Path
 from typing import get_args
 
 import msgspec
 
+from mas_edge.cli.answers import wait_for_answer, whoever_types
 from mas_edge.federation.control import JobVerb
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.orders import OrderStore, told
-from mas_edge.protocol.errors import ServerError
-from mas_edge.web.served import is_served
 
-ANSWER_S = 10.0  # an orchestrator that works looks for orders twice a second
-LOOK_S = 0.1
 VERBS: tuple[JobVerb, ...] = get_args(JobVerb)
 
 
@@ -56,18 +51,12 @@ def _order(directory: Path, verb: JobVerb, *, quiet: bool) -> None:
     """Place an order; whoever works in the directory takes it, now or when it is started again."""
     store = OrderStore(directory)
     try:
-        number = store.place(verb, f"command line of {getpass.getuser()}")
-        if not is_served(directory):
-            if not quiet:
-                print("noted; nobody serves this run now: it is done as soon as `mas-edge serve` is started again")
-            return
-        deadline = time.monotonic() + ANSWER_S
-        while (order := store.order(number)) and order.answer is None and time.monotonic() < deadline:
-            time.sleep(LOOK_S)
+        number = store.place(verb, whoever_types())
+        wait_for_answer(directory, lambda: _answer(store, number), quiet=quiet)
     finally:
         store.close()
-    if order is None or order.answer is None:
-        message = f"the orchestrator has not taken the order within {ANSWER_S:g} s; it is noted"
-        raise ServerError(message)
-    if order.answer:
-        raise ServerError(order.answer)
+
+
+def _answer(store: OrderStore, number: int) -> str | None:
+    order = store.order(number)
+    return order.answer if order else None

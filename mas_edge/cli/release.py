@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from mas_edge.orchestrator.quarantine_desk import release
@@ -19,11 +20,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("name", metavar="NAME", help="the device")
     parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="the --state of the run")
+    parser.add_argument("--json", action="store_true", help="print who is let back as one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Leave word for the orchestrator."""
     release(args.state, args.name)
+    if args.json:
+        print(json.dumps({"released": args.name, "state": str(args.state)}))
+        return 0
     print(f"{args.name} is let back as soon as the orchestrator of {args.state} looks")
     return 0

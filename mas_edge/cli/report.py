@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from mas_edge.cli.progress import Progress
-from mas_edge.protocol.errors import ServerError
+from mas_edge.whole_file import write_text
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,17 +39,5 @@ def run(args: argparse.Namespace) -> int:
         with Progress(sys.stderr).step(f"draw {target}"):
             from mas_edge.reporting.page import page_of  # matplotlib: a second, and not for --json
 
-            _write(target, page_of(numbers))
+            write_text(target, page_of(numbers))
     return 0
-
-
-def _write(target: Path, page: str) -> None:
-    """So that it is there whole or not at all."""
-    partial = target.with_name(f"{target.name}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        message = f"{target} cannot be written: {error.strerror}; choose another --out"
-        raise ServerError(message) from None

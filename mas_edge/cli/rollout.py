@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import argparse
 import re
-import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
-from device_runtime.edge.lock import lock_directory
 from device_runtime.memory import in_units, parse_size
+from mas_edge.cli.answers import wait_for_answer, whoever_types
 from mas_edge.federation.rollout import RolloutSpec, Verb, check_spec
 from mas_edge.orchestrator import view
-from mas_edge.orchestrator.rollout_store import Remembered, RolloutStore, Wish, remembered
+from mas_edge.orchestrator.rollout_store import FILE, Remembered, RolloutOrder, RolloutStore, Wish, remembered
 from mas_edge.protocol.errors import EdgeError, ServerError
 
 VERBS: tuple[Verb, ...] = ("pause", "resume", "abort", "rollback")
-ANSWER_S = 10.0  # an orchestrator that works looks for orders twice a second
-LOOK_S = 0.1
 SHOWN_FAILURES = 10
+SHOWN_ORDERS = 10
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
 
@@ -33,9 +32,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("state", type=Path, metavar="RUN", help="the --state of the run")
     parser.add_argument("verb", nargs="?", choices=("status", *VERBS), default="status", help="default: status")
-    parser.add_argument("--to", type=_share, metavar="SHARE", help="begin, with this share of the devices: 1%% or 0.01")
     parser.add_argument(
-        "--then", type=_share, action="append", default=[], metavar="SHARE", help="the next stage; again for more"
+        "--to", type=_stage_of, metavar="SHARE", help="begin, with this share of the devices: 1%% or 0.01"
+    )
+    parser.add_argument(
+        "--then", type=_stage_of, action="append", default=[], metavar="SHARE", help="the next stage; again for more"
     )
     parser.add_argument(
         "--halt-on", type=_share, default=0.05, metavar="SHARE",
@@ -78,15 +79,31 @@ def run(args: argparse.Namespace) -> int:
         if args.verb != "status":
             message = f"give either --to, to begin a rollout, or {args.verb}"
             raise ServerError(message)
-        _order(args.state, Wish(spec=_spec(args)))
+        _order(args.state, Wish(spec=_spec(args), who=whoever_types()), quiet=args.json)
     elif args.verb != "status":
-        _order(args.state, Wish(verb=args.verb))
-    found = remembered(args.state)
+        _order(args.state, Wish(verb=args.verb, who=whoever_types()), quiet=args.json)
+    found, orders = remembered(args.state), _orders(args.state)
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    else:
-        print("\n".join(lines_of(found) or [f"no rollout of {snapshot.run} yet: begin one with --to"]))
+        state, standings = (found.state, found.standings) if found else (None, {})
+        told = {"state": state, "standings": standings, "orders": orders}
+        print(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        return 0
+    lines = lines_of(found) + [_order_line(order) for order in orders[:1]]
+    print("\n".join(lines or [f"no rollout of {snapshot.run} yet: begin one with --to"]))
     return 0
+
+
+def _orders(directory: Path) -> list[RolloutOrder]:
+    """The newest orders, newest first; a look leaves no file behind."""
+    if not (directory / FILE).is_file():
+        return []
+    with closing(RolloutStore(directory)) as store:
+        return store.orders(SHOWN_ORDERS)
+
+
+def _order_line(order: RolloutOrder) -> str:
+    what = "waits" if order.answer is None else f"refused: {order.answer}" if order.answer else "done"
+    return f"order    {order.verb}{f', {order.who}' if order.who else ''}: {what}"
 
 
 def lines_of(found: Remembered | None) -> list[str]:
@@ -135,32 +152,14 @@ def _spec(args: argparse.Namespace) -> RolloutSpec:
     return spec
 
 
-def _order(directory: Path, wish: Wish) -> None:
+def _order(directory: Path, wish: Wish, *, quiet: bool) -> None:
     """Place an order; whoever works in the directory takes it, now or when it is started again."""
     store = RolloutStore(directory)
     try:
         number = store.place(wish)
-        if not _is_served(directory):
-            print("noted; nobody serves this run now: it is done as soon as `mas-edge serve` is started again")
-            return
-        deadline = time.monotonic() + ANSWER_S
-        while (answer := store.answer(number)) is None and time.monotonic() < deadline:
-            time.sleep(LOOK_S)
+        wait_for_answer(directory, lambda: store.answer(number), quiet=quiet)
     finally:
         store.close()
-    if answer is None:
-        print(f"noted; the orchestrator has not taken it within {ANSWER_S:g} s")
-    elif answer:
-        raise ServerError(answer)
-
-
-def _is_served(directory: Path) -> bool:
-    """Whether an orchestrator works in a state directory."""
-    try:
-        lock_directory(directory).close()
-    except OSError:  # it is held, or cannot be: then somebody else is there
-        return True
-    return False
 
 
 def _share(text: str) -> float:
@@ -168,7 +167,18 @@ def _share(text: str) -> float:
     if found is None:
         message = f"{text!r} is no share; expected such as 10% or 0.1"
         raise argparse.ArgumentTypeError(message)
+    if found[1].isdecimal() and int(found[1]) and not found[2]:  # who types 1 for 1% would reach everybody
+        message = f"{text!r} may be meant as {text}% or as {int(found[1]) * 100}%: write which"
+        raise argparse.ArgumentTypeError(message)
     return float(found[1]) / (100 if found[2] else 1)
+
+
+def _stage_of(text: str) -> float:
+    share = _share(text)
+    if not 0 < share <= 1:
+        message = f"{text!r} is no stage; expected more than 0% and at most 100% of the devices"
+        raise argparse.ArgumentTypeError(message)
+    return share
 
 
 def _size(text: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from mas_edge.cli.progress import if_slow
 from mas_edge.cli.tables import columns
 from mas_edge.reporting.runs import RunSummary, age, runs_below
 
@@ -27,7 +28,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Print them."""
-    found = runs_below(args.folders)
+    with if_slow("reading runs"):
+        found = runs_below(args.folders)
     if args.json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
         return 0

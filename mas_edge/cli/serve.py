@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import signal
 import sys
 import threading
@@ -14,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from device_runtime.cli import INTERRUPTED
 from device_runtime.home_assistant import DEFAULT_PREFIX
+from mas_edge.cli.log import add_log_options, begin_log, say
+from mas_edge.cli.passphrase import add_passphrase_file
 from mas_edge.cli.web import add_http, beside_serve
 from mas_edge.job import Job, load_job
 from mas_edge.protocol.errors import JobError
-from mas_edge.reporting import logs
 
 if TYPE_CHECKING:
     from mas_edge.fleet.folder import Fleet
@@ -47,6 +47,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--fleet", type=Path, metavar="DIR",
         help="let in only the devices of this fleet, by TLS and certificates; others join and renew meanwhile",
     )  # fmt: skip
+    add_passphrase_file(parser, of="the fleet's ca.key")
     parser.add_argument(
         "--insecure", action="store_true",
         help="--listen on a network without a fleet: unencrypted, one password for everybody",
@@ -79,18 +80,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--tensorboard", type=Path, metavar="DIR", help="write event files for TensorBoard into DIR, a folder a run"
     )
-    parser.add_argument("--quiet", action="store_true", help="only warnings")
-    parser.add_argument(
-        "--log-json", action="store_true",
-        help="log JSON objects: time, level, message, job, round, device",
-    )  # fmt: skip
-    parser.add_argument("--log-file", type=Path, metavar="FILE", help="log into FILE as well; it is renamed at 10 MB")
+    add_log_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until the job is done; SIGINT and SIGTERM leave a state to go on from."""
-    logs.configure(logging.WARNING if args.quiet else logging.INFO, as_json=args.log_json, file=args.log_file)
+    begin_log(args)
     job = load_job(args.job)
     sys.path.insert(0, str(args.job.resolve().parent))  # where a user keeps the modules that the job names
     result = _serve(job, args)
@@ -112,7 +108,7 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
 
     state: Path = args.state
     limits = None if args.limits is None else load_limits(args.limits)
-    fleet = None if args.fleet is None else _fleet_of(job, args.fleet)
+    fleet = None if args.fleet is None else _fleet_of(job, args.fleet, args.passphrase_file)
     Store(state).close()  # another orchestrator there is a clearer word than its broker's port being taken
     stop = threading.Event()
     with ExitStack() as serving:
@@ -121,10 +117,12 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
         )
         there = serving.enter_context(asked)
         if fleet is not None:
-            _let_join(fleet, there, serving, args.sign, state)
+            _let_join(fleet, there, serving, args)
         else:
             elsewhere = " (from elsewhere: this machine's address instead)" if args.listen else ""
-            print(f"devices connect to {there.url}{elsewhere}", file=sys.stderr)
+            print(
+                f"devices connect to {there.url}{elsewhere}", file=sys.stderr
+            )  # no line of a log: it has the password
         serving.enter_context(event_files(state, args.tensorboard))
         serving.enter_context(beside_serve(args))
         # Until here Ctrl-C ended us at once; from here on it asks the loop to leave in order.
@@ -133,10 +131,10 @@ def _serve(job: Job, args: argparse.Namespace) -> dict[str, Any]:
         return run_job(job, state, there.url, stop, limits, args.sign, stay=args.stay, hold=args.hold)
 
 
-def _fleet_of(job: Job, folder: Path) -> Fleet:
+def _fleet_of(job: Job, folder: Path, passphrase: Path | None) -> Fleet:
     from mas_edge.cli.fleet import open_fleet
 
-    fleet = open_fleet(folder)
+    fleet = open_fleet(folder, passphrase)
     if fleet.settings.name != job.fleet:
         message = (
             f"the job is for fleet {job.fleet!r}, and {folder} holds fleet {fleet.settings.name!r}: "
@@ -147,17 +145,18 @@ def _fleet_of(job: Job, folder: Path) -> Fleet:
     return fleet
 
 
-def _let_join(fleet: Fleet, broker: Broker, serving: ExitStack, signing: Path | None, state: Path) -> None:
+def _let_join(fleet: Fleet, broker: Broker, serving: ExitStack, args: argparse.Namespace) -> None:
     """Serve the enrolment endpoint, and act on revocations, as long as ``serving`` lasts."""
     from mas_edge.cli.fleet import root_of, shelf_of
     from mas_edge.fleet.endpoint import ALL_INTERFACES, Endpoint
     from mas_edge.fleet.guard import Guard
 
-    endpoint = serving.enter_context(Endpoint(fleet, ALL_INTERFACES, root_of(signing), shelf_of(signing, state)))
+    shelf = shelf_of(args.sign, args.state)
+    endpoint = serving.enter_context(Endpoint(fleet, ALL_INTERFACES, root_of(args.sign), shelf))
 
     def act() -> None:
         endpoint.renew_certificate()
         broker.renew()
 
     serving.enter_context(Guard(fleet, act))
-    print(f"devices of fleet {fleet.settings.name} join at {fleet.enrolment_address}", file=sys.stderr)
+    say(args, f"devices of fleet {fleet.settings.name} join at {fleet.enrolment_address}")

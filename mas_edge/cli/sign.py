@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,8 @@ from mas_edge.cli.passphrase import PASSPHRASE, chosen, known
 from mas_edge.protocol.errors import ServerError
 
 if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
+
     from mas_edge.fleet.signing.repository import Repository
 
 _Verbs = argparse._SubParsersAction
@@ -33,7 +37,6 @@ def add_parser(verbs: _Verbs[argparse.ArgumentParser]) -> None:
     _add_init(adding)
     status = _add(adding, "status", _status, "show who signs, until when, and what waits for signatures")
     status.add_argument("--quiet", action="store_true", help="only what has to be done")
-    status.add_argument("--json", action="store_true", help="print one JSON object")
     _add_signed(adding, "renew", _renew, "sign for another year with the same keys")
     _add_signed(adding, "rotate", _rotate, "make new online keys, because the old ones are lost or stolen")
     replace = _add_signed(adding, "replace", _replace, "put a new key in the place of a keyholder's")
@@ -73,6 +76,7 @@ def _add(adding: _Verbs[argparse.ArgumentParser], name: str, run: object, what: 
     example = f"example: mas-edge sign {name} signing{EXAMPLES.get(name, '')}"
     parser = adding.add_parser(name, help=what, epilog=example)
     parser.add_argument("folder", type=Path, metavar="DIR", help="the signing repository")
+    parser.add_argument("--json", action="store_true", help="print who signs, until when, what waits: one JSON object")
     parser.set_defaults(run=run)
     return parser
 
@@ -81,6 +85,8 @@ def _init(args: argparse.Namespace) -> int:
     offline = args.offline or args.folder / "offline"
     secret = {"secret": chosen} if args.passphrase else {}
     _ceremony().create(args.folder, offline, args.keyholders, args.threshold, **secret)
+    if args.json:
+        return _print_standing(args)
     print(f"signing repository in {args.folder}; devices trust {args.folder / 'metadata' / '1.root.json'}")
     print(f"give each key in {offline} to another person, on another medium, and delete it here:")
     print(f"{args.threshold} of {args.keyholders} are needed once a year, and when an online key is lost or stolen")
@@ -89,11 +95,9 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    repository = _repository(args.folder)
-    found = _standing(repository)
     if args.json:
-        print(json.dumps(found, indent=2))
-        return 0
+        return _print_standing(args)
+    found = _standing(_repository(args.folder))
     if not args.quiet:
         print(f"keyholders  {found['threshold']} of {', '.join(found['keyholders'])}")
         for role, signed in found["roles"].items():
@@ -101,8 +105,16 @@ def _status(args: argparse.Namespace) -> int:
         print(f"listed      {found['listed_artifacts']} artifacts")
     if found["renew_before"]:
         print(f"to do: mas-edge sign renew {args.folder} (the keyholders' signatures end on {found['renew_before']})")
+    if found["lost_keys"] and not found["waits_for"]:
+        lost = " and ".join(found["lost_keys"])
+        print(f"to do: mas-edge sign rotate {args.folder} (online keys are lost: {lost}; nothing can be signed anew)")
     if found["waits_for"]:
         print(f"waits: {found['waits_for']}")
+    return 0
+
+
+def _print_standing(args: argparse.Namespace) -> int:
+    print(json.dumps(_standing(_repository(args.folder)), indent=2))
     return 0
 
 
@@ -121,6 +133,7 @@ def _standing(repository: Repository) -> dict[str, Any]:
             role: {"version": each.version, "expires": f"{each.expires:%Y-%m-%dT%H:%M:%SZ}"}
             for role, each in roles.items()
         },
+        "lost_keys": repository.lost_keys,
         "listed_artifacts": len(repository.models.signed.targets),
         "renew_before": f"{expires:%Y-%m-%d}" if expires - repository.now < ceremony.OFFLINE_NOTICE else "",
         "waits_for": (ceremony.approve(repository, []) or "published now") if ceremony.is_staged(repository) else "",
@@ -128,34 +141,42 @@ def _standing(repository: Repository) -> dict[str, Any]:
 
 
 def _renew(args: argparse.Namespace) -> int:
-    repository = _repository(args.folder)
-    with repository.locked():
-        _ceremony().renew(repository)
-    return _approve(args)
+    return _staged(args, _ceremony().renew)
 
 
 def _rotate(args: argparse.Namespace) -> int:
-    repository = _repository(args.folder)
-    with repository.locked():
-        _ceremony().rotate_online(repository)
-    return _approve(args)
+    return _staged(args, _ceremony().rotate_online)
 
 
 def _replace(args: argparse.Namespace) -> int:
-    repository, key = _repository(args.folder), args.key.with_suffix(".pem")
-    with repository.locked():
-        _ceremony().replace_keyholder(repository, args.name, key, **({"secret": chosen} if args.passphrase else {}))
-    print(f"the new key is in {key}: give it to its holder, who is called {key.stem} from now on")
-    return _approve(args)
+    key = args.key.with_suffix(".pem")
+
+    def replace(repository: Repository) -> CryptoSigner:
+        secret = {"secret": chosen} if args.passphrase else {}
+        signer: CryptoSigner = _ceremony().replace_keyholder(repository, args.name, key, **secret)
+        said = f"the new key is in {key}: give it to its holder, who is called {key.stem} from now on"
+        print(said, file=sys.stderr if args.json else sys.stdout)
+        return signer
+
+    return _staged(args, replace)
 
 
 def _approve(args: argparse.Namespace) -> int:
+    return _staged(args, lambda _: None)
+
+
+def _staged(args: argparse.Namespace, stage: Callable[[Repository], CryptoSigner | None]) -> int:
+    """Stage what is to be signed, and sign it; nothing is staged if a key that was named cannot be used."""
+    repository = _repository(args.folder)
     from mas_edge.fleet.signing.keys import read_keys
 
-    repository = _repository(args.folder)
     signers = [signer for place in args.offline for signer in read_keys(place, known)]
     with repository.locked():
+        if made := stage(repository):
+            signers.append(made)
         missing = _ceremony().approve(repository, signers)
+    if args.json:
+        return _print_standing(args)
     if missing:
         print(f"{missing}: mas-edge sign approve {args.folder} --offline KEY")
     else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
-import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mas_edge.cli.log import add_log_options, begin_log, say
 from mas_edge.protocol.errors import ServerError
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--fleet", type=Path, metavar="DIR", help="the fleet whose devices can be approved and revoked")
     add_http(parser)
+    add_log_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -65,14 +65,14 @@ def serving_of(args: argparse.Namespace) -> Serving:
         ServerError: an option makes no sense, or a package is missing.
     """
     try:
-        from mas_edge.web.server import Serving, parse_address
+        from mas_edge.web.server import FLEET_CERTIFICATE, Serving, parse_address
     except ImportError as error:
         message = f"--http needs the package {error.name}: pip install 'mas-edge[server]'"
         raise ServerError(message) from None
     address = parse_address(args.http)
     certificate = args.http_cert
     if certificate is None and args.fleet is not None and not args.http_insecure and not address.is_loopback:
-        certificate = args.fleet / "orchestrator.pem"
+        certificate = args.fleet / FLEET_CERTIFICATE
     names = args.host_name
     return Serving(
         address, names, args.fleet, certificate, args.http_key, args.http_insecure, args.http_tokens
@@ -92,15 +92,18 @@ def beside_serve(args: argparse.Namespace) -> AbstractContextManager[None]:
     from mas_edge.web.server import check
 
     for note in check(args.state, serving):
-        print(note, file=sys.stderr)
-    print(f"the run is shown at {serving.address.url(tls=serving.certificate is not None)}", file=sys.stderr)
+        say(args, note)
+    say(args, f"the run is shown at {serving.url}")
     return beside(args.state, *serving.address, _options(args))
 
 
 def _options(args: argparse.Namespace) -> list[str]:
     """The same options for the process beside."""
     files = {"--fleet": args.fleet, "--http-cert": args.http_cert, "--http-key": args.http_key}
-    flags = {"--http-insecure": args.http_insecure, "--http-tokens": args.http_tokens}
+    flags = {
+        "--http-insecure": args.http_insecure, "--http-tokens": args.http_tokens, "--log-json": args.log_json,
+        "--quiet": args.quiet,
+    }  # fmt: skip
     return [
         "--http", args.http, *(f"--host-name={name}" for name in args.host_name),
         *(f"{option}={file.resolve()}" for option, file in files.items() if file is not None),
@@ -110,14 +113,14 @@ def _options(args: argparse.Namespace) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
+    begin_log(args)
     serving = serving_of(args)
     from mas_edge.web.server import check, serve  # a web framework: not for other verbs
 
     for note in check(args.state, serving):
-        print(note, file=sys.stderr)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+        say(args, note)
     with contextlib.suppress(OSError):
         os.nice(NICE)
-    print(f"{args.state} is shown at {serving.address.url(tls=serving.certificate is not None)}", file=sys.stderr)
+    say(args, f"{args.state} is shown at {serving.url}")
     serve(args.state, serving)
     return 0

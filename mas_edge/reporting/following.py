@@ -42,7 +42,7 @@ def event_files(state: Path, directory: Path | None) -> Iterator[None]:
         with (directory / LOG).open("wb") as said:
             writer = spawn(command, "tensorboard", said)
     except OSError as error:
-        message = f"--tensorboard {directory}: cannot be written to: {error.strerror}"
+        message = f"--tensorboard {directory}: cannot be written to: {error.strerror}; choose another folder"
         raise ServerError(message) from None
     try:
         yield

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 
-from device_runtime.edge.lock import lock_directory
 from mas_edge.federation.flow import JobState
 from mas_edge.federation.methods import planned_rounds
 from mas_edge.job import Job
 from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
 from mas_edge.orchestrator.result import evaluations_of
+from mas_edge.orchestrator.served import is_served
 from mas_edge.orchestrator.store import decode, open_database, read_optional
 from mas_edge.protocol.errors import ServerError
 
@@ -95,22 +95,12 @@ def _read(db: sqlite3.Connection, state: Path) -> RunSummary:
     evaluated = [decode(record, RoundRecord) for (record,) in db.execute(_EVALUATED)]
     return RunSummary(
         state=str(state), run=stands.run_id, job=job.name, method=job.method.name, phase=stands.phase,
-        served=stands.phase != "done" and _is_served(state), rounds=db.execute(_TRAINED).fetchone()[0],
+        served=stands.phase != "done" and is_served(state), rounds=db.execute(_TRAINED).fetchone()[0],
         planned_rounds=sum(planned_rounds(job)), devices=len(devices),
         devices_online=sum(device.online for device in devices), started=row[3], finished=row[4],
         last_sign=row[4] or db.execute(_LAST).fetchone()[0] or row[3],
         loss_change=_change(evaluated, read_optional(row[2], SplitRecord)),
     )  # fmt: skip
-
-
-def _is_served(state: Path) -> bool:
-    try:
-        lock_directory(state).close()
-    except BlockingIOError:
-        return True
-    except OSError:  # a copy that may not be written to: nobody works there
-        return False
-    return False
 
 
 def _change(evaluated: list[RoundRecord], split: SplitRecord | None) -> float | None:

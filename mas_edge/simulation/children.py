@@ -116,7 +116,7 @@ class Children:
             with log.open("wb") as output:
                 self._working[run] = (spawn(command, run.name, output), time.monotonic())
         except OSError as error:
-            message = f"{run.name} cannot be started: {error}"
+            message = f"{run.name} cannot be started: {error}; free some memory or disk, then run this again"
             raise ServerError(message) from None
         self._watcher.begun(run)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from device_runtime.data import DataFolder, open_data
 from device_runtime.edge.artifacts import ArtifactStore
-from device_runtime.engines import base_name, runnable
-from device_runtime.runtime import RUNTIME_VERSION
+from device_runtime.runtime import birth_of
 from device_runtime.work import Bench, Programs
 from mas_edge.protocol.errors import DataError, EdgeError, MessageError
 from mas_edge.protocol.messages import Birth, FromDevice, Offer, Plan, Refusal
@@ -29,18 +26,13 @@ class VirtualDevice:
         self.name = name
         self._data = data
         self._artifacts = artifacts
-        self._engine = base_name(engine)
+        self._engine = engine
         self._bench = Bench(data, artifacts, programs, Path())  # a simulation deploys nothing
         self._seq = 0
 
     def birth(self) -> Birth:
         """What it says of itself."""
-        return Birth(
-            sender=self.name, boot_id=BOOT_ID, seq=self._next(), runtime=RUNTIME_VERSION,
-            python=platform.python_version(), machine=platform.machine(), cores=os.cpu_count() or 1, memory_bytes=0,
-            engine=self._engine, engines=list(dict.fromkeys([self._engine, *runnable()])),
-            input_shape=list(self._data.input_shape), tasks=self._data.counts(),
-        )  # fmt: skip
+        return birth_of(self.name, BOOT_ID, self._next(), self._data, self._engine)
 
     def carry_out(self, plan: Plan) -> FromDevice:
         """Do what the plan says; answer with the report, or with the reason why not."""
@@ -70,7 +62,7 @@ def device_folders(directory: Path) -> list[Path]:
     found = sorted(path.parent for path in directory.glob("*/data.toml"))
     if not found:
         message = (
-            f"{directory} holds no data folder: expected DIR/DEVICE/data.toml for every virtual device; "
+            f"{directory} holds no data folder: expected DIR/DEVICE/data.toml for every device; "
             "make some with `mas-edge data`"
         )
         raise DataError(message)

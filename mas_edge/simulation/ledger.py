@@ -13,6 +13,7 @@ import msgspec
 
 from mas_edge.job import Job
 from mas_edge.protocol.errors import DataError, JobError, ServerError
+from mas_edge.whole_file import write_text
 
 FILE = "ledger.json"
 CHUNK = 1 << 20
@@ -58,14 +59,7 @@ def open_ledger(out: Path, job: Job, folders: Sequence[Path], device: str) -> Le
 
 def save_ledger(out: Path, ledger: Ledger) -> None:
     """Write it so that it is there whole or not at all. Raises ServerError if it cannot be written."""
-    path = out / FILE
-    partial = path.with_name(f"{FILE}.tmp")
-    try:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(ledger)) + b"\n")
-        partial.replace(path)
-    except OSError as error:
-        message = f"{path} cannot be written: {error}"
-        raise ServerError(message) from None
+    write_text(out / FILE, msgspec.json.format(msgspec.json.encode(ledger)).decode() + "\n")
 
 
 def digest(folders: Sequence[Path]) -> str:
@@ -85,7 +79,7 @@ def _add(whole: hashlib._Hash, path: Path) -> None:
             while block := file.read(CHUNK):
                 whole.update(block)
     except OSError as error:
-        message = f"{path} cannot be read: {error}"
+        message = f"{path} cannot be read: {error}; give the user that runs this the right to"
         raise DataError(message) from None
 
 

@@ -32,6 +32,6 @@ def write_report(compared: Compared, out: Path) -> Report:
         for name, text in texts.items():
             (out / name).write_text(text, encoding="utf-8")
     except OSError as error:
-        message = f"{out} cannot be written to: {error}"
+        message = f"{out} cannot be written to: {error}; free some space, or choose another --out"
         raise ServerError(message) from None
     return Report(texts["table.md"], texts["table.json"], [out / name for name in (*texts, *pictures)])

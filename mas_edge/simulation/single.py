@@ -22,6 +22,7 @@ from mas_edge.reporting.following import event_files
 from mas_edge.simulation.fleet import device_folders
 from mas_edge.simulation.outcome import outcome_of
 from mas_edge.simulation.run import Progress, Simulation
+from mas_edge.whole_file import write_text
 
 
 def simulated_job(job: Job, method: str = "", seed: int | None = None) -> Job:
@@ -86,11 +87,4 @@ def _kept(state: Path | None) -> Iterator[Path]:
 
 def write_json(result: dict[str, Any], target: Path) -> None:
     """Write a result so that it is there whole or not at all. Raises ServerError if it cannot be written."""
-    partial = target.with_name(f"{target.name}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        message = f"{target} cannot be written: {error}; choose another place"
-        raise ServerError(message) from None
+    write_text(target, json.dumps(result, indent=2) + "\n")

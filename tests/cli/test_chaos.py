@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mas_edge.chaos.harness import Recovery, Run
+from mas_edge.chaos.harness import Recovery, Run, draw_kills, pace_of
 from mas_edge.chaos.invariants import Verdict
 from mas_edge.chaos.soak import draw_faults, recovery_times, summary_of
 from mas_edge.cli import main
-from mas_edge.cli.chaos import page
-from tests.faults.tiny import make_ground
+from mas_edge.cli.chaos import page, until_interrupted
+from mas_edge.job import load_job
+from tests.faults.tiny import DEVICES, make_ground, write_folder, write_job
 
 pytestmark = pytest.mark.e2e
 
@@ -38,17 +40,71 @@ def test_one_run_of_a_small_job_holds_every_invariant_and_ends_with_zero(
     assert "exists: choose another --out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("devices", "words"), [("nobody", "found none for nobody"), ("", "expected a data folder for each device")]
-)
-def test_data_that_are_not_there_are_named(
-    devices: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+# What is given beside what is right, the exit code, and what is said.
+NONSENSE: dict[str, tuple[list[str], int, str]] = {
+    "no job": (["none.toml", "--data", "data"], 3, "job file none.toml: cannot be read"),
+    "no data": (["job.toml", "--data", "nowhere"], 4, "nowhere holds no data folder: expected DIR/DEVICE/data.toml"),
+    "an empty folder": (["job.toml", "--data", "empty"], 4, "empty holds no data folder"),
+    "a device that is not there": (["job.toml", "--data", "data", "--devices", "ada,eve"], 4, "found none for eve"),
+    "too few devices": (["job.toml", "--data", "data", "--devices", "ada"], 4, "waits for 3 devices (federation.min"),
+    "a file in the way": (["job.toml", "--data", "data", "--out", "job.toml/out"], 6, "choose another --out"),
+    "minutes below nothing": (["job.toml", "--data", "data", "--minutes", "-1"], 2, "expected minutes, 0 for one run"),
+    "no number": (["job.toml", "--data", "data", "--minutes", "nan"], 2, "0 for one run, not 'nan'"),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_nonsense_is_refused_in_one_line_and_leaves_nothing_behind(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = make_ground(tmp_path / "ground").job_file
+    monkeypatch.chdir(tmp_path)
+    write_job(tmp_path / "job.toml")
+    for seed, name in enumerate(DEVICES):
+        write_folder(tmp_path / "data" / name, seed)
     (tmp_path / "empty").mkdir()
-    arguments = ["chaos", str(job), "--data", str(tmp_path / "empty"), "--devices", devices]
-    assert main([*arguments, "--out", str(tmp_path / "out")]) == 4
-    assert words in capsys.readouterr().err
+    before = set(tmp_path.rglob("*"))
+    words, code, said = NONSENSE[case]
+    assert exit_code(["chaos", *words]) == code
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert set(tmp_path.rglob("*")) == before
+
+
+def exit_code(words: list[str]) -> int:
+    try:
+        return main(words)
+    except SystemExit as ended:  # usage
+        return int(ended.code or 0)
+
+
+def test_a_job_that_cannot_be_exported_is_refused_without_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], mosquitto_is_here: None
+) -> None:
+    job = write_job(tmp_path / "job.toml", encoder="missing", min_devices=1)
+    write_folder(tmp_path / "data" / "ada", seed=0)
+    assert main(["chaos", str(job), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 3
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "missing" in line
+
+
+def test_what_was_found_before_ctrl_c_counts() -> None:
+    def soaking() -> Iterator[Run]:
+        yield RUNS[0]
+        raise KeyboardInterrupt
+
+    assert until_interrupted(RUNS) == (RUNS, False)
+    assert until_interrupted(soaking()) == (RUNS[:1], True)
+    interrupted = soaking()
+    next(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        until_interrupted(interrupted)
+
+
+def test_kills_come_at_the_pace_of_the_job(tmp_path: Path) -> None:
+    small = load_job(write_job(tmp_path / "small.toml"))
+    large = load_job(write_job(tmp_path / "large.toml", rounds=40, merge_rounds=20, per_round=4))
+    assert (pace_of(small), pace_of(large)) == (1.0, 20.0)
+    for few, many in zip(draw_kills(3, ["ada", "bob"], 5), draw_kills(3, ["ada", "bob"], 5, 20.0), strict=True):
+        assert (many.victim, many.messages, many.down_s) == (few.victim, 20 * few.messages, few.down_s)
 
 
 RUNS = [
@@ -58,11 +114,14 @@ RUNS = [
 
 
 def test_the_page_names_the_seed_that_broke_and_how_to_repeat_it() -> None:
-    args = argparse.Namespace(job=Path("job.toml"), data=Path("rooms"), out=Path("out"))
+    args = argparse.Namespace(job=Path("job.toml"), data=Path("rooms"), out=Path("out"), devices="")
     text = page(summary_of(RUNS), args)
     assert "2 runs, 3 kills, 2 packets spoilt; longest round 2.0 s" in text
     assert "BROKEN with seed 8; its files: out/seed-8" in text
     assert "mas-edge chaos job.toml --data rooms --minutes 0 --out again --seed 8" in text
+    args.devices = "ada,bob"
+    assert "--data rooms --devices ada,bob --minutes 0" in page(summary_of(RUNS), args)
+    assert page(summary_of(RUNS[:1]), args).startswith("1 run, 1 kills, ")
     assert page(summary_of(RUNS[:1]), args).endswith("every invariant held")
 
 

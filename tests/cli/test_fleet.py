@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def test_a_fleet_from_its_making_to_a_revoked_device(tmp_path: Path, capsys: Cap
     shown = capsys.readouterr()
     (token,) = shown.out.splitlines()
     assert shown.err.count("\n") > 10, "the QR code is missing"
-    command = [sys.executable, "-m", "mas_edge", "fleet", "serve", str(folder)]
+    log_file = tmp_path / "log" / "fleet.log"
+    command = [sys.executable, "-m", "mas_edge", "fleet", "serve", str(folder), "--log-json"]
+    command += ["--log-file", str(log_file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
         port = int(read_token(token).address.rpartition(":")[2])
         until(lambda: _listens(port))
@@ -52,13 +55,17 @@ def test_a_fleet_from_its_making_to_a_revoked_device(tmp_path: Path, capsys: Cap
             mark = identity.fingerprint(tmp_path / "device")
             assert main(["fleet", "list", str(folder)]) == 0
             assert re.search(rf"^pi-1 +waiting +{mark[:16]}", capsys.readouterr().out, re.MULTILINE)
-            assert main(["fleet", "approve", str(folder), "pi-1", mark[:16]]) == 0
+            assert main(["fleet", "approve", str(folder), "pi-1", mark[:16], "--json"]) == 0
+            assert json.loads(capsys.readouterr().out)["state"] == "invited"
 
         identity.join(tmp_path / "device", read_token(token), approve)
         serving.send_signal(signal.SIGINT)
         log = serving.communicate()[1]
     assert serving.returncode == 0
-    assert "a certificate for pi-1" in log
+    lines = [json.loads(line) for line in log_file.read_text().splitlines()]
+    assert "enrolment: a certificate for pi-1" in [line["message"] for line in lines]
+    assert all(line.keys() == {"time", "level", "message", "job", "round", "device", "logger"} for line in lines)
+    assert log.splitlines() == log_file.read_text().splitlines()
     assert token not in log
     assert main(["fleet", "revoke", str(folder), "pi-1"]) == 0
     capsys.readouterr()
@@ -66,6 +73,21 @@ def test_a_fleet_from_its_making_to_a_revoked_device(tmp_path: Path, capsys: Cap
     assert re.match(r"pi-1 +revoked", capsys.readouterr().out)
     main(["fleet", "list", str(folder), "--json"])
     assert [(each["name"], each["state"]) for each in json.loads(capsys.readouterr().out)] == [("pi-1", "revoked")]
+
+
+def test_a_program_gets_json_from_every_step(tmp_path: Path, capsys: Captured) -> None:
+    folder = str(tmp_path / "fleet")
+    assert _init(tmp_path / "fleet", "--name", "watch", "--json") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["name"], made["authority"]) == ("watch", open_fleet(tmp_path / "fleet").pin.hex())
+    assert main(["fleet", "invite", folder, "pi-1", "--json"]) == 0
+    shown = capsys.readouterr()
+    invited = json.loads(shown.out)
+    assert shown.err == "", "no QR code"
+    assert (read_token(invited["token"]).name, read_token(invited["token"]).address) == ("pi-1", made["join"])
+    assert invited["expires"] > time.time()
+    assert main(["fleet", "revoke", folder, "pi-1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "pi-1", "certificates": 0}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +98,7 @@ def test_a_fleet_from_its_making_to_a_revoked_device(tmp_path: Path, capsys: Cap
         (["approve", "FLEET", "nobody", "0" * 16], "no device waits"),
         (["list", "NOWHERE"], "there is no fleet"),
         (["init", "FLEET", "--host", "h"], "holds a fleet already"),
-        (["init", "NEW", "--host", "h", "--days", "0"], "device_days"),
+        (["init", "NEW", "--host", "h", "--days", "0"], "cannot last 0 days"),
         (["init", "NEW", "--host", "h", "--name", "a/b"], "not a valid name"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from mas_edge.cli import main
 from mas_edge.federation.flow import JobState
 from mas_edge.federation.rollout import RolloutSpec, RolloutState, Standing
-from mas_edge.orchestrator.rollout_store import RolloutStore
+from mas_edge.orchestrator.rollout_store import RolloutStore, Wish
 from mas_edge.orchestrator.store import Store
 from tests.orchestrator.small_run import JOB
 
@@ -43,6 +46,36 @@ def test_a_word_is_noted(run: Path, verb: str, capsys: pytest.CaptureFixture[str
     store.close()
 
 
+def test_as_json_an_order_prints_nothing_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollout", str(run), "pause", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["state"], said["standings"]) == (None, {})  # nobody serves the run, so that no rollout stands yet
+    [order] = said["orders"]
+    assert (order["verb"], order["who"], order["answer"]) == ("pause", f"command line of {getpass.getuser()}", None)
+
+
+def test_the_status_shows_the_newest_order_and_who_placed_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = RolloutStore(run)
+    store.place(Wish(spec=RolloutSpec(shares=[1.0]), who="anna"))
+    store.refuse(store.place(Wish(verb="resume", who="ben")), "there is no rollout")
+    assert main(["rollout", str(run)]) == 0
+    assert capsys.readouterr().out == "order    resume, ben: refused: there is no rollout\n"
+    store.place(Wish(verb="pause"))  # by a release that did not write down who
+    store.close()
+    assert main(["rollout", str(run)]) == 0
+    assert capsys.readouterr().out == "order    pause: waits\n"
+
+
+def test_a_user_without_a_name_may_place_orders(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", dict[int, str]().__getitem__)  # as in a container with --user 12345
+    assert main(["rollout", str(run), "pause"]) == 0
+    store = RolloutStore(run)
+    assert [order.who for order in store.orders(9)] == [f"command line of user {os.getuid()}"]
+    store.close()
+
+
 def test_the_status_of_a_run_without_one_says_how_to_begin(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rollout", str(run)]) == 0
     assert capsys.readouterr().out == "no rollout of j-1 yet: begin one with --to\n"
@@ -69,8 +102,6 @@ def test_the_status_names_who_failed_and_why(run: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--to", "0%"], 6, "shares"),
-        (["--to", "200%"], 6, "shares"),
         (["--to", "10%", "--then", "1%"], 6, "must grow"),
         (["--to", "10%", "--halt-on", "100%"], 6, "halt_on"),
         (["--to", "10%", "--soak", "-1"], 6, "soak_s"),
@@ -85,10 +116,22 @@ def test_a_rollout_that_cannot_be_is_one_line(
     assert (error.count("\n"), said in error) == (1, True)
 
 
-def test_a_share_that_is_none_is_a_matter_of_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        ("half", "'half' is no share; expected such as 10% or 0.1"),
+        ("1", "'1' may be meant as 1% or as 100%: write which"),
+        ("10", "as 10% or as 1000%"),
+        ("0", "'0' is no stage; expected more than 0% and at most 100% of the devices"),
+        ("200%", "'200%' is no stage"),
+    ],
+)
+def test_a_share_that_is_none_is_a_matter_of_usage(
+    run: Path, share: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["rollout", str(run), "--to", "half"])
-    assert "'half' is no share; expected such as 10% or 0.1" in capsys.readouterr().err
+        main(["rollout", str(run), "--to", share])
+    assert said in capsys.readouterr().err
 
 
 def test_a_directory_without_a_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ def sign(*words: object) -> int:
 
 @pytest.fixture
 def signing(tmp_path: Path) -> Path:
-    assert sign("init", tmp_path / "signing", "--offline", tmp_path / "keys") == 0
+    assert sign("init", tmp_path / "signing", "--offline", tmp_path / "keys", "--json") == 0
     return tmp_path / "signing"
 
 
@@ -35,7 +35,11 @@ def test_the_way_from_init_to_a_new_keyholder(
     assert sign("approve", signing, "--offline", keys / "keyholder-3.pem") == 0
     assert "published: root version 2" in capsys.readouterr().out
     assert sign("replace", signing, "keyholder-2", tmp_path / "anna", "--offline", keys) == 0
-    assert sign("renew", signing, "--offline", keys / "keyholder-1.pem", "--offline", tmp_path / "anna.pem") == 0
+    capsys.readouterr()
+    assert sign("renew", signing, "--offline", keys / "keyholder-1.pem", "--json") == 0
+    waiting = json.loads(capsys.readouterr().out)
+    assert (waiting["roles"]["root"]["version"], "1 more signature" in waiting["waits_for"]) == (3, True)
+    assert sign("approve", signing, "--offline", tmp_path / "anna.pem") == 0
     capsys.readouterr()
     assert sign("status", signing) == 0
     shown = capsys.readouterr().out
@@ -54,7 +58,7 @@ def test_the_way_from_init_to_a_new_keyholder(
         (["init", "{signing}"], "already"),
         (["init", "other", "--threshold", "4"], "cannot sign"),
         (["approve", "{signing}"], "nothing waits"),
-        (["renew", "{signing}", "--offline", "nowhere"], "cannot be used"),
+        (["renew", "{signing}", "--offline", "nowhere"], "nowhere cannot be read: No such file or directory"),
         (["renew", "{signing}", "--offline", "{signing}"], "no signing key"),
         (["replace", "{signing}", "bob", "new"], "no keyholder 'bob'"),
     ],
@@ -139,10 +143,32 @@ def test_a_key_with_a_passphrase_signs_only_with_it(
     assert "its passphrase is another one, or was not given" in capsys.readouterr().err
     monkeypatch.delenv("MAS_EDGE_PASSPHRASE")
     monkeypatch.setattr("getpass.getpass", lambda _prompt: "correct horse")
-    assert sign("approve", signing, "--offline", keys) == 0
+    assert sign("renew", signing, "--offline", keys) == 0
     assert "published: root version 2" in capsys.readouterr().out
     words = iter(["one", "another"])
     monkeypatch.setattr("getpass.getpass", lambda _prompt: next(words))
     assert sign("replace", signing, "keyholder-1", tmp_path / "anna", "--passphrase") == ServerError.exit_code
     assert "the passphrases differ" in capsys.readouterr().err
     assert not (tmp_path / "anna.pem").exists()
+
+
+def test_nothing_is_staged_for_a_key_that_cannot_be_read(signing: Path, tmp_path: Path) -> None:
+    assert sign("rotate", signing, "--offline", tmp_path / "nowhere") == 6
+    assert sign("rotate", signing, "--offline", tmp_path / "keys") == 0
+
+
+def test_a_copy_without_online_keys_says_what_to_do_and_gets_new_ones(
+    signing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(signing / "online")
+    capsys.readouterr()
+    assert sign("status", signing, "--quiet") == 0
+    assert "to do: mas-edge sign rotate" in (said := capsys.readouterr().out)
+    assert "models and freshness" in said
+    assert sign("rotate", signing, "--offline", tmp_path / "keys") == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (signing / "online").iterdir()}
+    assert modes == {"models.pem": 0o600, "freshness.pem": 0o600}
+    assert (signing / "online").stat().st_mode & 0o777 == 0o700
+    capsys.readouterr()
+    assert sign("status", signing, "--quiet") == 0
+    assert capsys.readouterr().out == ""

@@ -129,7 +129,8 @@ def test_a_result_that_cannot_be_written_is_one_clear_error(
     command = words(place, "--method", "standalone", "--quiet", "--json", tmp_path / "file" / "out.json")
     code, said = refused(capsys, *command)
     assert code == 6
-    assert "out.json cannot be written" in said
+    assert "cannot write" in said
+    assert "out.json: File exists: check" in said
 
 
 class Terminal(io.StringIO):

@@ -55,22 +55,32 @@ def test_every_help_ends_with_an_example_of_its_own_that_parses(prog: str) -> No
         PARSERS[program].parse_args(words)
 
 
-# What prints nothing that a program would read: they serve until they are stopped, or end with one line.
+# What a program need not read: they serve until they are stopped (their log is JSON, if that is asked for), print a
+# script for a shell, or ask a person for a passphrase.
 SILENT = {
-    "mas-edge": {"demo", "swarm", "release", "web", "completion", "fleet", "sign"},
-    "mas-edge-device": {"run", "join", "install", "uninstall"},
-}
+    "mas-edge swarm", "mas-edge web", "mas-edge completion", "mas-edge fleet serve", "mas-edge fleet passphrase",
+    "mas-edge-device run",
+}  # fmt: skip
+SERVING = {"mas-edge serve", "mas-edge web", "mas-edge fleet serve", "mas-edge-device run"}
 
 
-@pytest.mark.parametrize("program", PARSERS)
-def test_every_verb_that_prints_numbers_prints_json_too(program: str) -> None:
-    (adding,) = [each for each in PARSERS[program]._actions if isinstance(each, argparse._SubParsersAction)]
-    without = {
-        name
-        for name, verb in adding.choices.items()
-        if not any("--json" in (*each._option_string_actions,) for each in (verb, *verbs(verb)))
-    }
-    assert without <= SILENT[program]
+def options(prog: str) -> set[str]:
+    """What may be given to a verb."""
+    return {option for action in EVERY[prog]._actions for option in action.option_strings}
+
+
+def is_leaf(prog: str) -> bool:
+    """Whether a verb does something itself."""
+    return not any(isinstance(action, argparse._SubParsersAction) for action in EVERY[prog]._actions)
+
+
+def test_every_verb_prints_json_too() -> None:
+    assert {prog for prog in EVERY if is_leaf(prog) and "--json" not in options(prog)} == SILENT
+
+
+@pytest.mark.parametrize("prog", sorted(SERVING))
+def test_whatever_serves_logs_json_and_into_a_file(prog: str) -> None:
+    assert {"--log-json", "--log-file"} <= options(prog)
 
 
 def test_the_table_of_exit_codes_is_the_tree_of_errors() -> None:

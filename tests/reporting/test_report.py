@@ -178,7 +178,7 @@ def test_one_task_and_a_matrix_of_zeros_have_a_page_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
-    [(["nowhere"], 6, "no state in"), (["{run}", "--out", "{run}/state/state.db/x.html"], 6, "cannot be written")],
+    [(["nowhere"], 6, "no state in"), (["{run}", "--out", "{run}/state/state.db/x.html"], 6, "cannot write")],
 )
 def test_what_cannot_be_is_one_clear_line(
     finished: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str

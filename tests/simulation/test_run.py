@@ -327,7 +327,7 @@ def broken(data: Path, fault: str) -> Path:
 
 
 REFUSED: dict[str, tuple[type[EdgeError], str]] = {
-    "no directory": (DataError, "nowhere holds no data folder: expected DIR/DEVICE/data.toml for every virtual device"),
+    "no directory": (DataError, "nowhere holds no data folder: expected DIR/DEVICE/data.toml for every device"),
     "no data.toml": (DataError, "holds no data folder"),
     "no array": (DataError, "level.npy"),
     "other input shape": (ServerError, "the virtual devices cannot serve this job: .*input"),
