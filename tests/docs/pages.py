@@ -10,15 +10,18 @@ ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+# What stands in the line above a block that the tests cannot run here, and why.
+NOT_EXECUTED = re.compile(r"<!-- not executed(?:: (.+?))? -->\n\n?\Z")
 
 
 class Block(NamedTuple):
-    """One fenced block."""
+    """One fenced block. ``excuse`` is why it is not executed; None: it is."""
 
     line: int
     language: str
     title: str
     text: str
+    excuse: str | None
 
 
 def pages() -> list[Path]:
@@ -30,7 +33,15 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks, in order."""
     text = page.read_text(encoding="utf-8")
-    return [Block(text.count("\n", 0, m.start()) + 1, m[1], m[2] or "", m[3]) for m in FENCE.finditer(text)]
+    return [
+        Block(text.count("\n", 0, m.start()) + 1, m[1], m[2] or "", m[3], _excuse(text[: m.start()]))
+        for m in FENCE.finditer(text)
+    ]
+
+
+def _excuse(above: str) -> str | None:
+    found = NOT_EXECUTED.search(above)
+    return (found[1] or "") if found else None
 
 
 def prose(page: Path) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 import msgspec
 import pytest
 
-import mas_edge.cli
-from mas_edge.federation.methods import names, with_method
-from mas_edge.job import Affinity, Data, Federation, Job, Limits, Method, Optimizer, Task, parse_job
-from tests.docs.pages import ROOT, blocks, rows, section
+from mas_edge.federation.methods import names
+from mas_edge.job import Affinity, Federation, Limits, Method, Optimizer, Task
+from tests.docs.pages import ROOT, rows, section
 
 PAGE = ROOT / "docs" / "guides" / "methods.md"
 # Of these sections every key is on the page, of the others those that concern methods.
@@ -46,21 +44,6 @@ def test_a_default_is_the_one_that_the_job_has(key: str) -> None:
         assert told.startswith("none")
     else:
         assert told.strip("`").split(":")[0] == msgspec.json.encode(found.default).decode()
-
-
-def test_the_example_is_a_job_and_the_command_can_be_typed() -> None:
-    (example,) = (block for block in blocks(PAGE) if block.language == "toml")
-    task = '[[tasks]]\nname = "{}"\nkind = "value"\n'
-    rest = f'name = "example"\n{example.text}\n[data]\ninput_shape = [3]\n{task.format("a")}{task.format("b")}'
-    job = parse_job(rest)
-    assert (job.federation.groups, job.affinity.kind, job.limits.parameters) == ("auto", "first_order", 200_000)
-    (command,) = (block for block in blocks(PAGE) if block.language == "sh")
-    _, *arguments = shlex.split(command.text)
-    parsed = mas_edge.cli.build_parser().parse_args(arguments)
-    assert parsed.verb == "simulate"
-    tasks = [Task(name=name, kind="value") for name in "abc"]
-    many = Job(name="j", data=Data(input_shape=[3]), tasks=tasks, federation=Federation(rounds=2, merge_rounds=1))
-    assert with_method(many, parsed.method).method.name == "tag"
 
 
 def test_the_sources_are_those_of_the_code() -> None:

@@ -1,34 +1,22 @@
-"""The guide to staged deployment: its commands can be typed, its numbers and files are those of the code."""
+"""The guide to staged deployment: its numbers, words and files are those of the code."""
 
 from __future__ import annotations
 
 import re
-import shlex
 
-import pytest
-
-import mas_edge.cli
 from device_runtime.regression import MOST_SAMPLES
 from device_runtime.slots import RECORD
 from mas_edge.federation.rollout import RolloutSpec
-from tests.docs.pages import ROOT, blocks, rows, section
+from tests.docs.pages import ROOT, rows, section
 
 GUIDE = ROOT / "docs" / "guides" / "rollout.md"
-LINES = [line for block in blocks(GUIDE) for line in block.text.splitlines()]
-
-
-@pytest.mark.parametrize("line", LINES)
-def test_every_command_of_the_guide_can_be_typed(line: str) -> None:
-    program, *words = shlex.split(line)
-    assert program == "mas-edge"
-    mas_edge.cli.build_parser().parse_args(words)
 
 
 def test_the_defaults_are_those_of_the_code() -> None:
     page, spec = GUIDE.read_text(), RolloutSpec(shares=[1.0])
     shown = {name: float(number) for name, number in re.findall(r"`--([\w-]+)` seconds \((\d+)\)", page)}
     assert shown == {"soak": spec.soak_s, "answer": spec.answer_s, "max-latency": spec.max_latency_s}
-    assert f"up to {MOST_SAMPLES})" in page
+    assert f"up to {MOST_SAMPLES}," in page
 
 
 def test_the_words_are_those_of_the_command() -> None:
