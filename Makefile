@@ -13,20 +13,30 @@ NEWER      := .venv-312
 AMQTT      := .venv-amqtt
 LITERT_TESTS := tests/export/litert tests/export/micro tests/device_runtime/test_litert_engine.py
 NEW_PYTHON ?= $(shell tools/newer_python.sh)
+# Tests at a time: one more than there are processors, for half of its time a test only waits. WORKERS=0: one by one.
+WORKERS    ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Modules are dealt out whole, in the order of tests/conftest.py; threads of PyTorch would only fight for the processors.
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m 'not alone'
 
 .PHONY: demo test test-litert test-arm test-starved test-brokers test-cortex test-kill environments check docs fix clean
 
 demo: $(STAMP)  ## run the whole MAS job on real data with ten device processes (under 3 minutes)
 	$(BIN)/mas-edge demo --out demo-out --json demo-out/result.json $(DEMO_ARGS)
 
-test: $(STAMP)  ## the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# 5 is pytest's status for: of what was named in PYTEST_ARGS nothing is of this half.
+test: $(STAMP)  ## the tests: several at a time, then one by one those that measure
+	@status=0; set -x; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS) || [ $$? -eq 5 ] || status=1; \
+	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS) || [ $$? -eq 5 ] || status=1; \
+	exit $$status
 
 test-litert: $(LITERT)/.installed $(TFLITE)/.installed  ## the tests of LiteRT and of microboards, where their converter is
-	MAS_EDGE_TFLITE_RUNTIME_PYTHON=$(TFLITE)/bin/python $(LITERT)/bin/python -m pytest -p no:anyio $(LITERT_TESTS) $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 MAS_EDGE_TFLITE_RUNTIME_PYTHON=$(TFLITE)/bin/python \
+	  $(LITERT)/bin/python -m pytest -p no:anyio $(SIDE_BY_SIDE) $(LITERT_TESTS) $(PYTEST_ARGS)
 
-test-arm: $(STAMP)  ## the device runtime on emulated 64-bit ARM, up to a whole job: fetches 150 MB once; Debian 12
-	MAS_EDGE_AARCH64=1 $(BIN)/python -m pytest tests/e2e/test_aarch64.py $(PYTEST_ARGS)
+test-arm: $(STAMP) $(LITERT)/.installed  ## the device runtime on emulated ARM, 64 and 32 bit, up to a whole job: Debian 12, fetches 220 MB once
+	MAS_EDGE_ARM=aarch64 $(BIN)/python -m pytest tests/e2e/test_arm.py $(PYTEST_ARGS)
+	MAS_EDGE_ARM=armv7 $(LITERT)/bin/python -m pytest -p no:anyio tests/e2e/test_arm.py $(PYTEST_ARGS)
 
 test-starved: $(STAMP)  ## a device under a real limit on its address space: fails, says so, goes on with less
 	MAS_EDGE_STARVE=1 $(BIN)/python -m pytest tests/e2e/test_memory.py $(PYTEST_ARGS)
@@ -68,12 +78,12 @@ $(STAMP): pyproject.toml
 
 $(LITERT)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LITERT)
-	$(LITERT)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[litert-export]' 'hypothesis>=6.100' 'pytest>=8.2,<9' 'pytest-timeout>=2.3'
+	$(LITERT)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[litert-export]' 'hypothesis>=6.100' 'pytest>=8.2,<9' 'pytest-timeout>=2.3' 'pytest-xdist>=3.7'
 	touch $@
 
 $(TFLITE)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(TFLITE)
-	$(TFLITE)/bin/python -m pip install --quiet tflite-runtime==2.14.0 'numpy<2' --editable .
+	$(TFLITE)/bin/python -m pip install --quiet --editable '.[tflite]'
 	touch $@
 
 $(AMQTT)/.installed: pyproject.toml

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,8 +34,13 @@ settings.load_profile("shared machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the mark of the sample."""
+    """Name the mark of the sample; let Ctrl-C reach what tests start, also if they run in the background of a shell.
+
+    (Such a process ignores it, and so would its children.)
+    """
     config.addinivalue_line("markers", "every_broker: runs on each broker that is here, also without MAS_EDGE_BROKERS")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -65,11 +71,24 @@ def _brokers(*, sample: bool) -> list[str]:
     return names if sample else names[:1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever needs the mosquitto binary."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark whatever needs the mosquitto binary; where modules are dealt out to several processes, long ones go first.
+
+    (Else one process is at the last long module while the others have nothing left.)
+    """
     for item in items:
         if "mosquitto_is_here" in getattr(item, "fixturenames", ()) or "mosquitto" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.mosquitto)
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist; the sort is stable, modules stay together
+        items.sort(key=lambda item: _RANKS.get(_room(item), len(_RANKS)))
+
+
+_LONG_ROOMS = ("faults", "e2e", "docs", "security", "micro", "cli", "device_runtime", "web", "tools", "simulation")
+_RANKS = {room: rank for rank, room in enumerate(_LONG_ROOMS)}
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ from device_runtime.edge.address import parse_url
 from device_runtime.edge.tls import context_for
 from mas_edge.fleet.endpoint import Endpoint
 from mas_edge.fleet.enrolment import Enrolment
-from mas_edge.fleet.folder import Fleet, FleetSettings
+from mas_edge.fleet.folder import Fleet
+from mas_edge.fleet.settings import FleetSettings
 from mas_edge.orchestrator.broker import ManagedBroker
 from mas_edge.orchestrator.broker.supervisor import free_port
 

@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,10 +79,10 @@ def resolve(requirements: list[Requirement]) -> list[Package]:
 
 
 def _package(item: dict[str, Any]) -> Package:
-    metadata = item["metadata"]
+    about = item["metadata"]
     digest = item["download_info"]["archive_info"]["hashes"]["sha256"]
-    licence = metadata.get("license_expression") or metadata.get("license") or "not stated"
-    return Package(canonicalize_name(metadata["name"]), metadata["version"], digest, licence.splitlines()[0][:80])
+    licence = about.get("license_expression") or about.get("license") or "not stated"
+    return Package(canonicalize_name(about["name"]), about["version"], digest, licence.splitlines()[0][:80])
 
 
 def lock_text(packages: list[Package]) -> str:
@@ -108,31 +109,53 @@ def bill_text(packages: list[Package]) -> str:
     return json.dumps({**bill, "components": components}, indent=1) + "\n"
 
 
-def locked() -> dict[str, str]:
-    """Name and version of what the lock pins."""
-    return dict(re.findall(r"^([a-z0-9._-]+)==(\S+) --hash=sha256:[0-9a-f]{64}$", LOCK.read_text(), re.MULTILINE))
+def locked(lock: Path) -> dict[str, str]:
+    """Name and version of what a lock pins."""
+    return dict(re.findall(r"^([a-z0-9._-]+)==(\S+) --hash=sha256:[0-9a-f]{64}$", lock.read_text(), re.MULTILINE))
 
 
-def problems() -> list[str]:
-    """What pyproject.toml asks for and the lock does not give."""
-    held = locked()
-    found = []
-    for requirement in wanted():
-        version = held.get(canonicalize_name(requirement.name))
+def problems(lock: Path = LOCK) -> list[str]:
+    """What pyproject.toml, or a package that it asks for, needs and the lock does not give; and what nobody needs.
+
+    What packages need is told by those that are installed here.
+    """
+    held, found, seen = locked(lock), [], set[str]()
+    waiting = [("pyproject.toml", requirement) for requirement in wanted()]
+    while waiting:
+        who, requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        version = held.get(name)
         if version is None:
-            found.append(f"{requirement.name} is not pinned")
+            found.append(f"{name} is not pinned, {who} needs it")
         elif not requirement.specifier.contains(version, prereleases=True):
-            found.append(f"{requirement.name} is pinned at {version}, expected {requirement.specifier}")
-    return found
+            found.append(f"{name} is pinned at {version}, {who} expects {requirement.specifier}")
+        elif str(requirement) not in seen:
+            waiting += [(name, needed) for needed in needs(name, requirement.extras)]
+        seen |= {str(requirement), name}
+    return found + [f"{name} is pinned, and nobody needs it" for name in sorted(held.keys() - seen)]
+
+
+def needs(name: str, extras: set[str]) -> list[Requirement]:
+    """What a package with these extras needs on this platform; nothing if it is not installed here."""
+    try:
+        lines = metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []
+    asked = [{"extra": extra} for extra in ("", *extras)]
+    every = [Requirement(line) for line in lines]
+    return [each for each in every if each.marker is None or any(each.marker.evaluate(extra) for extra in asked)]
 
 
 def main() -> int:
     """Make both files, or check the lock."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--check", action="store_true")
-    if parser.parse_args().check:
-        print("\n".join(problems()) or f"{LOCK.name} fits pyproject.toml")
-        return 1 if problems() else 0
+    parser.add_argument("--check", action="store_true", help="only say whether the lock fits")
+    parser.add_argument("--lock", type=Path, default=LOCK, help="what is checked (default: %(default)s)")
+    options = parser.parse_args()
+    if options.check:
+        found = problems(options.lock)
+        print("\n".join(found) or f"{options.lock.name} fits pyproject.toml")
+        return 1 if found else 0
     packages = resolve(wanted())
     LOCK.write_text(lock_text(packages))
     BILL.write_text(bill_text(packages))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,7 @@ from mas_edge.orchestrator.store import open_database
 from mas_edge.orchestrator.view import Snapshot
 from mas_edge.protocol.errors import ServerError
 
-PATIENCE_S = 150.0  # how long a test waits for what must happen: a loaded machine is slow
+PATIENCE_S = 240.0  # how long a test waits for what must happen: a machine that does six other things is slow
 TASKS = ("sign", "mean", "way")
 INPUT_SHAPE = (3, 16)
 HEADERS = {
@@ -172,11 +175,23 @@ class Actor:
             self.error = error
 
 
-class Fleet:
-    """Everything that a test starts; leaving the ``with`` block ends all of it. Its files are below ``directory``."""
+@cache
+def _kept() -> Path:
+    """Programs that a job of this process's tests has exported and verified; they are named by all they follow from."""
+    folder = tempfile.mkdtemp(prefix="mas-edge-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
-    def __init__(self, url: str, directory: Path, job: str) -> None:
+
+class Fleet:
+    """Everything that a test starts; leaving the ``with`` block ends all of it. Its files are below ``directory``.
+
+    ``anew``: its orchestrators export every program themselves, also one that was exported for an earlier test.
+    """
+
+    def __init__(self, url: str, directory: Path, job: str, *, anew: bool = False) -> None:
         self.url = url
+        self._anew = anew
         self.directory = directory
         self.job = parse_job(job)
         self.job_file = directory / "job.toml"
@@ -200,13 +215,21 @@ class Fleet:
         self, signing: Path | None = None, limits: Limits | None = None, *, stay: bool = False, hold: bool = False
     ) -> Actor:
         """Run the orchestrator as a thread; the actor's result is whether the job is done."""
+        self._furnish()
         run = partial(Orchestrator, self.job, self.state, self.url, limits, signing, stay=stay, hold=hold)
         return self._act(lambda stop: run().run(stop), "orchestrator")
 
     def serve(self, *more: str) -> subprocess.Popen[bytes]:
         """Run ``mas-edge serve`` as a process; its log is ``serve.log``."""
+        self._furnish()
         arguments = ["serve", str(self.job_file), "--state", str(self.state), "--broker", self.url, *more]
         return self.start("mas_edge", arguments, "serve.log")
+
+    def _furnish(self) -> None:
+        """Let the next orchestrator find what others exported."""
+        if not self._anew and not self.state.exists():
+            self.state.mkdir(parents=True)
+            (self.state / "exports").symlink_to(_kept())
 
     def finish(self) -> Snapshot:
         """Wait until the job is done, whoever works on it."""

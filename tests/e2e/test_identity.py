@@ -13,7 +13,7 @@ from device_runtime.runtime import Runtime, Settings
 from mas_edge.cli import main
 from mas_edge.fleet.enrolment import Enrolment
 from mas_edge.fleet.folder import Fleet as Members
-from mas_edge.fleet.folder import FleetSettings
+from mas_edge.fleet.settings import FleetSettings
 from mas_edge.orchestrator.broker.supervisor import free_port
 from tests.e2e.fleet import PATIENCE_S, Fleet, job_text, until
 from tests.inbox import Inbox

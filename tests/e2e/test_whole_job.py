@@ -63,7 +63,8 @@ def job(running_broker: Running, tmp_path_factory: pytest.TempPathFactory) -> It
     devices = DEVICES[running_broker.mode]
     text = job_text(per_round=PER_ROUND, min_devices=len(devices))
     directory = tmp_path_factory.mktemp(running_broker.mode)
-    with Fleet(running_broker.url, directory, text) as fleet, Tap(running_broker.url, fleet.job.fleet) as tap:
+    anew = running_broker.mode == "managed"  # what is exported does not depend on the broker
+    with Fleet(running_broker.url, directory, text, anew=anew) as fleet, Tap(fleet.url, fleet.job.fleet) as tap:
         fleet.device_process(devices[0], engine="onnxruntime")
         for name in devices[1:]:
             fleet.device(name, TASKS[:2] if name == UNLABELLED else TASKS)

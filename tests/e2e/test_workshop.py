@@ -52,7 +52,7 @@ def test_the_orchestrator_never_holds_pytorch_and_a_job_goes_on_whenever_its_wor
 ) -> None:
     text = 'engines = ["torch"]\nseed = 5\n' + job_text(rounds=2, merge_rounds=1, per_round=3)
     killed: list[int] = []
-    with Fleet(embedded_broker.url, tmp_path, text) as fleet:
+    with Fleet(embedded_broker.url, tmp_path, text, anew=True) as fleet:
         for name in DEVICES:
             fleet.device(name)
         server = fleet.serve("--stay")

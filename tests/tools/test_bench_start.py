@@ -11,6 +11,8 @@ from device_runtime.engines import available
 from mas_edge.orchestrator.broker.managed import find_mosquitto
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the time of a process as Linux tells it")
 @pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")

@@ -10,6 +10,8 @@ import pytest
 from mas_edge.orchestrator.broker.managed import find_mosquitto
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.alone
+
 DEVICE_MB = 40  # of an agent without an engine; measured: 35 with 100 MB (docs/results/rounds.md)
 
 
