@@ -78,7 +78,7 @@ $(STAMP): pyproject.toml
 
 $(LITERT)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LITERT)
-	$(LITERT)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[litert-export]' 'hypothesis>=6.100' 'pytest>=8.2,<9' 'pytest-timeout>=2.3' 'pytest-xdist>=3.7'
+	$(LITERT)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[litert-export]' 'hypothesis>=6.100' 'pytest>=8.2,<9' 'pytest-rerunfailures>=15' 'pytest-timeout>=2.3' 'pytest-xdist>=3.7'
 	touch $@
 
 $(TFLITE)/.installed: pyproject.toml

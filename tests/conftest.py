@@ -72,13 +72,15 @@ def _brokers(*, sample: bool) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark whatever needs the mosquitto binary; where modules are dealt out to several processes, long ones go first.
+    """Mark what needs the mosquitto binary, and what is never tried again; where modules are dealt out to several processes, long ones go first.
 
     (Else one process is at the last long module while the others have nothing left.)
     """
     for item in items:
         if "mosquitto_is_here" in getattr(item, "fixturenames", ()) or "mosquitto" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.mosquitto)
+        if _room(item) == "security" or item.get_closest_marker("never") is not None:  # see .ci/run
+            item.add_marker(pytest.mark.flaky(reruns=0))
     if hasattr(config, "workerinput"):  # a process of pytest-xdist; the sort is stable, modules stay together
         items.sort(key=lambda item: _RANKS.get(_room(item), len(_RANKS)))
 

@@ -27,6 +27,7 @@ KILLS = 3
 FIRST = 1  # seed 0 kills a quick device so early that the rounds wait for the slow one
 TRIES = 5  # who is late is up to the machine: the job is done with again until somebody was
 SLOW = 600  # train samples of the device that is late, where the others have 32
+pytestmark = pytest.mark.never
 
 
 class Finished(NamedTuple):

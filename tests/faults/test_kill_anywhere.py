@@ -21,6 +21,7 @@ FIRST = int(os.environ.get("MAS_EDGE_KILL_FIRST", "1"))
 SEEDS = range(FIRST, FIRST + int(os.environ.get("MAS_EDGE_KILL_RUNS", "10")))
 ABREAST = 3  # a run is mostly waiting: for reconnects, repeated plans, and devices that are away
 REPEAT = "MAS_EDGE_KILL_FIRST={} MAS_EDGE_KILL_RUNS=1 python -m pytest tests/faults/test_kill_anywhere.py"
+pytestmark = pytest.mark.never
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ from tests.faults.schedules import ended, play, shrink
 ENOUGH = 100  # schedules in which a mistake has to be found: three seconds' worth
 COUNT = int(os.environ.get("MAS_EDGE_SCHEDULES", "40"))
 FIRST = int(os.environ.get("MAS_EDGE_SCHEDULE_SEED", "0"))
+pytestmark = pytest.mark.never
 
 
 @pytest.mark.parametrize("part", range(4))
