@@ -72,7 +72,7 @@ def _brokers(*, sample: bool) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs the mosquitto binary, and what is never tried again; where modules are dealt out to several processes, long ones go first.
+    """Mark what needs the mosquitto binary, and what is never tried again; long modules go first where they are dealt out.
 
     (Else one process is at the last long module while the others have nothing left.)
     """
