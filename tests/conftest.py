@@ -72,7 +72,7 @@ def _brokers(*, sample: bool) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs the mosquitto binary, and what is never tried again; long modules go first where they are dealt out.
+    """Mark what needs the mosquitto binary, and what is never tried again; deal out long modules first.
 
     (Else one process is at the last long module while the others have nothing left.)
     """
