@@ -69,6 +69,27 @@ def test_what_is_asked_for_before_the_page_is_there_is_what_its_view_needs(done:
         assert page.evaluate("[...begun.keys()]") == [], view
 
 
+# Preact runs effects after a frame has been painted, or after a timer: on a busy machine that may take long. The page
+# draws itself after 300 ms, then hears what comes, and begins to listen last.
+BUSY = """
+window.requestAnimationFrame = () => 0;
+const timer = window.setTimeout, get = window.fetch;
+window.setTimeout = (work, ms, ...rest) => timer(work, (ms ?? 0) > 100 ? ms : 2000, ...rest);
+window.fetch = async (...asked) => {
+  const answer = await get(...asked);
+  if (String(asked[0]).startsWith("/api/rounds")) await new Promise((done) => timer(done, 900));
+  return answer;
+};
+"""
+
+
+def test_an_answer_between_drawing_and_listening_is_not_missed(done: Site, page: Page) -> None:
+    page.add_init_script(BUSY)
+    page.goto(done.url)
+    expect(page.get_by_text("Reading")).to_be_visible()
+    expect(page.get_by_text("Reading")).to_have_count(0, timeout=20_000)
+
+
 def test_the_theme_can_be_chosen_and_is_remembered(done: Site, browser: Browser) -> None:
     with opened(browser, color_scheme="light") as page:
         shown(page, done, "")

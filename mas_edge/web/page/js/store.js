@@ -17,6 +17,7 @@ const listeners = new Set();
 const wanted = new Map(); // resource -> how many views need it
 const reading = new Map(); // resource -> whether it has changed again meanwhile
 const stale = new Set();
+let changes = 0; // how often the state has been changed
 
 /** The state; it is replaced in part, never changed in place. */
 export const current = () => state;
@@ -24,15 +25,18 @@ export const current = () => state;
 /** Change a part of the state and draw what depends on it. */
 export function set(patch) {
   Object.assign(state, patch);
+  changes += 1;
   for (const listener of listeners) listener(patch);
 }
 
 /** Within a component: draw again when one of these parts of the state changes. */
 export function useStore(...parts) {
   const [, bump] = useState(0);
+  const drawn = changes;
   useEffect(() => {
     const listener = (patch) => parts.some((part) => part in patch) && bump((n) => n + 1);
     listeners.add(listener);
+    if (changes !== drawn) bump((n) => n + 1); // between drawing and this: nobody would tell of it again
     return () => listeners.delete(listener);
   }, [parts.join()]);
   return state;
