@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -125,7 +126,10 @@ def serve(directory: Path, serving: Serving) -> None:
     )  # fmt: skip
     # What strangers send, such as no HTTP at all, is worth no line each of a log that has an end.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    Server(config, certificate).run(_listen(address))
+    server = Server(config, certificate)
+    for number in (signal.SIGINT, signal.SIGTERM):  # raised once more when it has ended, which is then no failure
+        signal.signal(number, server.handle_exit)
+    server.run(_listen(address))
 
 
 class Server(uvicorn.Server):
