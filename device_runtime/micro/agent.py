@@ -56,7 +56,7 @@ class Agent:
         self._seq = 0
         self.errands, self._offers = [], []
         self._part, self._asked, self._want_at, self._want_repeat = None, [], 0, WANT_REPEAT_MS
-        self._corrupt = 0
+        self._corrupt, self._anew = 0, ""
         self._checkin, self._next_checkin = 0, 0
         self._accepted = []
         make_folder(folder)
@@ -186,11 +186,12 @@ class Agent:
         self._give_up("the flash refuses: %s" % error)
         self._tidy()
 
-    def _give_up(self, reason):
+    def _give_up(self, reason, name=""):
         self._corrupt = 0
-        names = [self._part.manifest["artifact"]] if self._part is not None else []
+        if self._part is not None:
+            name = self._part.manifest["artifact"]
         for errand in [each for each in self.errands if each.stage == "fetch"]:
-            if not names or names[0] in [each["artifact"] for each in _named(errand.plan)]:
+            if not name or name in [each["artifact"] for each in _named(errand.plan)]:
                 self.on_failed(errand, reason)
 
     def on_failed(self, errand, reason):
@@ -242,7 +243,11 @@ class Agent:
             if self._ask(now):
                 return
             part, self._part = self._part, None
-            part.finish()  # where it is not the whole, it is begun anew
+            whole, name = part.finish(), part.manifest["artifact"]
+            if not whole and self._anew == name:
+                self._give_up("%s came twice, and is not what its chunks make" % name[:12], name)
+            # Once it is begun anew: a note may have been of a chunk that was not written
+            self._anew = "" if whole or self._anew == name else name
         for errand in self.errands:
             if errand.stage != "fetch":
                 continue
@@ -316,11 +321,12 @@ class Agent:
             try:
                 with open(self._offer_path(name)) as file:
                     body = json.load(file)
-                manifest = body.get("manifest") and wire._fields(wire._MANIFEST, body["manifest"], "manifest")
-                if manifest and not self._store.has(manifest["artifact"]):
+                manifest = body.get("manifest") and wire._checked("manifest", body["manifest"], "manifest")
+                said = body["round_id"] == name and isinstance(body["job"], str) and isinstance(body["report"], dict)
+                if not said or (manifest and not self._store.has(manifest["artifact"])):
                     raise Refused
                 self._offers.append(Offer(body, manifest))
-            except (Refused, ValueError, KeyError, TypeError, OSError):
+            except (Refused, ValueError, KeyError, TypeError, AttributeError, OSError):
                 remove(self._offer_path(name))
 
     def _tidy(self):

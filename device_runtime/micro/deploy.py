@@ -41,6 +41,10 @@ class Trial:
             report["healthy"], report["health_reason"] = False, str(error) or type(error).__name__
             if tried:
                 slots.refuse(report["health_reason"], for_ever=not isinstance(error, MemoryError))
+        except GeneratorExit:  # the plan was cancelled, or its time is over: the model did no harm
+            if tried:
+                slots.refuse("given up", for_ever=False)
+            raise
 
     def _hook(self):
         name = self._config.get("infer")

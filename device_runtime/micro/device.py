@@ -22,6 +22,11 @@ from .wire import Refused, Topics
 VERSION = "1"
 FIRST_WAIT_MS, LAST_WAIT_MS = 500, 30000  # docs/protocol, Connection
 UPDATE_CHUNK = 4096  # bytes: a chunk that is lost costs little, and a head has few of them
+# Modules that are in memory in turns, by what they are for: with those that run a model there is no room to train.
+TRAINING, TRIAL, RENEWAL = ("head", "network"), (
+    "deploy", "int8", "steps", "tflite", "flatbuffer", "fixed", "ends", "dense", "dot", "dot_native", "layers", "moves",
+    "pairs", "pointwise", "softmax",
+), ("renewal",)  # fmt: skip
 
 
 class Clock:
@@ -120,11 +125,12 @@ class Device:
         """Look after the certificate, if it is time. The connection goes on with the one that it was made with."""
         if not self._config.get("enrolment") or self._clock.now() < self._renew_at:
             return
+        _forget(TRIAL)
         from . import renewal
 
         gc.collect()
         self._renew_at = self._clock.now() + 1000 * renewal.look(self._config)
-        gc.collect()
+        _forget(RENEWAL)
 
     def _begin(self):
         """Take up the next plan that has all it needs; whether there was one."""
@@ -139,6 +145,7 @@ class Device:
         errand, work = self._work
         if errand not in self.agent.errands:  # cancelled, or too late
             self._work = None
+            work.close()  # a model on trial is given up
             return
         try:
             next(work)
@@ -209,7 +216,10 @@ class Device:
                 return ""
             if plan["health"] is None or plan["format"] != "int8":
                 return "this board takes models of format int8, with a health check"
-            refused = self._models.slots(plan["group"]).why_refused(plan["program"]["artifact"])
+            try:
+                refused = self._models.slots(plan["group"]).why_refused(plan["program"]["artifact"])
+            except Refused as error:  # no name that a file may have
+                return str(error)
             return "this model failed here before: %s" % refused if refused else ""
         if plan["weights"] is None or (plan["kind"] == "train" and plan["training"] is None):
             return "the plan lacks weights or training"
@@ -221,7 +231,7 @@ class Device:
         """A generator: yields between samples, returns (report, manifest of the update or None)."""
         began, report = self._clock.now(), {"samples": {}, "losses": {}, "engine": "micro", "seconds": {}}
         if plan["kind"] == "deploy":
-            _forget("head", "network", "layers")  # what tries a model needs the memory of what trained it
+            _forget(TRAINING)
             from . import deploy  # as what follows: loaded by the boards that need it
 
             slots = self._models.slots(plan["group"])
@@ -232,6 +242,7 @@ class Device:
                 yield from trial.run(slots, plan, report)
             report["model"] = slots.digest
             return report, None
+        _forget(TRIAL)
         from . import head  # a board that only answers spares the memory
         from .network import Network
 
@@ -276,7 +287,7 @@ class Device:
         return program
 
 
-def _forget(*modules):
+def _forget(modules):
     """Let go of code; the next import reads it again."""
     package = __name__.rsplit(".", 1)[0]
     for name in modules:

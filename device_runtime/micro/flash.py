@@ -189,6 +189,11 @@ class Store:
     def __init__(self, folder, models=None):
         make_folder(folder)
         self.folder, self._models = folder, models
+        for name in os.listdir(
+            folder
+        ):  # once a life; of what came in part each chunk is checked, and the whole at the end
+            if "." not in name and digest_of_file(self.path(name)) != name:
+                remove(self.path(name))
 
     def path(self, artifact):
         """Where an artifact lies."""
@@ -241,7 +246,9 @@ class Models:
         self._folder, self._state = folder, state
         self._known = state.values.setdefault("models", {})
         for group in list(self._known):  # once a life: within one a trial goes on
-            self.slots(group).give_up()
+            slots = self.slots(group)
+            slots.give_up()
+            slots.forget_damaged()
 
     def slots(self, group):
         """The two places of a group's model."""
@@ -292,6 +299,15 @@ class Slots:
         """At the start of a life: refuse a model on trial that has ended so many lives."""
         if self._slots["trial"] and self._slots["starts"] >= MAX_STARTS:
             self.refuse("started %d times and never came to an end" % self._slots["starts"])
+
+    def forget_damaged(self):
+        """At the start of a life: what the flash has damaged is not said to be here, so that it can come again."""
+        slots = self._slots
+        if slots["trial"] and digest_of_file(self.path(slots["trial"])) != slots["digests"][slots["trial"]]:
+            self.refuse("damaged", for_ever=False)
+        if slots["active"] and self.active() is None:
+            slots["digests"][slots["active"]], slots["active"] = "", ""
+            self._state.save()
 
     def path(self, slot):
         """The file of slot ``a`` or ``b``."""

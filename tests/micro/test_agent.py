@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from device_runtime.micro import agent as _agent
@@ -156,3 +157,50 @@ def test_a_power_cut_in_the_middle_of_a_piece_costs_that_piece(tmp_path: Path, b
     for index in (1, 2, 3, 4):
         again.give(index)
     assert Path(again.store.path(again.manifest.artifact)).read_bytes() == DATA
+
+
+def test_an_artifact_that_is_not_what_its_chunks_make_is_refused_and_not_fetched_for_ever(bench: Bench) -> None:
+    """Its pieces are right, and the whole has another name: whoever says so has no other."""
+    bench.manifest = msgspec.structs.replace(bench.manifest, artifact="0" * 64)
+    bench.tell()
+    for _ in range(2):
+        assert bench.of("refusal") == []
+        for index in range(5):
+            bench.give(index)
+    assert "000000000000" in bench.of("refusal")[0]["reason"]
+    assert bench.agent.errands == []
+    assert list(Path(bench.store.folder).iterdir()) == []
+
+
+def test_an_empty_artifact_of_another_name_is_refused(bench: Bench) -> None:
+    bench.manifest = msgspec.structs.replace(describe(b"", 1024), artifact="0" * 64)
+    bench.tell()
+    assert "000000000000" in bench.of("refusal")[0]["reason"]
+    assert bench.agent.errands == []
+
+
+DAMAGED_OFFERS = {
+    "no JSON": b"{",
+    "none": b"null",
+    "a list": b"[1]",
+    "another round": b'{"job": "j", "round_id": "other", "report": {}}',
+    "no job": b'{"round_id": "r1", "report": {}}',
+    "a report that is none": b'{"job": "j", "round_id": "r1", "report": 7}',
+    "a manifest that is none": b'{"job": "j", "round_id": "r1", "report": {}, "manifest": [1]}',
+    "a manifest that contradicts itself": b'{"job": "j", "round_id": "r1", "report": {}, "manifest": {"artifact": "'
+    + b"0" * 64
+    + b'", "size": 7, "chunk_size": 0, "chunk_digests": ""}}',
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED_OFFERS)
+def test_an_offer_that_the_flash_damaged_is_forgotten_and_the_board_works_on(tmp_path: Path, what: str) -> None:
+    (tmp_path / "offers").mkdir()
+    (tmp_path / "offers" / "r1").write_bytes(DAMAGED_OFFERS[what])
+    bench = Bench(tmp_path)
+    bench.agent.on_connected(0)
+    bench.tell()
+    assert [ack["round_id"] for ack in bench.of("ack")] == ["r1"]
+    assert bench.of("offer") == []
+    assert list((tmp_path / "offers").iterdir()) == []
+    bench.close()

@@ -9,19 +9,24 @@ import secrets
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from device_runtime.micro import deploy as _deploy
+from device_runtime.micro import flash as _flash
 from device_runtime.micro import tflite as _tflite
 from mas_edge.protocol.artifact import describe, digest_of
 from mas_edge.protocol.messages import Birth, Refusal, Want
 from tests.brokers import PlainMosquitto, Running
 from tests.e2e.fleet import until
 from tests.micro.board import Board, configure, needs_micropython
-from tests.micro.desk import MODEL, NAME, Desk
+from tests.micro.desk import GOLDEN, MODEL, NAME, Desk
 
 pytestmark = [pytest.mark.e2e, needs_micropython]
+deploy: Any = _deploy
+flash: Any = _flash
 tflite: Any = _tflite  # written for MicroPython, which has no types
 
 
@@ -109,6 +114,48 @@ def test_a_power_cut_between_two_chunks_costs_the_chunks_that_had_not_come(desk:
     desk.deploy("one", MODEL)
     assert desk.offer().report.healthy is True
     assert [index for artifact, index in desk.wanted[before:] if artifact == digest] == [2]
+
+
+def test_a_model_that_the_flash_damaged_between_two_starts_comes_again(
+    desk: Desk, board: Board, tmp_path: Path
+) -> None:
+    desk.deploy("one", MODEL)
+    assert desk.offer().report.healthy is True
+    board.power_off()
+    slot = tmp_path / "flash" / "all.a"
+    slot.write_bytes(MODEL[:-1] + b"\x5a")
+    board.power_on()
+    while desk.next(Birth).models != {}:
+        pass  # those of its first life
+    desk.deploy("two", MODEL)
+    report = desk.offer().report
+    assert (report.healthy, report.model) == (True, digest_of(MODEL))
+
+
+def test_a_group_that_no_file_can_be_called_is_refused_and_the_board_lives_on(desk: Desk, board: Board) -> None:
+    desk.deploy("one", MODEL, group="../x")
+    assert "'../x' is not a valid name" in desk.next(Refusal).reason
+    desk.deploy("two", MODEL)
+    assert desk.offer().report.healthy is True
+
+
+def test_a_trial_that_is_called_off_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel is not the model's fault: after two of them, and a start, it would never be tried again."""
+    ticks = SimpleNamespace(ticks_us=lambda: 0, ticks_diff=int.__sub__)  # of MicroPython
+    monkeypatch.setattr(deploy, "time", ticks)
+    digest, golden = digest_of(MODEL), digest_of(GOLDEN)
+    for _ in range(flash.MAX_STARTS + 1):
+        models = flash.Models(str(tmp_path), flash.State(str(tmp_path)))
+        store = flash.Store(str(tmp_path / "artifacts"), models)
+        for data in (MODEL, GOLDEN):
+            store.put([data], 1024)
+        health = {"golden": {"artifact": golden}, "tolerance": 0.05, "max_latency_s": 5}
+        plan = {"program": {"artifact": digest}, "tasks": ["a", "b"], "health": health}
+        slots = models.slots("all")
+        assert slots.why_refused(digest) == ""
+        work = deploy.Trial({"input_shape": [6, 4]}, store, models, None).run(slots, plan, {})
+        next(work)
+        work.close()
 
 
 def test_a_broker_that_was_away_in_the_middle_of_a_download_costs_what_had_not_come(tmp_path: Path) -> None:

@@ -146,6 +146,42 @@ def test_a_model_that_the_flash_damaged_gives_way_to_the_one_before(tmp_path: Pa
     assert in_use(tmp_path) == OLD
 
 
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes((data[-1] ^ 1,)))
+
+
+def test_an_artifact_that_the_flash_damaged_is_fetched_again(tmp_path: Path) -> None:
+    """Weights with another number would train, and a program would be refused in every round."""
+    store = boot(tmp_path)[1]
+    good, bad = (store.put([data], 1024)["artifact"] for data in (OLD, NEW))
+    (tmp_path / "artifacts" / "new").write_bytes(OLD[:100])  # the power went while an update was written
+    flip(tmp_path / "artifacts" / bad)
+    store = boot(tmp_path)[1]
+    assert (store.has(good), store.has(bad)) == (True, False)
+    assert [path.name for path in (tmp_path / "artifacts").iterdir()] == [good]
+
+
+def test_a_model_in_use_that_the_flash_damaged_and_has_none_before_it_can_come_again(tmp_path: Path) -> None:
+    install(tmp_path, OLD)
+    flip(Path(boot(tmp_path)[0].active()))
+    slots, store = boot(tmp_path)
+    assert (slots.digest, slots.active(), store.has(digest_of(OLD))) == ("", None, False)
+    install(tmp_path, OLD)
+    assert in_use(tmp_path) == OLD
+
+
+def test_a_model_on_trial_that_the_flash_damaged_is_not_blamed(tmp_path: Path) -> None:
+    install(tmp_path, OLD)
+    slots, store = boot(tmp_path)
+    store.put([NEW], 1024)
+    flip(Path(slots.put_on_trial(store.path(digest_of(NEW)), digest_of(NEW))))
+    slots, store = boot(tmp_path)
+    assert (store.has(digest_of(NEW)), slots.why_refused(digest_of(NEW))) == (False, "")
+    install(tmp_path, NEW)
+    assert in_use(tmp_path) == NEW
+
+
 def reader_of(data: bytes) -> Callable[[memoryview], None]:
     place = 0
 
