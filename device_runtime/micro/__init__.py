@@ -19,5 +19,6 @@ board under any name. MicroPython's dialect explains what looks odd beside the o
     weights   a file of tensors, read as far as it is needed
     deploy    tries a model in its slot, and goes back to the one before
     device    one board: its loop, and what carries out a plan
+    settings  what is wrong with the configuration
     boot      loads all this so that the memory stays in one piece
 """

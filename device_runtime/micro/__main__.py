@@ -6,3 +6,4 @@ import sys
 from device_runtime.micro.boot import main
 
 main(sys.argv[1])
+sys.exit(7)  # the device: it runs until it is switched off

@@ -10,6 +10,7 @@ from array import array
 
 from .wire import Refused
 
+MAX_HEADER = 1024  # bytes: what NumPy writes has 118
 _CODES = {"f4": "f", "f8": "d", "i8": "q", "i4": "i", "i2": "h", "i1": "b", "u1": "B"}
 
 
@@ -20,20 +21,22 @@ class Rows:
         try:
             self._file = open(path, "rb")
             magic = self._file.read(8)
+            if magic[:6] != b"\x93NUMPY":
+                raise ValueError
             wide = magic[6] > 1
             size = struct.unpack("<I" if wide else "<H", self._file.read(4 if wide else 2))[0]
-            header = str(self._file.read(size), "ascii")
+            header = str(self._file.read(min(size, MAX_HEADER)), "ascii")
+            kind = header.split("'descr': '")[1].split("'")[0]
+            shape = header.split("'shape': (")[1].split(")")[0]
+            sizes = [int(each) for each in shape.split(",") if each.strip()]
+            self.count = sizes[0]
         except (OSError, IndexError, ValueError):
             message = "%s cannot be read" % path
             raise Refused(message)
-        kind = header.split("'descr': '")[1].split("'")[0]
-        shape = header.split("'shape': (")[1].split(")")[0]
-        if magic[:6] != b"\x93NUMPY" or kind[0] not in "<|" or kind[1:] not in _CODES or "True" in header:
+        if kind[0] not in "<|" or kind[1:] not in _CODES or "True" in header:
             message = "%s: rows of little-endian numbers are read here, not %s" % (path, kind)
             raise Refused(message)
-        sizes = [int(each) for each in shape.split(",") if each.strip()]
-        self.code, self.count = _CODES[kind[1:]], sizes[0]
-        self.width = 1
+        self.code, self.width = _CODES[kind[1:]], 1
         for each in sizes[1:]:
             self.width *= each
         self._start, self._bytes = 8 + (4 if wide else 2) + size, int(kind[2:]) * self.width
@@ -60,6 +63,10 @@ class Folder:
         if self._x.width != wanted or self._x.code != "f" or self._x.count != split.count:
             message = "x.npy does not hold a float32 sample of shape %s for each of split.npy" % input_shape
             raise Refused(message)
+        for task, (known, rows) in self._tasks.items():
+            if rows.count != split.count or (known["kind"] == "class" and rows.code in "fd"):
+                message = "%s.npy does not hold %d labels of kind %s" % (task, split.count, known["kind"])
+                raise Refused(message)
 
     def indices(self, split):
         """The samples of a split: 0 = train, 1 = test."""

@@ -56,7 +56,8 @@ class Client:
             code = self._read_byte()
         except (OSError, Refused, MemoryError) as error:
             self.close()
-            raise Lost("cannot connect: %s" % (str(error) or "out of memory"))
+            address = "%s:%d" % (self._config["broker"], self._config.get("port", 1883))
+            raise Lost("cannot connect to %s: %s" % (address, str(error) or "out of memory"))
         if code:
             self.close()
             message = "the broker refuses this device with code %d" % code
