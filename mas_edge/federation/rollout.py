@@ -231,6 +231,7 @@ class Rollout:
         for device, group in belonging:
             if group not in self.standings.get(device, {}):
                 self._stand(device, group, Standing())
+        self._wait_for_those_told(now)
         self._advance(now)
         told = [each for each in belonging if self.standings[each[0]][each[1]].stage == "told" and self.is_acting]
         return [Order(*each, undo=False) for each in told if self._is_due(*each, now)]
@@ -278,6 +279,8 @@ class Rollout:
 
     def _halt(self, count: Count, now: float) -> None:
         device, why = next((device, why) for device in self.standings if (why := self._why_failed(device, now)))
+        for silent in [each for each in self.standings if self._is_silent(each, now)]:
+            self._give_up(silent, now)
         reason = (
             f"{count.failed} of {count.told} devices failed at stage {self.state.stage + 1}, such as {device}: {why}"
         )
@@ -297,6 +300,22 @@ class Rollout:
         clocks = [self._clocks.get((device, g)) for g, s in self.standings[device].items() if s.stage == "told"]
         return any(clock is not None and now - clock.since >= self.state.spec.answer_s for clock in clocks)
 
+    def _wait_for_those_told(self, now: float) -> None:
+        """Who was told before a restart or a pause is waited for from now on, also if it has left for ever."""
+        if self.state.mode != "running":
+            return
+        for device, standings in self.standings.items():
+            for group in [group for group, standing in standings.items() if standing.stage == "told"]:
+                clock = self._clocks.setdefault((device, group), _Clock(now))
+                clock.since = min(clock.since, now)
+
+    def _give_up(self, device: str, now: float) -> None:
+        """Write down that a device is silent: whoever resumes goes on without it, and a rollback still reaches it."""
+        why = self._why_failed(device, now)
+        for group, standing in self.standings[device].items():
+            if standing.stage == "told":
+                self._stand(device, group, Standing("failed", one_line(why)))
+
     def _excuse(self) -> None:
         """An operator goes on in spite of those who failed."""
         for device, standings in self.standings.items():
@@ -308,7 +327,7 @@ class Rollout:
         """Everybody who may have the new model returns; a device that is away is told when it is back."""
         left = [
             Order(device, group, undo=True) for device, standings in self.standings.items()
-            for group, standing in standings.items() if standing.stage in ("told", "healthy")
+            for group, standing in standings.items() if _may_hold_the_new_model(standing)
         ]  # fmt: skip
         if not left:
             self.state = replace(self.state, mode="rolled_back")
@@ -318,10 +337,14 @@ class Rollout:
         clock = self._clocks.setdefault((device, group), _Clock(now))
         if now < clock.next_send:
             return False
-        clock.since = min(clock.since, now)
         clock.next_send, clock.repeat = now + clock.repeat, min(2 * clock.repeat, PLAN_REPEAT_MAX_S)
         return True
 
     def _stand(self, device: str, group: str, standing: Standing) -> None:
         self.standings[device] = {**self.standings.get(device, {}), group: standing}
         self.changed.add(device)
+
+
+def _may_hold_the_new_model(standing: Standing) -> bool:
+    """Whether a rollback concerns it: it is healthy, or was told and has never said which model it has in use."""
+    return standing.stage in ("told", "healthy") or (standing.stage != "returned" and not standing.model)

@@ -270,6 +270,46 @@ def test_resuming_a_halted_rollout_excuses_those_who_failed() -> None:
     assert fleet.with_new() == set(NAMES) - set(first)
 
 
+@pytest.mark.parametrize("gone", ["mute", "away"])
+def test_resuming_a_halted_rollout_goes_on_without_those_who_are_silent(gone: str) -> None:
+    fleet = Fleet(["pi-1", "pi-2", "pi-3"], (1.0,))
+    fleet.mute = {"pi-2"}
+    fleet.turn()
+    if gone == "away":
+        del fleet.there["pi-2"]
+    fleet.turn(ANSWER)
+    assert fleet.mode == "halted"
+    fleet.machine.obey("resume")
+    fleet.until_it_rests(20)
+    assert (fleet.mode, fleet.with_new()) == ("complete", {"pi-1", "pi-3"})
+    fleet.there["pi-2"] = GROUPS
+    fleet.mute.clear()
+    fleet.machine.obey("rollback")
+    fleet.until_it_rests()
+    assert {order.device for order in fleet.told if order.undo} == {"pi-1", "pi-2", "pi-3"}, (
+        "it may have it all the same"
+    )
+    assert fleet.mode == "rolled_back"
+
+
+@pytest.mark.parametrize("interrupted", ["restart", "pause"])
+def test_a_device_that_has_left_for_ever_is_not_waited_for_for_ever(interrupted: str) -> None:
+    fleet = Fleet(["pi-1", "pi-2"], (1.0,))
+    fleet.mute = {"pi-2"}
+    fleet.turn()
+    del fleet.there["pi-2"]
+    if interrupted == "restart":
+        fleet.restart()
+    else:
+        fleet.machine.obey("pause")
+        fleet.machine.obey("resume")
+    fleet.turn()
+    fleet.turn(ANSWER - 1)
+    assert fleet.mode == "running"
+    fleet.turn(1)
+    assert (fleet.mode, "pi-2: it did not answer" in fleet.machine.state.reason) == ("halted", True)
+
+
 def test_when_all_of_a_stage_are_excused_the_next_one_begins() -> None:
     fleet = Fleet()
     fleet.wrong = {min(NAMES, key=lambda name: place_of(0, name))}
