@@ -10,6 +10,7 @@ import msgspec
 from mas_edge.cli.progress import if_slow
 from mas_edge.cli.tables import columns
 from mas_edge.reporting.runs import RunSummary, age, runs_below
+from mas_edge.reporting.standing import Standing
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _row(each: RunSummary) -> tuple[str, ...]:
-    phase = each.phase.replace("_", " ")
-    phase += "" if each.phase == "done" else ", served" if each.served else ", stopped"
+    phase = Standing(control=each.control, served=each.served).words(each.phase)
     change = "-" if each.loss_change is None else f"{100 * each.loss_change:+.0f} %"
     return (
         each.run, phase, f"{each.rounds} of {each.planned_rounds}", f"{each.devices_online} of {each.devices}",

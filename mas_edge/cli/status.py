@@ -6,6 +6,7 @@ import argparse
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from mas_edge.orchestrator import view
 from mas_edge.orchestrator.result import energy_of
 from mas_edge.orchestrator.rollout_store import remembered
 from mas_edge.orchestrator.view import Snapshot
+from mas_edge.reporting.standing import Standing, standing_of, state_of
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -24,7 +26,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="show where a run stands: phase, rounds, losses, devices, events",
         epilog="example: mas-edge status --state runs/watch --watch",
     )
-    parser.add_argument("--state", type=Path, required=True, metavar="DIR", help="the --state of the run")
+    parser.add_argument(
+        "--state", type=Path, required=True, metavar="DIR", help="the --state of the run, or a demo's --out"
+    )
     parser.add_argument("--events", type=int, default=10, metavar="N", help="last lines of the log (default 10)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON; with --watch a line a change")
     parser.add_argument("--watch", action="store_true", help="go on showing it until the run is done, or Ctrl-C")
@@ -33,20 +37,28 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Print the state once, or as long as it changes."""
+    state = state_of(args.state)
     if args.watch:
         from mas_edge.cli.status_watch import watch  # rich: not for a look
 
-        watch(args.state, as_json=args.json)
+        watch(state, as_json=args.json)
         return 0
-    snapshot = view.read(args.state, last_events=max(0, args.events))
+    snapshot = view.read(state, last_events=max(0, args.events))
+    standing = standing_of(state)
     if args.json:
-        print(msgspec.json.format(msgspec.json.encode(snapshot), indent=2).decode())
+        print(msgspec.json.format(msgspec.json.encode(shown(snapshot, standing)), indent=2).decode())
     else:
-        print("\n".join([*lines_of(snapshot), *rollout_lines(remembered(args.state))]))
+        print("\n".join([*lines_of(snapshot, standing), *rollout_lines(remembered(state))]))
     return 0
 
 
-def lines_of(snapshot: Snapshot) -> list[str]:
+def shown(snapshot: Snapshot, standing: Standing) -> dict[str, Any]:
+    """The state for programs."""
+    found: dict[str, Any] = {**msgspec.to_builtins(snapshot), **msgspec.to_builtins(standing)}
+    return found
+
+
+def lines_of(snapshot: Snapshot, standing: Standing) -> list[str]:
     """The state in words."""
     planned = planned_rounds(snapshot.job)
     training = [r for r in snapshot.rounds if r.kind == "train" and r.outcome != "abandoned"]
@@ -55,6 +67,7 @@ def lines_of(snapshot: Snapshot) -> list[str]:
     lines = [
         f"run      {snapshot.run}",
         f"phase    {snapshot.phase}",
+        *(f"{about:<9}{remark}" for about, remark in standing.remarks(snapshot.phase).items()),
         f"rounds   {merged} of {planned[0]} merged, {len(training) - merged} of {planned[1]} after the split",
         f"devices  {online} of {len(snapshot.devices)} online",
     ]

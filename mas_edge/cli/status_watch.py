@@ -16,19 +16,22 @@ from rich.table import Table
 from rich.text import Text
 
 from mas_edge.cli.rollout import lines_of as rollout_lines
+from mas_edge.cli.status import shown
 from mas_edge.demo.live import picture_of
+from mas_edge.federation.flow import OVER
 from mas_edge.orchestrator.rollout_store import remembered
 from mas_edge.orchestrator.store import MAX_EVENTS
 from mas_edge.orchestrator.view import Follower, Snapshot
+from mas_edge.reporting.standing import Standing, standing_of
 
 LOOK_S = 1.0  # a person sees no faster
 SHOWN_DEVICES = 12  # what is left of a terminal of 24 lines beside phase, rounds and losses
 
 
 def watch(state: Path, *, as_json: bool) -> None:
-    """Show the run in ``state`` until it is done. Raises ServerError if there is none."""
+    """Show the run in ``state`` until it is done or aborted. Raises ServerError if there is none."""
     with closing(Follower(state, last_events=MAX_EVENTS)) as follower:
-        looks = _looks(follower)
+        looks = _looks(follower, state)
         if as_json:
             _print_json(looks)
         elif sys.stdout.isatty():
@@ -37,26 +40,27 @@ def watch(state: Path, *, as_json: bool) -> None:
             _print_events(looks)
 
 
-def _looks(follower: Follower) -> Iterator[Snapshot]:
+def _looks(follower: Follower, state: Path) -> Iterator[tuple[Snapshot, Standing]]:
     """The run as it is, about every second, to its end."""
     while True:
         snapshot = follower.look()
-        yield snapshot
-        if snapshot.phase == "done":
+        yield snapshot, standing_of(state)
+        if snapshot.phase in OVER:
             return
         time.sleep(LOOK_S)
 
 
-def _show(looks: Iterator[Snapshot], state: Path) -> None:
+def _show(looks: Iterator[tuple[Snapshot, Standing]], state: Path) -> None:
     with Live(auto_refresh=False) as live:
-        for snapshot in looks:
-            live.update(frame(snapshot, state), refresh=True)
+        for snapshot, standing in looks:
+            live.update(frame(snapshot, standing, state), refresh=True)
 
 
-def frame(snapshot: Snapshot, state: Path) -> RenderableType:
-    """One picture: the job, its devices, and a rollout if there is one."""
+def frame(snapshot: Snapshot, standing: Standing, state: Path) -> RenderableType:
+    """One picture: the job, how it stands, its devices, and a rollout if there is one."""
+    remarks = [Text(f"{about}: {remark}", style="bold") for about, remark in standing.remarks(snapshot.phase).items()]
     rollout = [Text(line, no_wrap=True, overflow="ellipsis") for line in rollout_lines(remembered(state))]
-    return Group(picture_of(snapshot), _devices(snapshot), *rollout)
+    return Group(picture_of(snapshot), *remarks, _devices(snapshot), *rollout)
 
 
 def _devices(snapshot: Snapshot) -> RenderableType:
@@ -77,10 +81,11 @@ def _devices(snapshot: Snapshot) -> RenderableType:
     return table
 
 
-def _print_events(looks: Iterator[Snapshot]) -> None:
+def _print_events(looks: Iterator[tuple[Snapshot, Standing]]) -> None:
     """Lines for a file or a pipe: where it stands, then what happens; the log tells each event once."""
     told: float | None = None
-    for snapshot in looks:
+    known: dict[str, str] = {}
+    for snapshot, standing in looks:
         if told is None:
             print(f"run {snapshot.run}: {snapshot.phase}, {len(snapshot.rounds)} rounds closed", flush=True)
             told = snapshot.events[-1].time if snapshot.events else 0.0
@@ -88,16 +93,22 @@ def _print_events(looks: Iterator[Snapshot]) -> None:
             stamp = time.strftime("%H:%M:%S", time.localtime(event.time))
             print(f"{stamp} {event.level:<8}{event.text}", flush=True)
             told = event.time
+        remarks = standing.remarks(snapshot.phase)
+        for about, remark in remarks.items():
+            if known.get(about) != remark:
+                print(f"{about}: {remark}", flush=True)
+        known = remarks
 
 
-def _print_json(looks: Iterator[Snapshot]) -> None:
+def _print_json(looks: Iterator[tuple[Snapshot, Standing]]) -> None:
     """The state as one line whenever something in it has changed: of rounds and events only what is new."""
     before: Snapshot | None = None
-    for snapshot in looks:
-        if snapshot is not before:
+    stood: Standing | None = None
+    for snapshot, standing in looks:
+        if snapshot is not before or standing != stood:
             rounds = len(before.rounds) if before else 0
             told = before.events[-1].time if before and before.events else 0.0
             events = [event for event in snapshot.events if event.time > told]
             line = msgspec.structs.replace(snapshot, rounds=snapshot.rounds[rounds:], events=events)
-            print(msgspec.json.encode(line).decode(), flush=True)
-            before = snapshot
+            print(msgspec.json.encode(shown(line, standing)).decode(), flush=True)
+            before, stood = snapshot, standing

@@ -41,16 +41,12 @@ from mas_edge.reporting.numbers import (
     SplitNumbers,
     TaskNumbers,
 )
+from mas_edge.reporting.standing import state_of
 
 PHASE_EVENT = "phase: "  # what the log says when one begins
 STAGES = {"initial": "untrained", "merged": "merged", "split": "split"}
 Matrix = list[list[float | None]]
 Evaluations = dict[str, dict[str, dict[str, float]]]  # by stage and task
-
-
-def state_of(directory: Path) -> Path:
-    """The state directory that ``directory`` is, or holds: also the ``--out`` of a demo is a run to people."""
-    return directory / "state" if (directory / "state" / "state.db").is_file() else directory
 
 
 def read_numbers(directory: Path) -> RunNumbers:

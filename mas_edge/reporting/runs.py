@@ -10,14 +10,15 @@ from pathlib import Path
 
 import msgspec
 
-from mas_edge.federation.flow import JobState
+from mas_edge.federation.control import Mode
+from mas_edge.federation.flow import OVER, JobState
 from mas_edge.federation.methods import planned_rounds
 from mas_edge.job import Job
 from mas_edge.orchestrator.records import DeviceRecord, RoundRecord, SplitRecord
 from mas_edge.orchestrator.result import evaluations_of
-from mas_edge.orchestrator.served import is_served
 from mas_edge.orchestrator.store import decode, open_database, read_optional
 from mas_edge.protocol.errors import ServerError
+from mas_edge.reporting.standing import standing_of
 
 # What a state directory, a demo or a fleet keeps beside its runs; a run never lies below them.
 NEVER_BELOW = ("artifacts", "exports", "models", "data", "devices", "logs", "broker", "node_modules")
@@ -41,6 +42,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     job: str = ""
     method: str = ""
     phase: str = ""
+    control: Mode = "running"  # what operators have said last
     served: bool = False  # an orchestrator works on it now
     rounds: int = 0  # of training, closed with enough reports
     planned_rounds: int = 0
@@ -92,10 +94,12 @@ def _read(db: sqlite3.Connection, state: Path) -> RunSummary:
         return RunSummary(state=str(state), problem="the orchestrator has not begun")
     job, stands = decode(row[0], Job), decode(row[1], JobState)
     devices = [decode(record, DeviceRecord) for (record,) in db.execute("SELECT record FROM devices")]
+    standing = standing_of(state)
     evaluated = [decode(record, RoundRecord) for (record,) in db.execute(_EVALUATED)]
     return RunSummary(
         state=str(state), run=stands.run_id, job=job.name, method=job.method.name, phase=stands.phase,
-        served=stands.phase != "done" and is_served(state), rounds=db.execute(_TRAINED).fetchone()[0],
+        control=standing.control, served=stands.phase not in OVER and standing.served,
+        rounds=db.execute(_TRAINED).fetchone()[0],
         planned_rounds=sum(planned_rounds(job)), devices=len(devices),
         devices_online=sum(device.online for device in devices), started=row[3], finished=row[4],
         last_sign=row[4] or db.execute(_LAST).fetchone()[0] or row[3],

@@ -18,10 +18,16 @@ from rich.console import Console
 
 from mas_edge.cli import main
 from mas_edge.cli.status_watch import frame
+from mas_edge.federation.control import Mode
+from mas_edge.federation.flow import Phase
 from mas_edge.orchestrator import view
+from mas_edge.orchestrator.orders import OrderStore
 from mas_edge.orchestrator.store import Store
 from mas_edge.orchestrator.view import Follower
+from mas_edge.protocol.errors import ServerError
 from mas_edge.reporting.runs import age
+from mas_edge.reporting.standing import standing_of
+from tests.e2e.fleet import PATIENCE_S
 from tests.orchestrator.small_run import JOB, STATE
 from tests.reporting.small_runs import MERGED, REST, write_run
 
@@ -94,13 +100,68 @@ def test_devices_have_a_row_each_and_the_same_as_json(folder: Path, capsys: pyte
     assert [(each["name"], each["refused"]) for each in found] == [("pi-1", 0), ("pi-2", 1)]
 
 
+# ---------------------------------------------------------------------- how a job stands
+
+
+def told_to(state: Path, mode: Mode) -> None:
+    store = OrderStore(state)
+    store.begin(mode)
+    store.close()
+
+
+@pytest.mark.parametrize(("mode", "word"), [("held", "start"), ("paused", "resume")])
+def test_a_job_that_is_held_up_says_so_and_what_lets_it_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: Mode, word: str
+) -> None:
+    told_to(write_run(tmp_path, MERGED, "merge"), mode)
+    store = Store(tmp_path)  # it is served
+    _, phase, job, rounds, *_ = printed(capsys, "status", "--state", tmp_path).splitlines()
+    assert (phase, rounds.split()[0]) == ("phase    merge", "rounds")
+    assert job.startswith(f"job      {mode}: ")
+    assert f"mas-edge job RUN {word}" in job
+    assert f"merge, {mode}, served" in printed(capsys, "runs", tmp_path)
+    assert printed(capsys, "job", tmp_path) == f"the job is {mode}\n"
+    said = json.loads(printed(capsys, "status", "--state", tmp_path, "--json"))
+    assert (said["control"], said["served"]) == (mode, True)
+    store.close()
+
+
+def test_a_job_that_nobody_serves_says_so_and_which_orders_wait(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, MERGED, "merge")
+    assert "server   nobody serves this run" in printed(capsys, "status", "--state", tmp_path)
+    assert printed(capsys, "job", tmp_path) == "nobody serves the job now\n"
+    assert printed(capsys, "job", tmp_path, "pause").endswith("nobody serves the job now; orders that wait: pause\n")
+
+
+@pytest.mark.parametrize("phase", ["done", "aborted"])
+def test_a_job_that_is_over_waits_for_nobody_and_takes_no_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], phase: Phase
+) -> None:
+    write_run(tmp_path, MERGED, phase)
+    assert "nobody serves" not in printed(capsys, "status", "--state", tmp_path)
+    assert f"  {phase}  " in printed(capsys, "runs", tmp_path)
+    assert printed(capsys, "job", tmp_path) == f"the job is {phase}\n"
+    assert main(["job", str(tmp_path), "pause"]) == ServerError.exit_code
+    assert capsys.readouterr().err == f"error: the job is {phase}: there is nothing to pause\n"
+    assert json.loads(printed(capsys, "job", tmp_path, "--json"))["orders"] == []
+
+
+def test_the_folder_of_a_demo_is_a_run_to_those_who_look_at_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert printed(capsys, "status", "--state", folder / "older").startswith("run      j-1\n")
+    assert printed(capsys, "job", folder / "older") == "the job is done\n"
+
+
 # ---------------------------------------------------------------------- status --watch
 
 
 def test_a_frame_fits_80_columns_and_shows_who_has_a_problem_first(folder: Path) -> None:
     state = folder / "older" / "state"
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(frame(view.read(state), state))
+    console.print(frame(view.read(state), standing_of(state), state))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 80
     rows = [line.split()[0] for line in lines if line.startswith("pi-")]
@@ -108,11 +169,11 @@ def test_a_frame_fits_80_columns_and_shows_who_has_a_problem_first(folder: Path)
     assert any("its input differs" in line for line in lines)
 
 
-def finish(state: Path) -> None:
+def finish(state: Path, phase: Phase = "done") -> None:
     """The run goes on, and ends."""
     store = Store(state)
     store.log("warning", "something happened")
-    store.save(replace(STATE, phase="done"))
+    store.save(replace(STATE, phase=phase))
     store.close()
 
 
@@ -136,6 +197,15 @@ def test_into_a_pipe_it_is_a_line_for_each_thing_and_ends_with_the_run(tmp_path:
     else:
         assert first == "run j-1: merge, 3 rounds closed\n"
         assert "warning something happened\n" in rest
+
+
+def test_watching_ends_with_a_run_that_is_aborted(tmp_path: Path) -> None:
+    write_run(tmp_path, MERGED, "merge")
+    with subprocess.Popen(command(tmp_path), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        finish(tmp_path, "aborted")
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_on_a_terminal_it_is_a_picture_that_ends_with_the_run(tmp_path: Path) -> None:
