@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_runtime.edge.address import parse_url
+from device_runtime.edge.tls import context_for
 from device_runtime.identity import Identity, has_joined
-from mas_edge.protocol.errors import DeviceError
+from mas_edge.protocol.errors import BrokerError, DeviceError
 
 SYSTEM_STATE = Path("/var/lib/mas-edge")  # of services that root has installed
 ANY_FLEET = "fleet"  # what a fleet is called where nobody named it
@@ -28,7 +29,7 @@ def membership(name: str, fleet: str, broker: str, state: Path) -> Membership:
 
     Raises:
         BrokerError: the URL is malformed.
-        DeviceError: they contradict each other, or there is neither a URL nor an identity.
+        DeviceError: they contradict each other, there is neither a URL nor an identity, or its files are damaged.
     """
     if broker:
         parse_url(broker)
@@ -41,7 +42,18 @@ def membership(name: str, fleet: str, broker: str, state: Path) -> Membership:
     _check(identity, name, fleet, broker, state)
     own_files = bool(broker) and bool(parse_url(broker).cert)  # the URL names a certificate itself
     url = broker if own_files else identity.url_at(broker) if broker else identity.url
+    if not own_files:
+        _require_usable(url, state)
     return Membership(url, identity.record.fleet, identity)
+
+
+def _require_usable(url: str, state: Path) -> None:
+    """Say before anything is tried that certificate, key or authority of the identity in ``state`` are damaged."""
+    try:
+        context_for(parse_url(url))
+    except BrokerError as error:
+        message = f"the identity of this device cannot be used: {error}; join again with a new token, --state {state}"
+        raise DeviceError(message) from None
 
 
 def _check(identity: Identity, name: str, fleet: str, broker: str, state: Path) -> None:

@@ -205,7 +205,7 @@ class Runtime:
     def _react(self, event: Event | _Began | _Finished | Fetched | TrustRenewed, now: float) -> list[Effect]:
         match event:
             case Connected():
-                log.info("connected to %s", self._settings.broker)
+                log.info("connected to %s", self._control.address)  # the URL itself holds secrets
                 status = self._status(online=True, reason="")
                 self._control.publish(self._topics.status(self._settings.name), status, retain=True)
                 self._home.connected()

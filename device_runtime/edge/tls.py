@@ -89,7 +89,7 @@ def show(context: ssl.SSLContext, certificate: str, key: str) -> None:
         BrokerError: they cannot be used.
     """
     if certificate:
-        _load(lambda: context.load_cert_chain(certificate, key or None), certificate, "certificate and its key")
+        _load(lambda: context.load_cert_chain(certificate, key or None), certificate, "a certificate and its key")
 
 
 def fleet_context(ca: Path, certificate: Path | None = None) -> ssl.SSLContext:
@@ -101,11 +101,11 @@ def _load(load: Callable[[], None], path: str, what: str) -> None:
     try:
         load()
     except FileNotFoundError:
-        message = f"no such file: {path} (or its key); expected a {what} in PEM"
+        message = f"no such file: {path} (or its key); expected {what} in PEM"
         raise BrokerError(message) from None
     except PermissionError:
         message = f"{path} (or its key) may not be read; give the user that runs this the right to"
         raise BrokerError(message) from None
     except (OSError, ValueError):  # ssl.SSLError too: their texts name lines of OpenSSL's source
-        message = f"{path} cannot be used; expected a {what} in PEM"
+        message = f"{path} cannot be used; expected {what} in PEM"
         raise BrokerError(message) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from device_runtime import identity, keys
+from device_runtime.data import open_data
 from device_runtime.edge.address import parse_url
 from device_runtime.identity import Identity
 from device_runtime.membership import membership
+from device_runtime.runtime import Runtime, Settings
 from mas_edge.fleet.endpoint import Endpoint
 from mas_edge.fleet.enrolment import Enrolment
 from mas_edge.fleet.folder import Fleet
@@ -24,6 +27,7 @@ from mas_edge.orchestrator.broker import ManagedBroker
 from mas_edge.protocol.enrolment import Invitation, write_token
 from mas_edge.protocol.errors import BrokerError, DeviceError
 from tests.conftest import Connect
+from tests.device_runtime.tiny_job import tiny_data
 from tests.fleet.members import DAY, Clock, make_fleet
 from tests.inbox import until
 
@@ -186,6 +190,41 @@ def test_a_damaged_identity_is_told(tmp_path: Path) -> None:
     (tmp_path / "identity" / "identity.json").write_text("{}")
     with pytest.raises(DeviceError, match="join again"):
         Identity(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["device.pem", "ca.pem"])
+@pytest.mark.parametrize("content", [None, b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nMIIB"])
+def test_a_damaged_certificate_is_told_before_anything_is_tried(
+    fleet: Fleet, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    file = identity.join(tmp_path, Enrolment(fleet).invite("pi-1"), _never).file(name)
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DeviceError, match=f"{name}.*; join again with a new token"):
+        membership("pi-1", "fleet", "", tmp_path)
+    identity.join(tmp_path, Enrolment(fleet).invite("pi-1", again=True), _never)
+    assert membership("pi-1", "fleet", "", tmp_path).fleet == "watch"
+
+
+def test_no_secret_of_the_brokers_url_is_logged(
+    tmp_path: Path, clock: Clock, mosquitto_is_here: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who knows the secret end of a connection's name can throw the device out: see the threat model."""
+    fleet, state, stop = make_fleet(tmp_path / "fleet", clock), tmp_path / "state", threading.Event()
+    tiny_data(tmp_path / "data", train=4, test=1)
+    with Endpoint(fleet, "127.0.0.1"), ManagedBroker(tmp_path, port=fleet.settings.port, fleet=fleet):
+        joined = identity.join(state, Enrolment(fleet).invite("pi-1"), _never)
+        url = joined.url.replace("mqtts://", "mqtts://pi-1:password-of-pi-1@")
+        runtime = Runtime(Settings("pi-1", "watch", url, state, "torch"), open_data(tmp_path / "data"))
+        with caplog.at_level(logging.DEBUG):
+            thread = threading.Thread(target=runtime.run, args=(stop,))
+            thread.start()
+            until(lambda: any(record.name == "device_runtime.runtime" for record in caplog.records))
+            stop.set()
+            thread.join()
+    for secret in (joined.record.suffix, "password-of-pi-1"):
+        assert secret not in caplog.text
 
 
 def _device(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
