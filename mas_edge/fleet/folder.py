@@ -28,10 +28,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mas_edge.fleet.authority import BROKER, ORCHESTRATOR, SERVER_LIFE, Authority, Use, new_key, pem, private_pem
 from mas_edge.fleet.registry import Registry
-from mas_edge.fleet.settings import FleetSettings, check_settings, read_settings
+from mas_edge.fleet.settings import MOST_DAYS, FleetSettings, check_settings, read_settings
 from mas_edge.protocol.enrolment import join_address, pin_of
 from mas_edge.protocol.errors import ServerError
 
+_DAY_S = 86400.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")  # where the orchestrator finds its own broker
 _SERVERS: tuple[tuple[str, str, Use], ...] = (
     ("orchestrator.pem", ORCHESTRATOR, "both"),  # it connects to the broker, and is the enrolment endpoint
@@ -65,6 +66,7 @@ class Fleet:
             raise ServerError(message)
         self.settings = read_settings(self.folder / "fleet.json")
         self.certificate = _read_certificate(self.folder)
+        _require_registry(self.folder)
         self._secret = secret
         self._authority: Authority | None = None
         self._unlocking = threading.Lock()
@@ -169,11 +171,21 @@ class Fleet:
         self.list_revocations()
 
     def list_revocations(self) -> None:
-        """Write crl.pem if it does not say what the registry says."""
+        """Write crl.pem if it does not say what the registry says.
+
+        Who is revoked stays so: a registry that was restored from a copy learns from the list what it has forgotten.
+        """
         path = self.file("crl.pem")
         with self.registry.transaction():
+            listed = _listed(path, self.certificate)
+            for serial, when in (listed or {}).items():
+                self.registry.revoke_serial(serial, when)
             revoked = {held.serial: held.revoked or 0.0 for held in self.registry.revoked(self.clock())}
-            if path.exists() and _listed(path) == set(revoked):
+            revoked |= {
+                serial: when for serial, when in (listed or {}).items()
+                if self.clock() - when < MOST_DAYS * _DAY_S and self.registry.certificate(serial) is None
+            }  # fmt: skip
+            if listed is not None and listed.keys() == revoked.keys():
                 return
             number = self.registry.next_number("crl")
             since = [(serial, _at(when)) for serial, when in revoked.items()]
@@ -229,11 +241,22 @@ def is_encrypted(path: Path) -> bool:
     return path.is_file() and b"ENCRYPTED" in path.read_bytes()[:64]
 
 
+def _require_registry(folder: Path) -> None:
+    """Raise ServerError if fleet.db is lost: an empty one would let in again whoever was shut out."""
+    registry = folder / "fleet.db"
+    if (folder / "crl.pem").exists() and not (registry.exists() and registry.stat().st_size):
+        message = (
+            f"{registry} is lost, and with it who belongs to the fleet and who is revoked: restore it from a copy; "
+            "without one, make another fleet: mas-edge fleet init DIR"
+        )
+        raise ServerError(message)
+
+
 def _read_certificate(folder: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
     except (OSError, ValueError) as error:
-        raise _unusable(folder, str(error)) from None
+        raise _unusable(folder, _why(error)) from None
 
 
 def _read_authority(folder: Path, certificate: x509.Certificate, secret: Secret) -> Authority:
@@ -245,11 +268,16 @@ def _read_authority(folder: Path, certificate: x509.Certificate, secret: Secret)
         if is_encrypted(path):
             message = f"{path} cannot be used: its passphrase is another one, or was not given"
             raise ServerError(message) from None
-        raise _unusable(folder, str(error)) from None
+        raise _unusable(folder, _why(error)) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         message = f"ca.key in {folder} is not the key of ca.pem; restore both from a copy"
         raise ServerError(message)
     return Authority(certificate, key)
+
+
+def _why(error: Exception) -> str:
+    """What the system says of a file; the parsers' texts are about themselves."""
+    return (isinstance(error, OSError) and error.strerror) or "its content is damaged"
 
 
 def _unusable(folder: Path, why: str) -> ServerError:
@@ -267,8 +295,12 @@ def _is_fresh(path: Path, authority: x509.Certificate, hosts: list[str], now: da
     return valid == set(hosts) and now < held.not_valid_after_utc - SERVER_LIFE / 3
 
 
-def _listed(path: Path) -> set[int] | None:
+def _listed(path: Path, authority: x509.Certificate) -> dict[int, float] | None:
+    """The revoked certificates in a list, and since when; None if it is missing, damaged or not of this authority."""
     try:
-        return {entry.serial_number for entry in x509.load_pem_x509_crl(path.read_bytes())}
-    except (OSError, ValueError):
+        found = x509.load_pem_x509_crl(path.read_bytes())
+        if not found.is_signature_valid(authority.public_key()):  # type: ignore[arg-type]
+            return None
+        return {entry.serial_number: entry.revocation_date_utc.timestamp() for entry in found}
+    except (OSError, ValueError, TypeError):
         return None

@@ -118,6 +118,10 @@ class Registry:
         query = "UPDATE certificates SET revoked = ? WHERE name = ? AND revoked IS NULL AND expires > ? RETURNING 1"
         return len(self._rows(query, now, name, now))
 
+    def revoke_serial(self, serial: int, when: float) -> None:
+        """Revoke one certificate, if it is here and not revoked yet."""
+        self._rows("UPDATE certificates SET revoked = ? WHERE serial = ? AND revoked IS NULL", when, str(serial))
+
     def revoked(self, now: float) -> list[Certified]:
         """The revoked certificates that have not expired by themselves."""
         query = "SELECT * FROM certificates WHERE revoked IS NOT NULL AND expires > ? ORDER BY serial"

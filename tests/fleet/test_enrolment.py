@@ -231,6 +231,40 @@ def test_revoking_lists_every_certificate_that_a_name_holds(rules: Enrolment, fl
         rules.revoke("nobody")
 
 
+@pytest.mark.parametrize("copied", ["before it joined", "before it was revoked"])
+def test_a_registry_restored_from_a_copy_lets_nobody_in_who_was_revoked(
+    tmp_path: Path, clock: Clock, copied: str
+) -> None:
+    fleet = make_fleet(tmp_path / "fleet", clock)
+    before = fleet.file("fleet.db").read_bytes()
+    _, shut_out = enrol(Enrolment(fleet), "pi-1")
+    fleet.close()
+    if copied == "before it was revoked":
+        before = fleet.file("fleet.db").read_bytes()
+    fleet = Fleet(fleet.folder, clock)
+    Enrolment(fleet).revoke("pi-1")
+    fleet.close()
+    fleet.file("fleet.db").write_bytes(before)
+    fleet = Fleet(fleet.folder, clock)
+    enrol(Enrolment(fleet), "pi-2")
+    assert _listed(fleet) == {shut_out.serial_number}
+    clock.now += 20 * DAY
+    with pytest.raises(RefusedError):
+        Enrolment(fleet).renew(shut_out, keys.signing_request(keys.new_key()))
+    clock.now += 366 * DAY
+    fleet.refresh()
+    assert _listed(fleet) == set(), "it has expired by itself, however long it was good for"
+
+
+def test_a_list_of_another_authority_revokes_nobody(tmp_path: Path, clock: Clock) -> None:
+    fleet, other = (make_fleet(tmp_path / name, clock) for name in ("fleet", "other"))
+    enrol(Enrolment(other), "pi-1")
+    Enrolment(other).revoke("pi-1")
+    fleet.file("crl.pem").write_bytes(other.file("crl.pem").read_bytes())
+    fleet.refresh()
+    assert _listed(fleet) == set()
+
+
 def test_a_device_that_joins_again_takes_the_place_of_what_it_held(rules: Enrolment, fleet: Fleet) -> None:
     _, lost = enrol(rules, "pi-1")
     with pytest.raises(ServerError, match="--again"):

@@ -79,6 +79,8 @@ def test_another_host_in_the_settings_gets_into_the_certificates(tmp_path: Path)
         ("ca.key", b"-----BEGIN PRIVATE KEY-----\n", "restore both"),
         ("ca.pem", b"", "restore both"),
         ("fleet.db", b"not a database" * 100, "fleet.db cannot be used"),
+        ("fleet.db", None, "fleet.db is lost.*restore it from a copy"),
+        ("fleet.db", b"", "fleet.db is lost.*restore it from a copy"),
     ],
 )
 def test_a_damaged_directory_is_told_in_one_line(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
