@@ -20,12 +20,15 @@ def test_it_starts_pauses_resumes_and_follows_a_job_to_its_end_without_being_loa
         page.evaluate("window.loaded = 'once'")
         expect(page.locator(".pulse")).to_have_text("Live")
         expect(page.get_by_text("Waiting for start")).to_be_visible()
-        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_text("The job waits for its start.").first).to_be_visible()
+        page.get_by_role("button", name="Start").press("Enter")
         expect(page.get_by_text("Running", exact=True)).to_be_visible()
-        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("button", name="Pause")).to_be_focused()  # who steers by keyboard is where they were
+        page.keyboard.press("Enter")
         expect(page.get_by_text("Paused", exact=True)).to_be_visible()
         assert run.site.get("api/run")["control"] == "paused"
-        page.get_by_role("button", name="Resume").click()
+        expect(page.get_by_role("button", name="Resume")).to_be_focused()
+        page.keyboard.press("Enter")
         run.fleet.finish()
         expect(page.get_by_text("Done", exact=True)).to_be_visible()
         assert page.evaluate("window.loaded") == "once"
@@ -48,6 +51,7 @@ def test_a_server_that_went_away_is_told_with_the_time_since_and_the_page_goes_o
     done.stop()
     try:
         expect(lenient.locator(".pulse")).to_contain_text("last update")
+        expect(lenient.locator(".pulse [role=status]")).to_have_text("Offline")  # said once, and not every second
         expect(lenient.locator("h1")).to_have_text("tiny")  # what was known stays on the page
         lenient.get_by_role("link", name="Costs").click()
         expect(lenient.get_by_role("alert")).to_contain_text("goes on by itself")

@@ -62,6 +62,7 @@ def test_no_view_of_a_running_job_has_an_error_in_its_console_and_the_job_ends_w
         expect(page.get_by_text("Aborted", exact=True)).to_be_visible()
         expect(page.locator(".phases .bad")).to_have_text("Merge and measure affinity, aborted")
         expect(abort).to_be_hidden()
+        expect(page.locator("h1")).to_be_focused()  # the button that had the focus is gone
 
 
 # ---------------------------------------------------------------------- a rollout, and the fleet

@@ -181,6 +181,12 @@ def test_the_picture_of_the_split_shows_its_groups_and_what_each_task_gets(done:
         assert cards.nth(place).locator(".member > .row .chip").all_inner_texts() == group
     expect(page.locator(".ties .hull")).to_have_count(len(split["groups"]))
     expect(page.locator(".ties .node")).to_have_count(len(split["tasks"]))
+    lines = page.locator(".ties path[stroke]").evaluate_all("""paths => paths.map((path) => [
+        path.getAttribute("stroke"), Number(path.getAttribute("stroke-width")),
+        (path.getAttribute("stroke-dasharray") ?? "").split(" ").map(Number)])""")
+    assert lines
+    for colour, width, dash in lines:  # round ends fill as much of a gap as the line is wide
+        assert dash[1] - width > 4 if colour == "var(--hurts)" else dash == [0]
     chosen = page.get_by_role("row", name="chosen")
     expect(chosen).to_contain_text(f"{abs(split['value']):.3f}")
 

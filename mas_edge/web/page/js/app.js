@@ -80,7 +80,7 @@ function Pulse() {
   if (live.state === "live") return html`<span class="pulse live" title="What is shown follows the run as it happens">Live</span>`;
   if (live.state === "connecting") return html`<span class="pulse">Connecting …</span>`;
   return html`
-    <span class="pulse lost" role="status" title="The page tries again by itself">${live.last ? html`Offline<span class="unseen"> since: </span> · last update ${since}` : "No connection"}</span>`;
+    <span class="pulse lost" title="The page tries again by itself"><span role="status">${live.last ? "Offline" : "No connection"}</span>${live.last ? html`<span> · last update ${since}</span>` : ""}</span>`;
 }
 
 const NEXT = { auto: "light", light: "dark", dark: "auto" };

@@ -97,30 +97,35 @@ const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? html`<code>
 
 const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
 
-/** A button that places an order, asks first where that matters, and tells what became of it. */
+/** A button that places an order, asks first where that matters, and tells what became of it. It keeps the focus. */
 export function Order({ label, icon, danger, main, ask, act, disabled, why }) {
-  const [busy, setBusy] = useState(false);
+  const [doing, setDoing] = useState(null);
   const [asking, setAsking] = useState(false);
   const [told, setTold] = useState(null);
+  const button = useRef(null);
+  useEffect(() => () => {
+    // What it was for is over: who steers by keyboard is not sent back to the top of the page.
+    if (document.activeElement === button.current) requestAnimationFrame(() => document.querySelector("main h1")?.focus({ preventScroll: true }));
+  }, []);
   const go = async () => {
-    setAsking(false);
-    setBusy(true);
+    setDoing(label);
     setTold(null);
     try {
       setTold({ text: (await act()) ?? "Done." });
     } catch (problem) {
       setTold({ text: problem.message, bad: true });
     }
-    setBusy(false);
+    setDoing((now) => (now === label ? null : now));
   };
+  const busy = doing === label; // it may have become another's button meanwhile: pause, then resume
   useEffect(() => {
     if (!told || told.bad) return undefined;
     const timer = setTimeout(() => setTold(null), 6000); // long enough to read a line
     return () => clearTimeout(timer);
   }, [told]);
   return html`
-    <button type="button" class=${`button ${danger ? "danger" : ""} ${main ? "main" : ""}`} disabled=${disabled || busy} title=${why}
-      onClick=${() => (ask ? setAsking(true) : go())}>${icon}${label}</button>
+    <button type="button" class=${`button ${danger ? "danger" : ""} ${main ? "main" : ""}`} ref=${button} disabled=${disabled} aria-disabled=${busy ? "true" : undefined} title=${why}
+      onClick=${() => { if (!busy) (ask ? setAsking(true) : go()); }}>${icon}${label}</button>
     ${asking && html`<${Confirm} ...${ask} danger=${danger} onYes=${go} onNo=${() => setAsking(false)} />`}
     <span role="status" class=${told?.bad ? "small level-error" : "small muted"}>${busy ? "…" : told?.text}</span>`;
 }
@@ -133,7 +138,7 @@ export function Confirm({ title, text, yes, danger, onYes, onNo }) {
   }, []);
   return html`
     <dialog ref=${ref} aria-labelledby="asked" onClose=${onNo}>
-      <form method="dialog" onSubmit=${(event) => { event.preventDefault(); onYes(); }}>
+      <form method="dialog" onSubmit=${(event) => { event.preventDefault(); ref.current.close(); onYes(); }}>
         <h2 id="asked">${title}</h2>
         <p>${text}</p>
         <div class="end">

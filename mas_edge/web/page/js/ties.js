@@ -11,6 +11,8 @@ const LETTER = 8; // px of a letter of 13 px, on average
 const AWAY = 28; // px from a task to its name
 const PHONE = 480; // px: no room on either side
 
+const DASH = [7, 5]; // px that are seen and not seen; round ends make a dash longer by the line's width
+
 /** `groups`: positions of tasks; `matrix`: affinities; `limit`: the strongest that is drawn at full width. */
 export function Ties({ tasks, groups, matrix, limit }) {
   const box = useRef(null);
@@ -31,7 +33,7 @@ export function Ties({ tasks, groups, matrix, limit }) {
       ${groups.map((group, g) => html`<path key=${`hull-${g}`} class="hull" d=${band(group.map((i) => places.get(i).angle), size.radius, at)} />`)}
       ${chords.map(({ i, j, value, inside, share }) => html`
         <path key=${`${i}-${j}`} d=${chord(places.get(i), places.get(j), size)} fill="none" stroke=${value < 0 ? "var(--hurts)" : "var(--helps)"}
-          stroke-width=${0.75 + 7 * share} stroke-dasharray=${value < 0 ? "7 5" : undefined} stroke-linecap="round" opacity=${inside ? 0.95 : 0.4}>
+          stroke-width=${thickness(share)} stroke-dasharray=${value < 0 ? `${DASH[0]} ${DASH[1] + thickness(share)}` : undefined} stroke-linecap="round" opacity=${inside ? 0.95 : 0.4}>
           <title>${`${tasks[i]} and ${tasks[j]}: ${f.signed(value, 3)} on average of both ways`}</title></path>`)}
       ${groups.flatMap((group) => group.map((i) => html`<${Node} key=${`node-${i}`} place=${places.get(i)} label=${at(places.get(i).angle, size.radius + AWAY)} name=${names[i]} whole=${tasks[i]} index=${i} upright=${upright(tasks.length)} />`))}
     </svg></div>
@@ -41,6 +43,8 @@ export function Ties({ tasks, groups, matrix, limit }) {
       <li class="muted">the thicker, the stronger; faint across groups</li>
     </ul>`;
 }
+
+const thickness = (share) => 0.75 + 7 * share;
 
 function Node({ place, label, name, whole, index, upright: bound }) {
   const side = Math.cos(place.angle);

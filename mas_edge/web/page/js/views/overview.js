@@ -30,7 +30,7 @@ export function Overview() {
     <${Now} run=${run} />
     <${Losses} run=${run} rounds=${rounds} problem=${problems.rounds} theme=${theme} />
     <${Metrics} run=${run} rounds=${rounds} />
-    <${Rounds} rounds=${rounds} problem=${problems.rounds} />`;
+    <${Rounds} rounds=${rounds} problem=${problems.rounds} held=${run.control === "held"} />`;
 }
 
 const STATES = {
@@ -56,8 +56,8 @@ function Head({ run }) {
       ${!over && html`
         <div class="end">
           ${run.control === "paused" || run.control === "held"
-            ? html`<${Order} key="resume" label=${run.control === "held" ? "Start" : "Resume"} icon=${html`<${Icon} name="resume" />`} main act=${() => say(run.control === "held" ? "start" : "resume")} why=${idle} />`
-            : html`<${Order} key="pause" label="Pause" icon=${html`<${Icon} name="pause" />`} act=${() => say("pause")} why=${idle ?? "Open rounds end, no new one begins"} disabled=${run.control === "aborted"} />`}
+            ? html`<${Order} key="hold" label=${run.control === "held" ? "Start" : "Resume"} icon=${html`<${Icon} name="resume" />`} main act=${() => say(run.control === "held" ? "start" : "resume")} why=${idle} />`
+            : html`<${Order} key="hold" label="Pause" icon=${html`<${Icon} name="pause" />`} act=${() => say("pause")} why=${idle ?? "Open rounds end, no new one begins"} disabled=${run.control === "aborted"} />`}
           <${Order} key="abort" label="Abort …" danger icon=${html`<${Icon} name="stop" />`} ask=${stop} act=${() => say("abort")} why=${idle} disabled=${run.control === "aborted"} />
         </div>`}
     </div>
@@ -122,7 +122,7 @@ function Losses({ run, rounds, problem, theme }) {
   if (!rounds) return html`<${Card} title="Training losses">${problem ? html`<${Waiting} problem=${problem} what="rounds" />` : html`<${Empty} title="Reading rounds …" />`}</${Card}>`;
   if (!series.some((each) => each.points.length)) {
     return html`<${Card} title="Training losses"><${Empty} title="No training round has closed yet">
-      <p>${run.devices ? "The first one appears here as soon as its devices have reported." : "Start devices with mas-edge-device run; the job begins when enough of them are there."}</p></${Empty}></${Card}>`;
+      <p>${run.control === "held" ? "The job waits for its start." : run.devices ? "The first one appears here as soon as its devices have reported." : "Start devices with mas-edge-device run; the job begins when enough of them are there."}</p></${Empty}></${Card}>`;
   }
   const split = rounds.items.find((round) => round.phase === "groups" && round.kind === "train");
   return html`
@@ -163,7 +163,7 @@ function Metrics({ run, rounds }) {
 
 const PER_PAGE = 25; // rows that are read without scrolling for long
 
-function Rounds({ rounds, problem }) {
+function Rounds({ rounds, problem, held }) {
   const [page, setPage] = useState(0);
   if (!rounds) return problem ? html`<${Waiting} problem=${problem} what="rounds" />` : null;
   const total = rounds.items.length;
@@ -172,7 +172,7 @@ function Rounds({ rounds, problem }) {
   const rows = rounds.items.slice(Math.max(0, total - (at + 1) * PER_PAGE), total - at * PER_PAGE).reverse();
   return html`
     <${Card} title="Rounds" note=${`${f.plural(total, "round")}, the newest first`} flush end=${html`<${Pages} page=${at} pages=${pages} onPage=${setPage} what="rounds" />`}>
-      ${total === 0 ? html`<${Empty} title="No round has been opened yet"><p>The job waits for its devices. Rounds appear here by themselves.</p></${Empty}>` : html`
+      ${total === 0 ? html`<${Empty} title="No round has been opened yet"><p>The job waits for ${held ? "its start" : "its devices"}. Rounds appear here by themselves.</p></${Empty}>` : html`
       <div class="scroll" tabindex="0" role="region" aria-label="Rounds, table"><table class="stack">
         <thead><tr>
           <th scope="col">Round</th><th scope="col">Outcome</th><th scope="col">Phase</th><th scope="col" class="number">Reports</th>
