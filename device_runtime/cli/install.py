@@ -10,9 +10,12 @@ from pathlib import Path
 
 from device_runtime import service
 from device_runtime.cli import run as running
+from device_runtime.engines.choice import candidates
 from device_runtime.holdings import look
 from device_runtime.home_assistant import topics_of
 from device_runtime.membership import membership
+from device_runtime.policy.file import read_policy
+from device_runtime.trust.anchor import read_root
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,7 +43,13 @@ def run(args: argparse.Namespace) -> int:
     member = membership(args.name, args.fleet, args.broker, state)
     if args.home_assistant:
         topics_of(args.home_assistant, member.fleet, args.name)
-    look(args.data)  # a service that could never train is not installed
+    # A service that could never train is not installed: it would be started again and again.
+    look(args.data)
+    candidates(args.engine)
+    if args.policy:
+        read_policy(args.policy)
+    if args.trust:
+        read_root(args.trust)
     options = running.words_of(argparse.Namespace(**{**vars(args), "state": state}))
     log = args.log_file.absolute() if args.log_file else None
     agent = service.Agent(args.name, tuple(_command(options)), args.data.absolute(), state, log)

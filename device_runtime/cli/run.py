@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import threading
 import time
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from device_runtime import logs
 from device_runtime.cli import INTERRUPTED
@@ -57,7 +58,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"{AUTO} (the fastest that works here), or one of {', '.join(NAMES)}; torch takes the graphics processor "
         "if there is one (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads to train with (default: the engine's)")
+    parser.add_argument(
+        "--threads", type=_threads, metavar="N",
+        help="CPU threads to train with, no more than there are cores (default: the engine's)",
+    )  # fmt: skip
     parser.add_argument(
         "--memory", type=_size, default=0, metavar="SIZE",
         help="memory that the process may hold, such as 96M: it asks for batches that fit (default: no limit)",
@@ -110,9 +114,10 @@ def run(args: argparse.Namespace) -> int:
     level = logging.INFO if args.verbose else logging.WARNING
     logs.configure(args.name, level, as_json=args.log_json, file=args.log_file)
     policy = read_policy(args.policy) if args.policy else Policy()
-    apply(policy.processor)
-    if args.threads:  # before an engine is imported: they read it once
-        os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    processor = policy.processor
+    if args.threads:
+        processor = msgspec.structs.replace(processor, threads=args.threads)
+    apply(processor)  # before an engine is imported: they read it once
     state = args.state or default_state(args.name)
     # What is wrong with the command line is said before engines are tested.
     member = membership(args.name, args.fleet, args.broker, state)
@@ -154,6 +159,13 @@ def device_name(text: str) -> str:
         return check_name(text, "the name")
     except MessageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _threads(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
+        message = f"{text!r} is no number of threads; expected 1 or more"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
 
 
 def _size(text: str) -> int:

@@ -62,7 +62,7 @@ def choose(asked: str, state: Path, *, memory: int = 0, limit_s: float = LIMIT_S
     Raises:
         DeviceError: the engine is not known, not installed or does not work; says why and what to do.
     """
-    names = _candidates(asked)
+    names = candidates(asked)
     kept = _read(state)
     results = _tested(names, kept, limit_s)  # what is kept is not tested
     stale = any(name in kept for name in names)
@@ -73,7 +73,12 @@ def choose(asked: str, state: Path, *, memory: int = 0, limit_s: float = LIMIT_S
     return _chosen(asked, [_allowed(result, memory) for result in results])
 
 
-def _candidates(asked: str) -> list[str]:
+def candidates(asked: str) -> list[str]:
+    """The engines to choose from; ``asked`` as for ``choose``.
+
+    Raises:
+        DeviceError: the engine is not known, or not installed.
+    """
     if asked not in (AUTO, *NAMES):
         message = f"engine {asked!r} is not known; allowed: {AUTO}, {', '.join(NAMES)}"
         raise DeviceError(message)

@@ -45,9 +45,24 @@ def read_policy(path: Path) -> Policy:
         raise DeviceError(message)
     try:
         return msgspec.convert(tomllib.loads(data.decode("utf-8")), Policy)
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or not what the tables hold
-        message = f"policy file {path}: {str(error).partition(chr(10))[0][:300]}"
-        raise DeviceError(message) from None
+    except msgspec.ValidationError as error:
+        problem = _in_plain_words(str(error))
+    except UnicodeDecodeError:
+        problem = "is no text in UTF-8"
+    except (ValueError, RecursionError) as error:
+        problem = f"is no TOML: {str(error).partition(chr(10))[0][:300]}"
     except DeviceError as error:
-        message = f"policy file {path}: {error}"
-        raise DeviceError(message) from None
+        problem = str(error)
+    message = f"policy file {path}: {problem}"
+    raise DeviceError(message)
+
+
+def _in_plain_words(text: str) -> str:
+    """Turn msgspec's "Object contains unknown field `x` - at `$.rules`" into the key and what is allowed."""
+    problem, _, where = text.partition(" - at `$")
+    where = where.rstrip("`").lstrip(".")
+    if "unknown field" in problem:
+        table = next((each for each in msgspec.structs.fields(Policy) if each.name == where), None)
+        allowed = ", ".join(table.type.__struct_fields__ if table else Policy.__struct_fields__)
+        return f"unknown key {problem.split('`')[1]!r}{f' in [{where}]' if where else ''}; allowed there: {allowed}"
+    return f"{where or 'the file'}: {problem[0].lower()}{problem[1:].replace('`', '')}"

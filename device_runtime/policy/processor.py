@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import msgspec
 
 from mas_edge.protocol.errors import DeviceError
+
+log = logging.getLogger(__name__)
 
 # What the engines' libraries read when they are loaded: OpenMP, OpenBLAS, XNNPACK's own pool takes OpenMP's number.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -36,16 +39,24 @@ def apply(wanted: Processor) -> None:
         DeviceError: the system has no such core, or does not allow it.
     """
     if wanted.threads is not None:
+        threads = min(wanted.threads, os.cpu_count() or 1)  # more only wait for each other: thousands, for minutes
+        if threads < wanted.threads:
+            log.warning("%d threads are too many: this machine has %d cores, and gets as many", wanted.threads, threads)
         for name in THREADS:
-            os.environ[name] = str(wanted.threads)
+            os.environ[name] = str(threads)
     try:
         if wanted.cores:
             os.sched_setaffinity(0, wanted.cores)
+            missing = sorted(set(wanted.cores) - os.sched_getaffinity(0))  # of which Linux says nothing
+            if missing:
+                message = f"there is no core {', '.join(map(str, missing))}"
+                raise ValueError(message)
         if wanted.nice is not None:
             os.nice(wanted.nice - os.nice(0))
     except (OSError, OverflowError, ValueError, AttributeError) as error:  # no cores to choose on macOS
+        why = error.strerror if isinstance(error, OSError) else str(error)
         message = (
-            f"[processor] nice = {wanted.nice}, cores = {wanted.cores} cannot be set: {error}; this machine has the "
+            f"[processor] nice = {wanted.nice}, cores = {wanted.cores} cannot be set: {why}; this machine has the "
             f"cores 0 to {(os.cpu_count() or 1) - 1}, and only root may lower nice"
         )
         raise DeviceError(message) from None

@@ -46,7 +46,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 raise DeviceError(message)
         for name in ("min_free_memory", "min_free_disk"):
             if text := getattr(self, name):
-                parse_size(text)
+                _check_size(name, text)
         limits = {
             "min_battery": (0, 100), "max_temp_c": (20, 120), "max_joules_per_day": (0, 1e12),
             "max_rounds_per_day": (0, 1e9), "pause_s": (0, 1e6),
@@ -56,6 +56,14 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             if value is not None and not least <= value <= most:
                 message = f"rules.{name} is {value}; expected {least:g} to {most:g}"
                 raise DeviceError(message)
+
+
+def _check_size(name: str, text: str) -> None:
+    try:
+        parse_size(text)
+    except DeviceError as error:
+        message = f"rules.{name}: {error}"
+        raise DeviceError(message) from None
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,5 +47,12 @@ def test_a_policy_with_a_rule_that_is_not_known_ends_the_start_in_one_line(comma
         [*command, "--policy", str(tmp_path / "policy.toml")], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 7
-    assert ended.stderr.strip().endswith("policy.toml: Object contains unknown field `min_batery` - at `$.rules`")
+    assert "policy.toml: unknown key 'min_batery' in [rules]; allowed there: charging, min_battery, " in ended.stderr
     assert "\n" not in ended.stderr.strip()
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "2.5", "all", "9" * 30])
+def test_threads_that_no_machine_can_have_are_refused_before_anything_begins(command: list[str], threads: str) -> None:
+    ended = subprocess.run([*command, f"--threads={threads}"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.endswith("is no number of threads; expected 1 or more\n")

@@ -54,15 +54,17 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[rules]\nmin_batery = 3", "min_batery"),
-        ("[rules]\nmin_battery = 'much'", r"Expected `float \| null`, got `str` - at `\$.rules.min_battery`"),
-        ("[rules]\nnetwork = 'wifi'", "Invalid enum value 'wifi'"),
+        ("[rules]\nmin_batery = 3", r"unknown key 'min_batery' in \[rules\]; allowed there: charging, min_battery, "),
+        ("[rules]\nmin_battery = 'much'", r"policy.toml: rules.min_battery: expected float \| null, got str"),
+        ("[rules]\nnetwork = 'wifi'", "policy.toml: rules.network: invalid enum value 'wifi'"),
+        ("[rules]\nmin_free_disk = '1T'", "policy.toml: rules.min_free_disk: '1T' is no size of memory"),
+        ("rules = 3", "policy.toml: rules: expected object, got int"),
         ("[rules]\nhours = ['7-9']", r"policy.toml: rules.hours: '7-9'; expected from-to"),
         ("[processor]\nnice = -5", "processor.nice is -5; expected 0 to 19"),
         ("[processor]\nthreads = 0", "processor.threads is 0; expected 1 or more"),
-        ("[rule]\n", "unknown field `rule`"),
-        ("charging", "policy.toml: Expected '='"),
-        ("[power]\nbattery_unit = 'A'", "Invalid enum value 'A'"),
+        ("[rule]\n", "policy.toml: unknown key 'rule'; allowed there: rules, processor, power"),
+        ("charging", "policy.toml: is no TOML: Expected '='"),
+        ("[power]\nbattery_unit = 'A'", "power.battery_unit: invalid enum value 'A'"),
         ("[power]\nwatts_per_core = -1", r"power.watts_per_core is -1; expected 0 to 100"),
         ("x = " + "[" * 5000, "policy.toml: "),
         ("#" * 70_000, "larger than 65536 bytes"),
@@ -102,20 +104,26 @@ def test_a_damaged_day_begins_at_zero(damage: bytes, tmp_path: Path) -> None:
 
 
 SHOW = """
-import os
+import os, sys
 from device_runtime.policy.processor import Processor, apply
-apply(Processor(nice=7, cores=[0], threads=3))
+apply(Processor(nice=7, cores=[0], threads=int(sys.argv[1])))
 print(os.nice(0), sorted(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"])
 """
 
 
-def test_priority_cores_and_threads_are_set() -> None:
-    done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[0] == "7 [0] 3"
+@pytest.mark.parametrize(("threads", "set_to"), [(1, 1), (100_000, os.cpu_count())])
+def test_priority_cores_and_threads_are_set_and_no_more_threads_than_cores(threads: int, set_to: int) -> None:
+    done = subprocess.run([sys.executable, "-c", SHOW, str(threads)], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == f"7 [0] {set_to}"
+    assert ("too many" in done.stderr) is (threads > set_to)
 
 
-def test_a_core_that_is_not_there_is_named() -> None:
+@pytest.mark.parametrize("cores", [[9999], [0, 9999]])
+def test_a_core_that_is_not_there_is_named(cores: list[int]) -> None:
     before = os.sched_getaffinity(0)
-    with pytest.raises(DeviceError, match=r"cores = \[9999\] cannot be set.*has the cores 0 to"):
-        apply(Processor(cores=[9999]))
+    try:
+        with pytest.raises(DeviceError, match=r"9999\] cannot be set.*has the cores 0 to"):
+            apply(Processor(cores=cores))
+    finally:
+        os.sched_setaffinity(0, before)
     assert os.sched_getaffinity(0) == before

@@ -15,6 +15,7 @@ import pytest
 from device_runtime.service import Command, File, Installation, install, installation, uninstall
 from mas_edge.protocol.errors import DeviceError
 from tests.device_runtime.tiny_job import tiny_data
+from tests.docs.pages import ROOT
 
 
 def an_installation(tmp_path: Path, start: Sequence[str] = ("true",)) -> Installation:
@@ -192,4 +193,27 @@ def test_a_name_that_home_assistant_would_not_find_is_refused_before_anything_is
     refused = on_phone(phone, "install", "--service", *options)
     assert refused.returncode == 7
     assert "finds no device called 'phone.1'" in refused.stderr
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--policy", "policy.toml"], "policy.toml: unknown key 'rule'; allowed there: rules, processor, power"),
+        (["--policy", "none.toml"], "policy file none.toml cannot be read"),
+        (["--trust", "none.json"], "there is no root to trust at none.json"),
+        (["--engine", "steam"], "engine 'steam' is not known; allowed: auto, torch"),
+    ],
+)
+def test_an_option_with_which_the_agent_would_end_at_once_is_refused_before_anything_is_installed(
+    phone: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], says: str
+) -> None:
+    tiny_data(tmp_path / "data", train=4, test=1)
+    monkeypatch.chdir(tmp_path)
+    Path("policy.toml").write_text("[rule]\n")
+    known = ["--broker", "mqtt://h", "--name", "p", "--data", "data"]
+    refused = on_phone(phone | {"PYTHONPATH": str(ROOT)}, "install", "--service", *known, *options)
+    assert (refused.returncode, refused.stdout) == (7, "")
+    assert says in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
     assert not (tmp_path / "home").exists()
