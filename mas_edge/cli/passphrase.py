@@ -102,5 +102,8 @@ def _asked(prompt: str) -> str:
             warnings.simplefilter("error", getpass.GetPassWarning)  # no terminal: it would be seen as it is typed
             return getpass.getpass(prompt)
     except (EOFError, getpass.GetPassWarning):
-        message = f"a passphrase is needed: type it at a terminal, or give --passphrase-file or set {PASSPHRASE_FILE}"
+        message = (
+            "a passphrase is needed: type it at a terminal, or give --passphrase-file (`fleet` and `serve`), or set "
+            f"{PASSPHRASE_FILE} to the path of a file of mode 0600"
+        )
         raise ServerError(message) from None

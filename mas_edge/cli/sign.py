@@ -107,7 +107,8 @@ def _status(args: argparse.Namespace) -> int:
         print(f"to do: mas-edge sign renew {args.folder} (the keyholders' signatures end on {found['renew_before']})")
     if found["lost_keys"] and not found["waits_for"]:
         lost = " and ".join(found["lost_keys"])
-        print(f"to do: mas-edge sign rotate {args.folder} (online keys are lost: {lost}; nothing can be signed anew)")
+        why = f"online keys are lost, damaged or not those that devices know: {lost}; nothing can be signed anew"
+        print(f"to do: mas-edge sign rotate {args.folder} ({why})")
     if found["waits_for"]:
         print(f"waits: {found['waits_for']}")
     return 0
@@ -136,8 +137,19 @@ def _standing(repository: Repository) -> dict[str, Any]:
         "lost_keys": repository.lost_keys,
         "listed_artifacts": len(repository.models.signed.targets),
         "renew_before": f"{expires:%Y-%m-%d}" if expires - repository.now < ceremony.OFFLINE_NOTICE else "",
-        "waits_for": (ceremony.approve(repository, []) or "published now") if ceremony.is_staged(repository) else "",
+        "waits_for": _waits_for(repository),
     }
+
+
+def _waits_for(repository: Repository) -> str:
+    """What a ceremony that was begun waits for; one that was cut off when all had signed is ended here."""
+    ceremony = _ceremony()
+    if not ceremony.is_staged(repository):
+        return ""
+    try:
+        return ceremony.approve(repository, []) or "published now"
+    except ServerError as error:
+        return str(error)
 
 
 def _renew(args: argparse.Namespace) -> int:
@@ -170,8 +182,9 @@ def _staged(args: argparse.Namespace, stage: Callable[[Repository], CryptoSigner
     repository = _repository(args.folder)
     from mas_edge.fleet.signing.keys import read_keys
 
-    signers = [signer for place in args.offline for signer in read_keys(place, known)]
+    found = {place: read_keys(place, known) for place in args.offline}
     with repository.locked():
+        signers = [signer for place in found for signer in _entitled(repository, place, found[place])]
         if made := stage(repository):
             signers.append(made)
         missing = _ceremony().approve(repository, signers)
@@ -184,6 +197,21 @@ def _staged(args: argparse.Namespace, stage: Callable[[Repository], CryptoSigner
             f"published: root version {repository.root.signed.version}; an orchestrator that runs sends it from now on"
         )
     return 0
+
+
+def _entitled(repository: Repository, place: Path, found: list[CryptoSigner]) -> list[CryptoSigner]:
+    """Those of the keys in ``place`` that may sign; in a directory replaced ones may lie beside them."""
+    from mas_edge.fleet.signing.keys import name_of
+
+    known = _ceremony().entitled(repository)
+    entitled = [signer for signer in found if signer.public_key.keyid in known]
+    strangers = ", ".join(name_of(signer) for signer in found if signer not in entitled)
+    if strangers and not (place.is_dir() and entitled):
+        message = f"no keyholder's key in {place}: {strangers}; see: mas-edge sign status {repository.folder}"
+        raise ServerError(message)
+    if strangers:
+        print(f"passed over, no keyholder's: {strangers} in {place}", file=sys.stderr)
+    return entitled
 
 
 def _repository(folder: Path) -> Repository:

@@ -157,6 +157,37 @@ def test_nothing_is_staged_for_a_key_that_cannot_be_read(signing: Path, tmp_path
     assert sign("rotate", signing, "--offline", tmp_path / "keys") == 0
 
 
+def test_a_replaced_key_that_lies_beside_the_others_is_passed_over_and_one_that_is_named_is_refused(
+    signing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys"
+    assert sign("replace", signing, "keyholder-2", keys / "anna", "--offline", keys) == 0
+    capsys.readouterr()
+    assert sign("replace", signing, "keyholder-3", keys / "eve", "--offline", keys / "keyholder-2.pem") == 6
+    assert "no keyholder's key in" in capsys.readouterr().err
+    assert not (keys / "eve.pem").exists(), "nothing is made or staged before all keys are known to be good"
+    assert sign("renew", signing, "--offline", keys) == 0
+    said = capsys.readouterr()
+    assert "published: root version 3" in said.out
+    assert f"passed over, no keyholder's: keyholder-2 in {keys}" in said.err
+
+
+def test_the_status_is_shown_when_what_waits_cannot_be_published(
+    signing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys"
+    assert sign("renew", signing, "--offline", keys / "keyholder-1.pem") == 0
+    (signing / "online" / "freshness.pem").unlink()
+    assert sign("approve", signing, "--offline", keys / "keyholder-2.pem") == 6
+    capsys.readouterr()
+    assert sign("status", signing) == 0
+    shown = capsys.readouterr().out
+    assert "root        version 1" in shown
+    assert f"delete {signing / 'staged'}, then mas-edge sign rotate {signing}" in shown
+    shutil.rmtree(signing / "staged")
+    assert sign("rotate", signing, "--offline", keys) == 0
+
+
 def test_a_copy_without_online_keys_says_what_to_do_and_gets_new_ones(
     signing: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

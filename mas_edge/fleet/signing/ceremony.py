@@ -17,7 +17,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Root, Snapshot, Targets, Timestamp
 
 from mas_edge.fleet.folder import Secret, no_secret, write_private
-from mas_edge.fleet.signing.keys import NAME, name_of, new_key, read_key
+from mas_edge.fleet.signing.keys import NAME, name_of, new_key, read_key, require_no_key
 from mas_edge.fleet.signing.repository import ONLINE, Repository
 from mas_edge.protocol.errors import ServerError
 from mas_edge.protocol.signed import ISSUED, MODELS, MODELS_PATTERN
@@ -41,11 +41,12 @@ def create(
     if not 1 <= threshold <= keyholders:
         message = f"{threshold} of {keyholders} keyholders cannot sign: expected 1 to {keyholders}"
         raise ServerError(message)
-    if (folder / "metadata").exists():
-        message = f"{folder} holds a signing repository already; its devices trust that one: choose another directory"
-        raise ServerError(message)
+    _require_no_repository(folder)
+    places = [offline / f"keyholder-{number}.pem" for number in range(1, keyholders + 1)]
+    for place in places:
+        require_no_key(place)
     _make_folders(folder, offline)
-    holders = [new_key(offline / f"keyholder-{number}.pem", secret) for number in range(1, keyholders + 1)]
+    holders = [new_key(place, secret) for place in places]
     models, freshness = (new_key(folder / "online" / f"{name}.pem") for name in ONLINE)
     repository = _Beginning(folder, clock)
     root = Root(consistent_snapshot=True)
@@ -63,7 +64,12 @@ def create(
 
 
 def renew(repository: Repository) -> None:
-    """Stage another year of the same keys."""
+    """Stage another year of the same keys.
+
+    Raises:
+        ServerError: something else is staged, or an online key is lost; `rotate_online` signs for a year, too.
+    """
+    repository.require_online_keys()
     _require_nothing_staged(repository)
     _stage(repository, repository.root, repository.targets)
 
@@ -91,15 +97,20 @@ def replace_keyholder(repository: Repository, name: str, key: Path, secret: Secr
     Returns the key, which is at hand to sign.
 
     Raises:
-        ServerError: there is no such keyholder, or there is a file at ``key``.
+        ServerError: there is no such keyholder, another has the name of the file, there is a file at ``key``, or an
+            online key is lost.
     """
-    _require_nothing_staged(repository)
+    repository.require_online_keys()
     root = repository.root
     held = [keyid for keyid, public in root.signed.keys.items() if public.unrecognized_fields.get(NAME) == name]
     if not held:
         known = ", ".join(sorted(keyholders(root.signed).values()))
         message = f"there is no keyholder {name!r}; there are {known}"
         raise ServerError(message)
+    if key.stem != name and key.stem in keyholders(root.signed).values():
+        message = f"another keyholder is called {key.stem}, and a key is called as its file: name the file otherwise"
+        raise ServerError(message)
+    _require_nothing_staged(repository)
     signer = new_key(key, secret)
     for role in ("root", "targets"):
         for keyid in held:
@@ -113,13 +124,10 @@ def approve(repository: Repository, signers: Sequence[CryptoSigner]) -> str:
     """Sign what is staged; returns "" if it is published now, else what is missing, in words.
 
     Raises:
-        ServerError: nothing is staged, or a key has no say in it.
+        ServerError: nothing is staged, a key has no say in it, or it cannot be published for want of an online key.
     """
     root, targets = staged(repository)
-    previous = None if isinstance(repository, _Beginning) else repository.root.signed
-    if previous is not None and previous.version == root.signed.version:  # cut off while it was published
-        previous = repository.read(f"{previous.version - 1}.root.json", Root).signed
-    known = {*root.signed.roles["root"].keyids, *(previous.roles["root"].keyids if previous else [])}
+    previous, known = _previous(repository, root.signed), entitled(repository)
     for signer in signers:
         if signer.public_key.keyid not in known:
             message = f"the key {name_of(signer)} is no keyholder's; see: mas-edge sign status {repository.folder}"
@@ -135,8 +143,39 @@ def approve(repository: Repository, signers: Sequence[CryptoSigner]) -> str:
         unsigned = {**result.first.unsigned, **result.second.unsigned, **listed.unsigned}
         names = sorted(str(key.unrecognized_fields.get(NAME, key.keyid[:12])) for key in unsigned.values())
         return f"{missing} more signature{'s' if missing > 1 else ''} needed, of {', '.join(names)}"
+    _require_keys_to_publish(repository, root.signed, targets.signed)
     _publish(repository, root, targets)
     return ""
+
+
+def entitled(repository: Repository) -> set[str]:
+    """The keys that may sign what is staged; if nothing is, those that may sign what will be."""
+    if not is_staged(repository):
+        return set(repository.root.signed.roles["root"].keyids)
+    root = staged(repository)[0].signed
+    previous = _previous(repository, root)
+    return {*root.roles["root"].keyids, *(previous.roles["root"].keyids if previous else [])}
+
+
+def _previous(repository: Repository, root: Root) -> Root | None:
+    """The root before the staged one; None at the beginning."""
+    if isinstance(repository, _Beginning):
+        return None
+    newest = repository.root.signed
+    if newest.version == root.version:  # cut off while it was published
+        return repository.read(f"{newest.version - 1}.root.json", Root).signed
+    return newest
+
+
+def _require_keys_to_publish(repository: Repository, root: Root, targets: Targets) -> None:
+    """Raise ServerError before anything of it is out: half of it would hold, and nothing could lead on."""
+    lost = [name for name in repository.unusable_keys(root, targets) if not _staged(repository, f"{name}.pem").exists()]
+    if lost:
+        message = (
+            f"what waits cannot be published, the online keys for it are lost ({' and '.join(lost)}): delete "
+            f"{repository.folder / 'staged'}, then mas-edge sign rotate {repository.folder}"
+        )
+        raise ServerError(message)
 
 
 def staged(repository: Repository) -> tuple[Metadata[Root], Metadata[Targets]]:
@@ -163,6 +202,19 @@ class _Beginning(Repository):
 
     def __init__(self, folder: Path, clock: Callable[[], float]) -> None:
         self.folder, self.clock = folder, clock
+
+
+def _require_no_repository(folder: Path) -> None:
+    if not (folder / "metadata").exists():
+        return
+    if any((folder / "metadata").glob("*.root.json")):
+        message = f"{folder} holds a signing repository already; its devices trust that one: choose another directory"
+    else:
+        message = (
+            f"{folder} holds no root, after an init that was interrupted, or because it was lost: restore it from a "
+            "copy; if no device trusts it yet, delete the directory and its keyholders' keys, or choose another one"
+        )
+    raise ServerError(message)
 
 
 def _make_folders(folder: Path, offline: Path) -> None:

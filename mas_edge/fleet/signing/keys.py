@@ -25,9 +25,7 @@ def new_key(path: Path, secret: Secret = no_secret) -> CryptoSigner:
     Raises:
         ServerError: there is a file already, or it cannot be written.
     """
-    if path.exists():
-        message = f"{path} exists: a key is never written over; move it away, or choose another place"
-        raise ServerError(message)
+    require_no_key(path)
     signer = _named(CryptoSigner.generate_ed25519(), path)
     data = signer.private_bytes
     if phrase := secret(path.stem):
@@ -35,6 +33,13 @@ def new_key(path: Path, secret: Secret = no_secret) -> CryptoSigner:
         data = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(phrase))
     write_private(path, data)
     return signer
+
+
+def require_no_key(path: Path) -> None:
+    """Raise ServerError if there is a file already."""
+    if path.exists():
+        message = f"{path} exists: a key is never written over; move it away, or choose another place"
+        raise ServerError(message)
 
 
 def read_key(path: Path, secret: Secret = no_secret) -> CryptoSigner:

@@ -57,6 +57,7 @@ class Publisher:
         if not missing and self._changed() == self._seen and self._repository.clock() < self._renew_at:
             return
         with self._repository.locked():
+            self._repository.require_online_keys()
             self._key = self._repository.online_key("models")  # it may be a new one
             wanted = {**self._listed, **targets}
             if self._repository.lists(wanted):

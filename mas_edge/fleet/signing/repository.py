@@ -130,17 +130,44 @@ class Repository:
     # ------------------------------------------------------------------ what is signed day by day
 
     def online_key(self, name: str) -> CryptoSigner:
-        """``models`` or ``freshness``. Raises ServerError if it is lost."""
+        """``models`` or ``freshness``. Raises ServerError if it is lost or damaged."""
         path = self.folder / "online" / f"{name}.pem"
-        if name in self.lost_keys:
-            message = f"the online key {path} is lost: mas-edge sign rotate {self.folder} makes new ones"
-            raise ServerError(message)
-        return read_key(path)
+        try:
+            return read_key(path)
+        except ServerError as error:
+            why = error if path.exists() else f"the online key {path} is lost"
+            message = f"{why}: mas-edge sign rotate {self.folder} makes new ones"
+            raise ServerError(message) from None
 
     @property
     def lost_keys(self) -> list[str]:
-        """The online keys that are not there, by name."""
-        return [name for name in ONLINE if not (self.folder / "online" / f"{name}.pem").exists()]
+        """The online keys, by name, with which nothing can be signed that devices believe."""
+        return self.unusable_keys(self.root.signed, self.targets.signed)
+
+    def unusable_keys(self, root: Root, targets: Targets) -> list[str]:
+        """Those that are missing, damaged, or others than these metadata name, as after a restored copy of old ones."""
+        roles = targets.delegations.roles if targets.delegations else None
+        named = {
+            "models": roles[MODELS].keyids if roles and MODELS in roles else [],
+            "freshness": root.roles["timestamp"].keyids,
+        }
+        return [name for name in ONLINE if not self._is_usable(name, named[name])]
+
+    def _is_usable(self, name: str, keyids: list[str]) -> bool:
+        try:
+            return self.online_key(name).public_key.keyid in keyids
+        except ServerError:
+            return False
+
+    def require_online_keys(self) -> None:
+        """Raise ServerError if one is not to be used: what it would sign, no device would believe."""
+        if lost := self.lost_keys:
+            which = " and ".join(f"{self.folder / 'online' / name}.pem" for name in lost)
+            message = (
+                f"online keys are lost, damaged or not those that devices know: {which}; restore them from a copy, "
+                f"or make new ones: mas-edge sign rotate {self.folder}"
+            )
+            raise ServerError(message)
 
     def publish(self, targets: Mapping[str, tuple[str, int]]) -> None:
         """List ``targets``, (sha256, bytes) by name, beside what is listed; runs of long ago leave the list."""

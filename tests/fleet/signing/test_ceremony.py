@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,77 @@ def test_lost_online_keys_are_replaced_by_the_keyholders(world: World) -> None:
         world.start()
     world.rotate()
     assert believes(world)
+
+
+def _spoil(world: World, how: str) -> None:
+    """Make the key of the list useless."""
+    path = world.repository.folder / "online" / "models.pem"
+    if how == "lost":
+        path.unlink()
+    elif how == "damaged":
+        path.write_bytes(path.read_bytes()[:40])
+    else:  # somebody has copied back what was replaced
+        old = path.read_bytes()
+        world.rotate()
+        path.write_bytes(old)
+
+
+@pytest.mark.parametrize("how", ["lost", "damaged", "restored from before a rotation"])
+def test_nothing_is_signed_that_no_device_would_believe_and_new_online_keys_mend_it(world: World, how: str) -> None:
+    _spoil(world, how)
+    before = {path.name: path.read_bytes() for path in world.repository.file("").iterdir()}
+    for stage in (
+        lambda: ceremony.renew(world.repository),
+        lambda: ceremony.replace_keyholder(world.repository, "keyholder-1", world.directory / "new.pem"),
+        world.start,
+    ):
+        with pytest.raises(ServerError, match=r"models\.pem.*mas-edge sign rotate"):
+            stage()
+    assert not ceremony.is_staged(world.repository) and not (world.directory / "new.pem").exists()
+    assert {path.name: path.read_bytes() for path in world.repository.file("").iterdir()} == before
+    world.rotate()
+    assert believes(world)
+
+
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+def test_what_was_signed_by_all_is_not_half_published_when_an_online_key_is_lost_meanwhile(
+    world: World, how: str
+) -> None:
+    ceremony.renew(world.repository)
+    ceremony.approve(world.repository, world.keyholders(1))
+    _spoil(world, how)
+    with pytest.raises(ServerError, match=r"staged, then mas-edge sign rotate"):
+        ceremony.approve(world.repository, world.keyholders(2))
+    assert world.repository.root.signed.version == 1
+    shutil.rmtree(world.repository.folder / "staged")
+    world.rotate()
+    assert believes(world)
+
+
+def test_no_two_keyholders_have_one_name(world: World) -> None:
+    with pytest.raises(ServerError, match="another keyholder is called keyholder-1"):
+        ceremony.replace_keyholder(world.repository, "keyholder-2", world.directory / "keyholder-1.pem")
+    ceremony.replace_keyholder(world.repository, "keyholder-2", world.directory / "keyholder-2.pem")
+    world.approve()
+    assert sorted(ceremony.keyholders(world.repository.root.signed).values()) == [
+        "keyholder-1", "keyholder-2", "keyholder-3",
+    ]  # fmt: skip
+
+
+def test_a_repository_that_could_not_be_made_is_made_at_the_next_attempt(tmp_path: Path) -> None:
+    offline = tmp_path / "keys"
+    offline.mkdir()
+    (offline / "keyholder-2.pem").write_text("somebody's key")
+    with pytest.raises(ServerError, match=r"keyholder-2\.pem exists"):
+        ceremony.create(tmp_path / "signing", offline, 3, 2)
+    assert [path.name for path in offline.iterdir()] == ["keyholder-2.pem"]
+    ceremony.create(tmp_path / "signing", tmp_path / "others", 3, 2)
+
+
+def test_an_init_that_was_cut_off_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "signing" / "metadata").mkdir(parents=True)
+    with pytest.raises(ServerError, match=r"holds no root.*delete the directory"):
+        ceremony.create(tmp_path / "signing", tmp_path / "keys", 3, 2)
 
 
 def test_new_online_keys_begin_with_an_empty_list(world: World) -> None:
