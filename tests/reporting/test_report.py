@@ -168,6 +168,20 @@ def test_a_run_that_is_not_finished_says_so_and_reports_what_there_is(
         assert each in text
 
 
+def test_a_run_that_was_aborted_says_so_and_promises_nothing_more(tmp_path: Path) -> None:
+    text = page_of(read_numbers(write_run(tmp_path, MERGED, "aborted")))
+    assert "This run was aborted" in text
+    assert ">aborted</span>" in text
+    for each in ["not finished", "so far", "in phase"]:
+        assert each not in text
+
+
+def test_a_unit_is_named_only_where_it_is_another_than_one(tmp_path: Path, page: str) -> None:
+    assert "in units of 10<sup>-4</sup>" in page
+    large = trained(0, affinity=[[0.5, 2.0], [-1.0, 0.5]])
+    assert "in units of" not in page_of(read_numbers(write_run(tmp_path, [large], "merge")))
+
+
 def test_one_task_and_a_matrix_of_zeros_have_a_page_too(tmp_path: Path) -> None:
     flat = trained(0, affinity=[[0.0, 0.0], [0.0, 0.0]])
     assert "Affinity" in page_of(read_numbers(write_run(tmp_path / "flat", [flat], "merge")))
