@@ -42,7 +42,7 @@ from device_runtime.trust.seals import Seals
 from device_runtime.work import Bench, Programs, Where
 from mas_edge.protocol.artifact import HEADER_BYTES, chunk_size_for
 from mas_edge.protocol.errors import DeviceError, EdgeError, ProtocolError, TransferError
-from mas_edge.protocol.messages import Birth, Plan, Status, decode_from_orchestrator, encode
+from mas_edge.protocol.messages import Birth, Plan, Refusal, Status, decode_from_orchestrator, encode
 from mas_edge.protocol.topics import Topics
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ class Runtime:
         self._plans: queue.SimpleQueue[Start | None] = queue.SimpleQueue()
         self._interrupted: set[int] = set()
         self._leaving = False
+        self._refused_for = ""
         self._store = ArtifactStore(settings.state / "artifacts")
         self._data = data
         self._power = survey(host, settings.policy.power)
@@ -232,6 +233,12 @@ class Runtime:
                 return [*finished, *self._say_what_changed()]
         return []
 
+    def _say_refusal(self, message: object) -> None:
+        """Tell the device's owner too, once for each reason: plans are sent again and again."""
+        if isinstance(message, Refusal) and message.reason != self._refused_for:
+            self._refused_for = message.reason
+            log.warning("%s is refused: %s", message.round_id, message.reason)
+
     def _on_fetched(self, frame: bytes, now: float) -> list[Effect]:
         try:
             return self.agent.on_chunk(frame, now)
@@ -248,6 +255,7 @@ class Runtime:
                     elif isinstance(message, Birth):
                         self._control.publish(self._topics.birth(self._settings.name), encode(message), retain=True)
                     else:
+                        self._say_refusal(message)
                         self._control.publish(self._topics.response(self._settings.name), encode(message))
                 case SendChunks():
                     self._outbox.put(effect)

@@ -33,19 +33,28 @@ def install(state: Path, root: bytes) -> None:
     """Trust ``root`` (the JSON of a TUF root, got from somebody who is to be believed) from now on.
 
     Raises:
-        DeviceError: it is no root, this device trusts another one already, or the disk fails.
+        DeviceError: it is no root, this device trusts another one already, or the disk fails. One that is damaged on
+            disk is no other one.
     """
     path = state / "trust" / ROOT
     held = path.read_bytes() if path.exists() else None
     if held == root:
         return
-    if held is not None:
+    if held is not None and _is_root(held):
         message = (
             f"this device trusts another root already; delete {path.parent} to trust this one, or give another --state"
         )
         raise DeviceError(message)
     _client().check_root(root)
     write_whole(path, root)
+
+
+def _is_root(data: bytes) -> bool:
+    try:
+        _client().check_root(data)
+    except DeviceError:
+        return False
+    return True
 
 
 def take_root(state: Path, verifier: Verifier | None, root: bytes) -> None:

@@ -23,7 +23,7 @@ from tuf.api.metadata import Root
 from tuf.ngclient import FetcherInterface
 
 from device_runtime.trust.anchor import ROOT
-from device_runtime.trust.client import Client, issued_of, root_version
+from device_runtime.trust.client import Client, check_root, issued_of, root_version
 from device_runtime.trust.fetchers import FilesFetcher, HttpFetcher
 from device_runtime.trust.memory import Memory
 from mas_edge.protocol.artifact import check_manifest
@@ -41,7 +41,7 @@ class Verifier:
     """What device ``name`` of ``fleet`` believes, kept in ``folder``; ``clock`` gives seconds since 1970.
 
     Raises:
-        DeviceError: the folder holds no root, or cannot be used.
+        DeviceError: the folder holds no root or a damaged one, or cannot be used.
     """
 
     def __init__(self, folder: Path, fleet: str, name: str, clock: Callable[[], float] = time.time) -> None:
@@ -50,6 +50,11 @@ class Verifier:
             self._anchor = (folder / ROOT).read_bytes()
         except OSError as error:
             message = f"there is no root to trust in {folder} ({error.strerror}); run with --trust ROOT.json once"
+            raise DeviceError(message) from None
+        try:
+            check_root(self._anchor)
+        except DeviceError:
+            message = f"the root in {folder / ROOT} is damaged; run with --trust ROOT.json once, which puts it back"
             raise DeviceError(message) from None
         self._memory = Memory(folder)
         self._lock = threading.Lock()  # the loop and the thread that asks a web server
@@ -160,7 +165,11 @@ class Verifier:
 
     def _current(self) -> Client:
         if self._trusted is None:
-            message = "no valid signing metadata are here yet: does the orchestrator run with --sign?"
+            here = datetime.fromtimestamp(max(self._clock(), RELEASED), tz=timezone.utc)
+            message = (
+                f"no valid signing metadata are here yet, and it is {here:%Y-%m-%d %H:%M} here: start the orchestrator "
+                "with --sign, or set this device's clock"
+            )
             raise TrustError(message)
         now, until = self._time_under(self._trusted.root), self._trusted.until
         if now >= until:

@@ -113,6 +113,18 @@ def test_a_trust_directory_without_a_root_opens_nothing(tmp_path: Path) -> None:
         anchor.open_verifier(tmp_path, "home", "pi-1")
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"signed": {}, "signatures": []}'])
+def test_a_root_that_was_damaged_on_disk_is_told_and_can_be_put_back(
+    signing: Path, tmp_path: Path, damage: bytes
+) -> None:
+    anchor.install(tmp_path / "state", anchor.read_root(signing))
+    (tmp_path / "state" / "trust" / "root.json").write_bytes(damage)
+    with pytest.raises(DeviceError, match=r"damaged; run with --trust"):
+        anchor.open_verifier(tmp_path / "state", "home", "pi-1")
+    anchor.install(tmp_path / "state", anchor.read_root(signing))
+    assert anchor.open_verifier(tmp_path / "state", "home", "pi-1") is not None
+
+
 def test_the_device_says_at_once_that_there_is_no_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "--name", "pi", "--broker", "mqtt://localhost", "--data", str(tmp_path), "--state", str(tmp_path)]
     assert device_runtime.cli.main([*words, "--trust", str(tmp_path / "nothing")]) == 7

@@ -15,11 +15,13 @@ from device_runtime.policy.file import Policy
 from device_runtime.policy.rules import Rules
 from device_runtime.policy.watch import Watch
 from device_runtime.runtime import Runtime, Settings, _lock
+from device_runtime.trust import anchor
 from mas_edge.protocol.errors import DeviceError
 from mas_edge.protocol.messages import Birth, Refusal
 from tests.device_runtime.boards import host_of, write
 from tests.device_runtime.one_device import plan
 from tests.device_runtime.tiny_job import tiny_data
+from tests.fleet.signing.world import World
 
 _M = TypeVar("_M", Birth, Refusal)
 
@@ -69,6 +71,18 @@ def test_a_device_whose_owner_forbids_it_says_so_refuses_and_comes_back(tmp_path
     runtime.watch.look()
     (again,) = said(runtime.look_after_rules(), Birth)
     assert again.ineligible == ""
+
+
+def test_why_plans_are_refused_is_told_to_the_owner_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_data(tmp_path / "data", train=4, test=1)
+    settings = Settings("pi-1", "home", "mqtt://127.0.0.1:9", tmp_path / "state", "torch")
+    World(tmp_path / "signing")
+    anchor.install(settings.state, anchor.read_root(tmp_path / "signing" / "signing"))
+    runtime = Runtime(settings, open_data(tmp_path / "data"))
+    for _ in range(2):
+        runtime._carry(runtime.agent.on_message(plan(), 0.0))
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "is refused: this device takes signed plans only" in caplog.text
 
 
 def test_rounds_and_joules_of_a_day_outlive_the_process(tmp_path: Path) -> None:

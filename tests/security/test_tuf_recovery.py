@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -170,6 +170,16 @@ def test_a_device_whose_clock_runs_ahead_says_so(world: World) -> None:
     with pytest.raises(EdgeError, match="set this device's clock"):
         takes(world, world.seal())
     world.device_clock = None
+    assert takes(world, world.seal())
+
+
+def test_a_device_that_starts_with_its_clock_ahead_says_so_too_and_goes_on_when_it_is_set(world: World) -> None:
+    world.device_clock = world.now + 366 * DAY
+    world.wake()
+    with pytest.raises(EdgeError, match=f"{datetime.fromtimestamp(world.device_clock, timezone.utc):%Y-%m-%d} .*clock"):
+        takes(world, world.seal())
+    world.device_clock = None
+    world.tell()
     assert takes(world, world.seal())
 
 
