@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         elif args.verb == "revoke":
             store.revoke(args.name)
             print(f"{args.name} is revoked", file=sys.stderr)
+            if args.json:
+                print(json.dumps({"name": args.name, "revoked": True}))
         else:
             _show(store, as_json=args.json)
     finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mas_edge.cli.log import add_log_options, begin_log, say
 from mas_edge.protocol.errors import ServerError
+from mas_edge.reporting.standing import state_of
 
 if TYPE_CHECKING:
     from mas_edge.web.server import Serving
@@ -27,7 +28,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="show a run in a browser, and answer programs that ask (HTTP API, Prometheus metrics)",
         epilog="example: mas-edge web runs/watch --http 127.0.0.1:8880",
     )
-    parser.add_argument("state", type=Path, metavar="RUN", help="the --state of the run")
+    parser.add_argument("state", type=Path, metavar="RUN", help="the --state of the run, or a demo's --out")
     parser.add_argument(
         "--http", default=DEFAULT, metavar="HOST:PORT", help="where to listen (default: %(default)s, this machine only)"
     )
@@ -117,10 +118,13 @@ def run(args: argparse.Namespace) -> int:
     serving = serving_of(args)
     from mas_edge.web.server import check, serve  # a web framework: not for other verbs
 
-    for note in check(args.state, serving):
+    state = state_of(args.state)
+    for note in check(state, serving):
         say(args, note)
+    if not (state / "state.db").is_file():  # a run that is begun later is shown then; a misspelled one never
+        say(args, f"there is no run in {state} yet; it is shown as soon as `mas-edge serve` has begun one there")
     with contextlib.suppress(OSError):
         os.nice(NICE)
-    say(args, f"{args.state} is shown at {serving.url}")
-    serve(args.state, serving)
+    say(args, f"{state} is shown at {serving.url}")
+    serve(state, serving)
     return 0

@@ -117,7 +117,14 @@ class Guard:
         if scope["method"] not in _SAFE and token.role != "operate":
             return 403, f"token {token.name!r} may read only; an order needs one that was made with --role operate"
         scope["mas_edge_who"] = token.name
+        scope["mas_edge_may"] = lambda: self._is_known(text.strip())  # a stream outlives the moment in which it began
         return None
+
+    def _is_known(self, text: str) -> bool:
+        try:
+            return self._find(text) is not None
+        except ServerError:
+            return False
 
 
 def _head_only(send: Any) -> Any:

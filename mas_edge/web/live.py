@@ -10,7 +10,7 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 from msgspec.structs import replace
@@ -65,8 +65,15 @@ class Live:
         """Whether nobody more may listen."""
         return self.listeners >= MAX_LISTENERS
 
-    async def listen(self, last: str) -> AsyncIterator[bytes]:
-        """The events after the one with the id ``last``; with another, or none: from now on."""
+    async def listen(self, last: str, may: Callable[[], bool] = lambda: True) -> AsyncIterator[bytes]:
+        """The events after the one with the id ``last``; with another, or none: from now on.
+
+        ``may``: whether the listener still may; asked before anything is said, so that a token that was revoked hears
+        no more.
+        """
+        if self.is_full:  # many have come at the same moment: each was let in before any of them was counted
+            yield b": too many listen\n\n"
+            return
         self.listeners += 1
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
@@ -78,7 +85,7 @@ class Live:
                 yield _event(kind, self._id(number), msgspec.json.encode({"time": time.time()}))
             else:
                 yield b": goes on\n\n"
-            while True:
+            while may():
                 if number + 1 < self._oldest:  # it was slower than what is kept
                     number = self._number
                     yield _event("reset", self._id(number), msgspec.json.encode({"time": time.time()}))

@@ -13,8 +13,10 @@ from litestar.params import JSONBody, PathParameter
 from msgspec import Meta
 
 from mas_edge.federation.control import JobVerb
+from mas_edge.federation.flow import OVER
 from mas_edge.federation.rollout import RolloutSpec, Verb
 from mas_edge.orchestrator.rollout_store import Wish
+from mas_edge.web.problems import RefusedError
 from mas_edge.web.routes import Asked, Name
 from mas_edge.web.shapes import MemberList, MemberView, OrderList, OrderView
 from mas_edge.web.window import Window
@@ -50,7 +52,10 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @post("/api/job/orders", tags=["run"], status_code=202)
 async def order_job(request: Asked, data: JSONBody[JobWord]) -> Response[OrderView]:
-    """Start, pause, resume or abort the job."""
+    """Start, pause, resume or abort the job; one that is over takes no order."""
+    phase = await request.app.state.library.ask(lambda known: known.state.phase)
+    if phase in OVER:  # nobody might ever take it
+        raise RefusedError(409, f"the job is {phase}: there is nothing to {data.verb}")
     return await _placed(request, lambda window: window.place_job(data.verb, _who(request)))
 
 

@@ -133,7 +133,8 @@ async def get_live(request: Asked) -> Stream:
         raise RefusedError(503, message, {"retry-after": "30"})
     last = request.headers.get("last-event-id", "")
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(live.listen(last), media_type="text/event-stream", headers=headers)
+    may = request.scope.get("mas_edge_may", lambda: True)
+    return Stream(live.listen(last, may), media_type="text/event-stream", headers=headers)
 
 
 @get("/metrics", tags=["operation"], media_type=MediaType.TEXT)

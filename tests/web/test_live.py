@@ -12,11 +12,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from mas_edge.web import live as module
+from mas_edge.web.app import make_app
+from mas_edge.web.guard import Rules
 from mas_edge.web.library import Library
 from mas_edge.web.live import KEPT, Live
+from mas_edge.web.tokens import TokenStore
 from tests.web.conftest import DEVICES, Run
 
 TICK_S = 0.05  # a test need not wait for a second
+PATIENCE_S = 30
 
 
 class Said(NamedTuple):
@@ -214,5 +218,68 @@ def test_a_state_that_cannot_be_read_is_told_and_is_followed_again_when_it_can(t
             assert "run" in said.data["parts"]
             await page.close()
             run.close()
+
+    play(work())
+
+
+def test_a_token_that_is_revoked_hears_nothing_more(run: Run) -> None:
+    tokens = TokenStore(run.directory, create=True)
+    text = tokens.new("grafana", "read")
+
+    async def work() -> None:
+        said: list[bytes] = []
+        news, ended = asyncio.Event(), asyncio.Event()
+
+        async def send(message: Any) -> None:
+            said.append(message.get("body", b""))
+            news.set()
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                ended.set()
+
+        async def receive() -> Any:
+            await ended.wait()  # the client stays as long as there is something to hear
+            return {"type": "http.disconnect"}
+
+        async def heard(what: bytes) -> None:
+            while what not in b"".join(said):
+                news.clear()
+                await asyncio.wait_for(news.wait(), PATIENCE_S)
+
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
+            "path": "/api/live", "raw_path": b"/api/live", "query_string": b"", "root_path": "",
+            "headers": [(b"host", b"localhost"), (b"authorization", f"Bearer {text}".encode())],
+            "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8880),
+        }  # fmt: skip
+        stream = asyncio.create_task(make_app(run.directory, Rules(tokens=True))(scope, receive, send))
+        await heard(b"event: change")
+        tokens.revoke("grafana")
+        heard_before = b"".join(said)
+        run.play("merged-0000")
+        await asyncio.wait_for(stream, PATIENCE_S)
+        assert b"".join(said) == heard_before
+
+    play(work())
+    tokens.close()
+
+
+def test_however_many_come_at_the_same_moment_no_more_than_the_limit_listen(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_LISTENERS", 2)
+
+    async def work() -> None:
+        async with served(run.directory) as live:
+            streams = [live.listen("") for _ in range(3)]  # let in, and none of them counted yet
+            first = [await anext(stream) for stream in streams]
+            assert [block.partition(b"\n")[0] for block in first] == [
+                b"event: hello",
+                b"event: hello",
+                b": too many listen",
+            ]
+            assert [block async for block in streams[2]] == []
+            assert live.listeners == 2
+            for stream in streams:
+                await stream.aclose()  # type: ignore[attr-defined]
 
     play(work())

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from device_runtime import keys
+from mas_edge.federation.flow import Phase
 from mas_edge.fleet.enrolment import Enrolment, WaitsError
 from mas_edge.fleet.folder import Fleet
 from mas_edge.protocol.enrolment import JoinRequest
@@ -35,6 +37,14 @@ def test_a_job_is_paused_and_resumed_and_each_order_says_what_became_of_it(run: 
         "refused", "the job is paused: it cannot pause; it takes now: resume, abort",
     )  # fmt: skip
     assert [each["id"] for each in client.json("/api/orders")["items"]] == [again["id"], placed.json()["id"]]
+
+
+@pytest.mark.parametrize("phase", ["done", "aborted"])
+def test_a_job_that_is_over_takes_no_order(run: Run, client: Client, phase: Phase) -> None:
+    run.store.save(replace(run.desk.state, phase=phase))
+    refused = client.post("/api/job/orders", {"verb": "pause"})
+    assert (refused.status_code, refused.json()["detail"]) == (409, f"the job is {phase}: there is nothing to pause")
+    assert client.json("/api/orders") == {"items": []}
 
 
 def test_a_rollout_is_begun_paused_and_rolled_back(run: Run, client: Client) -> None:

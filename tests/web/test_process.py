@@ -154,6 +154,27 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("asked", "is_there"), [("out", True), ("out/state", True), ("outt", False)])
+def test_the_folder_of_a_demo_is_shown_and_one_without_a_run_says_so(
+    tmp_path: Path, asked: str, is_there: bool
+) -> None:
+    Run(tmp_path / "out" / "state").close()
+    port = free_port()
+    command = [sys.executable, "-m", "mas_edge", "web", asked, "--http", f"127.0.0.1:{port}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        try:
+            assert process.stderr is not None
+            lines = [process.stderr.readline()]
+            if not is_there:
+                assert lines[0].startswith(f"there is no run in {asked} yet")
+                lines.append(process.stderr.readline())
+            assert lines[-1].endswith(f"is shown at http://127.0.0.1:{port}/\n")
+            until(lambda: ask(port, "GET", "/healthz") is not None, "an answer")
+            assert (ask(port, "GET", "/api/run").get("status") != 503) is is_there
+        finally:
+            process.terminate()
+
+
 def test_tokens_are_made_listed_and_revoked_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,7 +189,9 @@ def test_tokens_are_made_listed_and_revoked_from_the_command_line(
     assert [token["name"] for token in json.loads(capsys.readouterr().out)] == ["grafana"]
     assert main(["token", run, "new", "grafana"]) == ServerError.exit_code
     assert "revoke it first" in capsys.readouterr().err
-    assert main(["token", run, "revoke", "grafana"]) == 0
+    capsys.readouterr()
+    assert main(["token", run, "revoke", "grafana", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "grafana", "revoked": True}
     assert store.all() == []
     store.close()
     assert main(["token", run, "revoke", "grafana"]) == ServerError.exit_code
