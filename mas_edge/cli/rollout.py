@@ -20,6 +20,10 @@ from mas_edge.protocol.errors import EdgeError, ServerError
 VERBS: tuple[Verb, ...] = ("pause", "resume", "abort", "rollback")
 SHOWN_FAILURES = 10
 SHOWN_ORDERS = 10
+_OPTIONS = (  # of what is begun with --to
+    "then", "halt_on", "soak", "answer", "seed", "max_latency", "max_slowdown", "max_memory", "max_regression",
+)  # fmt: skip
+_FIELD = re.compile(r"(?P<what>.*) - at `\$\.(?P<field>\w+).*")  # of msgspec's word on a RolloutSpec
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
 
@@ -69,7 +73,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "than this gives way to that one, and counts as failed (default: not compared)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the status as JSON")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, of_a_beginning={name: parser.get_default(name) for name in _OPTIONS})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,6 +84,10 @@ def run(args: argparse.Namespace) -> int:
             message = f"give either --to, to begin a rollout, or {args.verb}"
             raise ServerError(message)
         _order(args.state, Wish(spec=_spec(args), who=whoever_types()), quiet=args.json)
+    elif given := [name for name, usual in args.of_a_beginning.items() if getattr(args, name) != usual]:
+        option = given[0].replace("_", "-")
+        message = f"--{option} belongs to a rollout that is begun: give --to as well, such as --to 10%"
+        raise ServerError(message)
     elif args.verb != "status":
         _order(args.state, Wish(verb=args.verb, who=whoever_types()), quiet=args.json)
     found, orders = remembered(args.state), _orders(args.state)
@@ -146,10 +154,19 @@ def _spec(args: argparse.Namespace) -> RolloutSpec:
     try:
         spec = msgspec.convert(given, RolloutSpec)
     except msgspec.ValidationError as error:
-        message = f"this rollout cannot be: {error}"
+        message = f"this rollout cannot be: {_in_options(str(error))}"
         raise ServerError(message) from None
     check_spec(spec)
     return spec
+
+
+def _in_options(error: str) -> str:
+    """What is wrong with a field, in the words of the command line."""
+    found = _FIELD.fullmatch(error)
+    if found is None:
+        return error
+    option = found["field"].removesuffix("_s").removesuffix("_bytes").replace("_", "-")
+    return f"--{option}: {found['what'].lower().replace('`float`', 'a number').replace('`int`', 'a whole number')}"
 
 
 def _order(directory: Path, wish: Wish, *, quiet: bool) -> None:

@@ -198,7 +198,7 @@ class Fleet:
 
 
 def require_no_fleet(folder: Path) -> None:
-    """Raise ServerError if ``folder`` holds a fleet, or what is left of one."""
+    """Raise ServerError if ``folder`` holds a fleet, what is left of one, or what others use."""
     if (folder / "fleet.json").exists():
         message = f"{folder} holds a fleet already; its devices trust that one: choose another directory"
         raise ServerError(message)
@@ -206,6 +206,12 @@ def require_no_fleet(folder: Path) -> None:
         message = (
             f"{folder} holds ca.key and no fleet.json, after an init that was interrupted, or because it was lost: "
             "restore it from a copy; if no device has ever joined, delete the directory, or choose another one"
+        )
+        raise ServerError(message)
+    if folder.is_dir() and folder.stat().st_mode & 0o077 and any(folder.iterdir()):
+        message = (
+            f"{folder} holds other files and is open to others, and a fleet's directory is closed to all but its "
+            "owner: name a new or an empty one"
         )
         raise ServerError(message)
 

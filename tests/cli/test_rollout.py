@@ -103,8 +103,13 @@ def test_the_status_names_who_failed_and_why(run: Path, capsys: pytest.CaptureFi
     ("words", "code", "said"),
     [
         (["--to", "10%", "--then", "1%"], 6, "must grow"),
-        (["--to", "10%", "--halt-on", "100%"], 6, "halt_on"),
-        (["--to", "10%", "--soak", "-1"], 6, "soak_s"),
+        (["--to", "10%", "--halt-on", "100%"], 6, "--halt-on: expected a number < 1.0"),
+        (["--to", "10%", "--soak", "-1"], 6, "--soak: expected a number >= 0.0"),
+        (["--to", "10%", "--answer", "inf"], 6, "--answer: expected a number <= 1000000000.0"),
+        (["--to", "10%", "--seed", str(2**60)], 6, "--seed: expected a whole number <= 9007199254740992"),
+        (["--then", "100%"], 6, "--then belongs to a rollout that is begun: give --to as well"),
+        (["--halt-on", "3%"], 6, "--halt-on belongs to"),
+        (["pause", "--max-memory", "64M"], 6, "--max-memory belongs to"),
         (["pause", "--to", "10%"], 6, "either --to"),
     ],
 )

@@ -43,6 +43,19 @@ def test_a_fleet_is_not_made_over_another(tmp_path: Path) -> None:
     assert made.file("ca.key").read_bytes() == before
 
 
+def test_a_directory_that_others_use_is_not_closed_to_them(tmp_path: Path) -> None:
+    used, empty = tmp_path / "used", tmp_path / "empty"
+    for folder in (used, empty):
+        folder.mkdir()
+        folder.chmod(0o755)
+    (used / "letter.txt").touch()
+    with pytest.raises(ServerError, match="holds other files"):
+        make_fleet(used, Clock(time.time()))
+    assert (used.stat().st_mode & 0o777, [path.name for path in used.iterdir()]) == (0o755, ["letter.txt"])
+    make_fleet(empty, Clock(time.time()))
+    assert empty.stat().st_mode & 0o777 == 0o700
+
+
 def _certificate(fleet: Fleet, name: str) -> x509.Certificate:
     return x509.load_pem_x509_certificate(fleet.file(name).read_bytes())
 

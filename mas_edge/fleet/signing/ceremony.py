@@ -224,8 +224,9 @@ def _make_folders(folder: Path, offline: Path) -> None:
     except OSError as error:
         message = f"cannot make {folder}: {error.strerror}; choose another directory"
         raise ServerError(message) from None
-    for private in (folder / "online", offline):
-        _make_private(private)
+    _make_private(folder / "online")
+    if not offline.is_dir() or not any(offline.iterdir()):  # else others may use it; the keys themselves are private
+        _make_private(offline)
 
 
 def _make_private(folder: Path) -> None:

@@ -170,6 +170,18 @@ def test_a_repository_that_could_not_be_made_is_made_at_the_next_attempt(tmp_pat
     ceremony.create(tmp_path / "signing", tmp_path / "others", 3, 2)
 
 
+def test_a_directory_for_keys_that_others_use_is_not_closed_to_them(tmp_path: Path) -> None:
+    used, empty = tmp_path / "used", tmp_path / "empty"
+    for place in (used, empty):
+        place.mkdir()
+        place.chmod(0o755)
+    (used / "letter.txt").touch()
+    for number, offline in enumerate((used, empty)):
+        ceremony.create(tmp_path / f"signing-{number}", offline, 1, 1)
+        assert (offline / "keyholder-1.pem").stat().st_mode & 0o777 == 0o600
+    assert [offline.stat().st_mode & 0o777 for offline in (used, empty)] == [0o755, 0o700]
+
+
 def test_an_init_that_was_cut_off_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "signing" / "metadata").mkdir(parents=True)
     with pytest.raises(ServerError, match=r"holds no root.*delete the directory"):
