@@ -7,7 +7,6 @@ compiled first, while there is room to scatter. Modules that were compiled befor
 """
 
 import gc
-import json
 import sys
 from array import array
 
@@ -18,16 +17,8 @@ TRAINS = ("wire", "flash", "network", "head", "agent", "mqtt", "data", "weights"
 
 def main(path):
     """Run the board whose configuration is the JSON file ``path``; ends only if that cannot be used, and says why."""
-    try:
-        with open(path) as file:
-            config = json.load(file)
-        wrong = _complaint(config)
-    except OSError as error:
-        wrong = "cannot be read: %s" % error
-    except (ValueError, UnicodeError):
-        wrong = "is no JSON: look for a comma or a quote too many or too few"
-    if wrong:
-        print("mas-edge: %s %s" % (path, wrong))
+    config = _read(path)
+    if config is None:
         return
     # A letter that is taken out of a text is kept for ever, in a table that grows by some kilobytes in one piece: now.
     for _ in "".join([chr(code) for code in range(32, 127)]):
@@ -42,14 +33,14 @@ def main(path):
     try:
         module.run(config, arena)
     except module.Refused as error:
-        print("mas-edge: %s cannot be used: %s" % (path, error))
+        print("mas-edge: %s: %s" % (path, error))
 
 
-def _complaint(config):
-    """What ``settings`` says; its code is let go of before anything that stays is loaded: it takes 3 KB."""
+def _read(path):
+    """What ``settings`` reads; its code is let go of before anything that stays is loaded: it takes 3 KB."""
     from . import settings
 
-    wrong, name = settings.complaint(config), settings.__name__
+    config, name = settings.read(path), settings.__name__
     del sys.modules[name]
     delattr(sys.modules[name.rsplit(".", 1)[0]], "settings")
-    return wrong
+    return config

@@ -33,7 +33,10 @@ class Rows:
         except (OSError, IndexError, ValueError):
             message = "%s cannot be read" % path
             raise Refused(message)
-        if kind[0] not in "<|" or kind[1:] not in _CODES or "True" in header:
+        if "True" in header:
+            message = "%s is in Fortran order, its rows are not in one piece: save numpy.ascontiguousarray of it" % path
+            raise Refused(message)
+        if kind[0] not in "<|" or kind[1:] not in _CODES:
             message = "%s: rows of little-endian numbers are read here, not %s" % (path, kind)
             raise Refused(message)
         self.code, self.width = _CODES[kind[1:]], 1

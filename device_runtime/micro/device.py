@@ -53,8 +53,6 @@ class Device:
         self._topics = Topics(config["fleet"], config["name"])
         folder = config["state"]
         make_folder(folder)
-        if size_of(folder) < 0:
-            raise Refused("the folder %s of state cannot be made: make the one that it is to lie in" % folder)
         self._state = State(folder)
         self._models = Models(folder, self._state)
         self._store = Store(folder + "/artifacts", self._models)
@@ -301,9 +299,7 @@ def _forget(modules):
 def run(config, arena):
     """Serve with this configuration; ``arena``: float32 memory for weights and features."""
     data = None
-    if config.get("data") and size_of(config["data"] + "/x.npy") < 0:
-        print("mas-edge: there is no %s/x.npy: this board has no samples, and tries models only" % config["data"])
-    elif config.get("data"):
+    if config.get("data") and size_of(config["data"] + "/x.npy") >= 0:
         from .data import Folder
 
         data = Folder(config["data"], config["tasks"], config["input_shape"])

@@ -1,7 +1,45 @@
 # mypy: ignore-errors
-"""What is wrong with a board's configuration, before it begins."""
+"""A board's configuration, and what is wrong with it, before it begins."""
+
+import json
+import os
 
 KINDS = ("class", "value", "direction")
+
+
+def read(path):
+    """The configuration in the JSON file ``path``; None if it cannot be used, and the console says why."""
+    try:
+        with open(path) as file:
+            config = json.load(file)
+        wrong = complaint(config) or _folders(config)
+    except OSError as error:
+        wrong = "cannot be read: %s" % error
+    except (ValueError, UnicodeError):
+        wrong = "is no JSON: look for a comma or a quote too many or too few"
+    if wrong:
+        print("mas-edge: %s %s" % (path, wrong))
+        return None
+    return config
+
+
+def _folders(config):
+    try:
+        os.mkdir(config["state"])
+    except OSError:
+        pass  # it is there, or the next line says
+    if not _is_there(config["state"]):
+        return "has a state, %s, that cannot be made: make the folder that it is to lie in" % config["state"]
+    if config.get("data") and not _is_there(config["data"] + "/x.npy"):
+        print("mas-edge: there is no %s/x.npy: this board has no samples, and tries models only" % config["data"])
+    return ""
+
+
+def _is_there(path):
+    try:
+        return bool(os.stat(path))
+    except OSError:
+        return False
 
 
 def complaint(config):

@@ -128,7 +128,8 @@ def _write(directory: Path, names: list[str]) -> None:
         folder.mkdir()
         (folder / "data.toml").write_text(DATA_TOML, encoding="utf-8", newline="\n")
         for array, values in _arrays_of(subject, recordings).items():
-            np.save(folder / f"{array}.npy", values, allow_pickle=False)
+            # Row by row, as boards read them
+            np.save(folder / f"{array}.npy", np.ascontiguousarray(values), allow_pickle=False)
 
 
 def _arrays_of(subject: int, recordings: dict[str, Any]) -> dict[str, Array]:

@@ -36,6 +36,11 @@ def test_ten_folders_are_made_and_a_device_can_train_on_each(made: WatchFolders)
     assert [problems(folder) for folder in made.folders] == [[]] * 10
 
 
+def test_samples_lie_row_by_row_as_a_microboard_reads_them(made: WatchFolders) -> None:
+    for path in made.folders[0].glob("*.npy"):
+        assert np.load(path, mmap_mode="r").flags.c_contiguous, path.name
+
+
 def test_the_folders_hold_what_the_job_file_asks_for(made: WatchFolders) -> None:
     job = load_job(JOB)
     for folder in made.folders:

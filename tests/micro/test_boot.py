@@ -90,6 +90,7 @@ FILES: dict[str, tuple[dict[str, Any], str]] = {
     "a single number": ({"split": np.uint8(1)}, "split.npy cannot be read"),
     "fewer labels than samples": ({"way": np.zeros(3, np.int64)}, "way.npy does not hold 4 labels of kind class"),
     "classes with a point": ({"way": np.zeros(4)}, "way.npy does not hold 4 labels of kind class"),
+    "columns before rows": ({"x": np.zeros((6, 4), np.float32).T}, "x.npy is in Fortran order"),
     "samples with 64 bits": ({"x": np.zeros((4, 6))}, "does not hold a float32 sample"),
 }
 
