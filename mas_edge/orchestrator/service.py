@@ -20,6 +20,7 @@ from typing import Any
 
 from device_runtime.edge.artifacts import ArtifactStore
 from device_runtime.edge.mqtt import Arrived, Connected, Disconnected, Event, Frame
+from mas_edge.export.targets import TARGETS, require_installed
 from mas_edge.federation import flow
 from mas_edge.federation.flow import JobState, Local, Provided, RoundWork
 from mas_edge.federation.supply import Wanted
@@ -39,6 +40,7 @@ from mas_edge.orchestrator.rollout_desk import RolloutDesk
 from mas_edge.orchestrator.rollout_store import remembered
 from mas_edge.orchestrator.rounds_desk import RoundsDesk
 from mas_edge.orchestrator.sealing import Sealing, open_publisher
+from mas_edge.orchestrator.steps import FIRST_FORMAT
 from mas_edge.orchestrator.store import Store
 from mas_edge.orchestrator.workshop_process import open_workshop
 from mas_edge.protocol.errors import DeviceError, EdgeError, ServerError
@@ -82,7 +84,7 @@ class Orchestrator:
 
     Raises:
         JobError: the job is wrong, or the directory holds a run of other settings.
-        ServerError: a directory cannot be used.
+        ServerError: a directory cannot be used, or a package is missing with which models are exported.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Orchestrator:
         *, stay: bool = False, hold: bool = False,
     ) -> None:  # fmt: skip
         check(job)
+        require_installed(TARGETS[FIRST_FORMAT])  # said now, not when the job has been trained
         publisher = open_publisher(signing) if signing else None
         self._events: Mailbox[Event | _Made | _Supplied | _Filed] = Mailbox()
         self._store = Store(state_dir)

@@ -73,7 +73,7 @@ def test_the_doctor_examines_the_board_and_not_the_machine_that_emulates_it(tmp_
 
 
 def test_a_board_alone_carries_out_a_whole_job(mosquitto: ManagedBroker, tmp_path: Path) -> None:
-    job = job_text(rounds=2, merge_rounds=1, per_round=1, min_devices=1, deadline_s=300)
+    job = f"engines = {ENGINES[:1]}\n" + job_text(rounds=2, merge_rounds=1, per_round=1, min_devices=1, deadline_s=300)
     with Fleet(mosquitto.url, tmp_path, job) as fleet:
         orchestrator = fleet.orchestrate()
         board = start(
