@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from mas_edge.protocol.errors import EdgeError
+from mas_edge.protocol.errors import DeviceError, EdgeError
 
 VERBS = ("join", "run", "check", "doctor", "install", "uninstall")
 INTERRUPTED = 130  # what a shell reports for a command ended by Ctrl-C
@@ -47,8 +47,13 @@ def _version() -> str:
         return "(a checkout that is not installed)"
 
 
-def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
-    """Run the verb that ``argv`` names; an error of ours becomes one line and its exit code."""
+def execute(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, not_permitted: int = DeviceError.exit_code
+) -> int:
+    """Run the verb that ``argv`` names; an error of ours becomes one line and its exit code.
+
+    ``not_permitted``: the code where the system forbids this user a file, wherever that is noticed.
+    """
     args = parser.parse_args(argv)
     try:
         code: int = args.run(args)
@@ -56,6 +61,10 @@ def execute(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     except EdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        what = error.filename or "what this needs"
+        print(f"error: this user may not use {what}: run this as its owner, or give the right to", file=sys.stderr)
+        return not_permitted
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

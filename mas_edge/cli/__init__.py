@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from device_runtime.cli import execute, with_verbs
+from mas_edge.protocol.errors import ServerError
 
 VERBS = (
     "demo", "serve", "job", "web", "token", "status", "runs", "devices", "report", "rollout", "release", "fleet",
@@ -26,4 +27,4 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code."""
-    return execute(build_parser(), argv)
+    return execute(build_parser(), argv, ServerError.exit_code)

@@ -59,6 +59,9 @@ def read_settings(path: Path) -> FleetSettings:
     """Those in a fleet.json. Raises ServerError, MessageError."""
     try:
         return check_settings(msgspec.json.decode(path.read_bytes(), type=FleetSettings))
+    except PermissionError:
+        message = f"{path} may not be read: run this as its owner, or give this user the right to"
+        raise ServerError(message) from None
     except (OSError, msgspec.MsgspecError, ServerError) as error:
         message = f"{path} cannot be used: {error}; correct it"
         raise ServerError(message) from None
