@@ -14,6 +14,7 @@ from mas_edge.cli.status import lines_of
 from mas_edge.orchestrator import quarantine_desk, view
 from mas_edge.orchestrator.quarantine_desk import LOOK_S
 from mas_edge.protocol.messages import Receipt
+from mas_edge.reporting.standing import standing_of
 from tests.orchestrator.small_desk import SmallDesk, a_job
 from tests.orchestrator.small_run import LAYOUT, numbers
 
@@ -58,7 +59,7 @@ def test_a_device_whose_reports_are_refused_round_after_round_is_left_out_of_the
 def test_the_operator_sees_who_and_why(desk: SmallDesk, tmp_path: Path) -> None:
     shut_out(desk)
     desk.reception.close()
-    [shown] = [line for line in lines_of(view.read(tmp_path)) if line.startswith("  liar")]
+    [shown] = [line for line in lines_of(view.read(tmp_path), standing_of(tmp_path)) if line.startswith("  liar")]
     assert "in quarantine: its reports were refused in 3 rounds, the last: " in shown
     assert "not finite" in shown
 
