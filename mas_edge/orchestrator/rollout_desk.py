@@ -284,8 +284,8 @@ class RolloutDesk:
     def _say(self, state: RolloutState, who: str = "") -> None:
         """A line for people when it stands otherwise than before; ``who`` has ordered that."""
         before, self._saved = self._saved, state
-        if before and replace(before, sent_bytes=state.sent_bytes) == state:
-            return
+        if before and replace(before, sent_bytes=state.sent_bytes, cut=state.cut, opened=state.opened) == state:
+            return  # a stage is said when it begins, not again when its devices are drawn
         share = state.spec.shares[min(state.stage, len(state.spec.shares) - 1)]
         where = f"stage {state.stage + 1} of {len(state.spec.shares)}, {share:.4g} of the devices"
         why = f": {state.reason}" if state.reason else f", {where}" if state.mode == "running" else ""

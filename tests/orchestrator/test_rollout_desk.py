@@ -115,6 +115,12 @@ def test_a_stage_after_the_other_is_told_and_at_the_end_the_job_is_done(small: D
     small.look()
     small.look(SPEC.soak_s)
     assert (small.mode, small.desk.state.phase, small.rollouts.is_busy) == ("complete", "done", False)
+    events = [event.text for event in view.read(small.directory, last_events=100).events]
+    assert [text for text in events if text.startswith("rollout 1: ")] == [
+        "rollout 1: running, stage 1 of 2, 0.25 of the devices",
+        "rollout 1: running, stage 2 of 2, 1 of the devices",
+        "rollout 1: complete",
+    ]
 
 
 def test_the_bytes_of_plans_and_chunks_belong_to_the_rollout_also_after_a_restart(small: Deploying) -> None:
