@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from mas_edge.web.tokens import TokenStore
 from tests.web.page.conftest import DEVICES, Run
-from tests.web.page.site import Site, opened
+from tests.web.page.site import Site, opened, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -74,6 +79,21 @@ def test_a_token_that_is_not_known_is_asked_for_again(done: Site, lenient: Page)
     lenient.evaluate("sessionStorage.clear()")
     lenient.reload()  # on loopback none is needed
     expect(lenient.locator("h1")).to_have_text("tiny")
+
+
+def test_who_has_given_a_token_is_led_on_and_asked_again_when_it_is_revoked(copy: Path, lenient: Page) -> None:
+    with closing(TokenStore(copy, create=True)) as tokens, serving(copy, "--http-tokens") as site:
+        lenient.goto(site.url)
+        field = lenient.get_by_label("Token", exact=True)
+        field.fill(tokens.new("anna", "read"))
+        field.press("Enter")
+        expect(lenient.locator("h1")).to_have_text("tiny")
+        expect(lenient.locator("h1")).to_be_focused()
+        expect(lenient.locator(".pulse")).to_have_text("Live")
+        tokens.revoke("anna")
+        with closing(sqlite3.connect(copy / "state.db")) as db, db:
+            db.execute("UPDATE devices SET record = json_set(CAST(record AS TEXT), '$.online', json('false'))")
+        expect(lenient.get_by_role("heading", name="A token is needed")).to_be_visible()
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from mas_edge.mas.affinity import AffinityMatrix
 from mas_edge.mas.split import value_of
@@ -189,6 +190,35 @@ def test_the_picture_of_the_split_shows_its_groups_and_what_each_task_gets(done:
         assert dash[1] - width > 4 if colour == "var(--hurts)" else dash == [0]
     chosen = page.get_by_role("row", name="chosen")
     expect(chosen).to_contain_text(f"{abs(split['value']):.3f}")
+
+
+def answered(body: str, route: Route) -> None:
+    """Instead of the server."""
+    route.fulfill(body=body, content_type="application/json")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("names", [(), ("wide", "WWWWWWWWWWWW", "m" * 40)])
+def test_no_name_in_the_picture_of_the_split_is_cut_at_its_edge(
+    done: Site, page: Page, width: int, names: tuple[str, ...]
+) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    if names:  # other tasks
+        for path in ("affinity", "split"):
+            told = done.get(f"api/{path}")
+            renamed = json.dumps(told)
+            for old, new in zip(told["tasks"], names, strict=True):
+                renamed = renamed.replace(f'"{old}"', f'"{new}"')
+            page.route(f"**/api/{path}", partial(answered, renamed))
+    shown(page, done, "affinity")
+    box = page.locator(".ties").bounding_box()
+    assert box is not None
+    texts = page.locator(".ties text").all()
+    assert len(texts) == len(done.get("api/split")["tasks"])
+    for text in texts:
+        found = text.bounding_box()
+        assert found is not None
+        assert box["x"] <= found["x"] < found["x"] + found["width"] <= box["x"] + box["width"], text.inner_text()
 
 
 def test_the_page_computes_the_value_of_a_split_as_the_server_does(done: Site, page: Page) -> None:

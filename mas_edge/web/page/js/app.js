@@ -123,6 +123,7 @@ function AskToken() {
       set({ denied: false, data: { run } });
       touch();
       reconnect();
+      requestAnimationFrame(() => document.querySelector("main h1")?.focus({ preventScroll: true })); // the field is gone
     } catch (problem) {
       setToken("");
       setTold(problem.message);

@@ -7,7 +7,7 @@ import { html, useEffect, useRef, useState } from "./view.js";
 const MOST = { width: 640, radius: 130 };
 const LEAST_RADIUS = 52; // below, chords are not told apart
 const GAP = 0.55; // between groups, in steps between neighbours
-const LETTER = 8; // px of a letter of 13 px, on average
+const LEAST_NAME = 40; // px: some five letters
 const AWAY = 28; // px from a task to its name
 const PHONE = 480; // px: no room on either side
 
@@ -63,8 +63,24 @@ const upright = (count) => (count > MANY ? 0.02 : 0.25);
 /** Names that leave room for the circle; the numbers that the matrix gives them where there is none. */
 function namesOf(tasks, width) {
   if (tasks.length > MANY && width < PHONE) return tasks.map((_, i) => String(i + 1));
-  const most = Math.max(5, Math.floor((width / 2 - LEAST_RADIUS - AWAY) / LETTER));
-  return tasks.map((name) => (name.length > most ? `${name.slice(0, most - 1)}…` : name));
+  const room = Math.max(LEAST_NAME, width / 2 - LEAST_RADIUS - AWAY);
+  return tasks.map((name) => cut(name, room));
+}
+
+/** As much of a name as has room. */
+function cut(name, room) {
+  if (widthOf(name) <= room) return name;
+  let long = name.length - 1;
+  while (long > 1 && widthOf(`${name.slice(0, long)}…`) > room) long -= 1;
+  return `${name.slice(0, long)}…`;
+}
+
+const pen = document.createElement("canvas").getContext("2d");
+
+/** How wide a name is drawn, in px: letters differ by a factor of four. */
+function widthOf(name) {
+  pen.font = `600 13px ${getComputedStyle(document.body).fontFamily}`; // as the style sheet has it
+  return pen.measureText(name).width;
 }
 
 /** The largest circle beside which every name has room. */
@@ -72,7 +88,7 @@ function sizeOf(groups, names, width) {
   let radius = MOST.radius;
   for (const [i, angle] of anglesOf(groups)) {
     const side = Math.abs(Math.cos(angle));
-    if (side > upright(names.length)) radius = Math.min(radius, (width / 2 - LETTER * names[i].length) / side - AWAY);
+    if (side > upright(names.length)) radius = Math.min(radius, (width / 2 - widthOf(names[i])) / side - AWAY);
   }
   radius = Math.max(LEAST_RADIUS, radius);
   return { width, radius, height: 2 * (radius + AWAY + 24) };
