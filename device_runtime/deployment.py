@@ -63,8 +63,10 @@ def _report(health: Health, slots: Slots, began: float, cpu: float, found: float
 
 
 def _undone(slots: Slots, plan: Plan) -> Health:
-    """Leave the plan's model, if it is in use, for the last good one."""
-    if slots.digest != plan.program.artifact or slots.roll_back():
+    """Leave the plan's model, or the one of all tasks that was taken in its place, for the last good one before."""
+    whole = plan.health.all_in_one if plan.health else None
+    named = {plan.program.artifact, whole.model.artifact if whole else plan.program.artifact}
+    if slots.digest not in named or slots.roll_back():
         return Health(healthy=True, reason="")
     return Health(healthy=False, reason="there is no model before this one to go back to: it stays in use")
 

@@ -327,7 +327,7 @@ class Rollout:
         """Everybody who may have the new model returns; a device that is away is told when it is back."""
         left = [
             Order(device, group, undo=True) for device, standings in self.standings.items()
-            for group, standing in standings.items() if _may_hold_the_new_model(standing)
+            for group, standing in standings.items() if _may_hold_a_new_model(standing, self.state.spec)
         ]  # fmt: skip
         if not left:
             self.state = replace(self.state, mode="rolled_back")
@@ -345,6 +345,11 @@ class Rollout:
         self.changed.add(device)
 
 
-def _may_hold_the_new_model(standing: Standing) -> bool:
-    """Whether a rollback concerns it: it is healthy, or was told and has never said which model it has in use."""
-    return standing.stage in ("told", "healthy") or (standing.stage != "returned" and not standing.model)
+def _may_hold_a_new_model(standing: Standing, spec: RolloutSpec) -> bool:
+    """Whether a rollback concerns it: the model is healthy there, or it was told and never said which is in use.
+
+    With ``max_regression`` one on which the group's model failed may have taken that of all tasks, which is new, too.
+    """
+    if standing.stage in ("told", "healthy"):
+        return True
+    return standing.stage != "returned" and (not standing.model or spec.max_regression is not None)

@@ -247,6 +247,8 @@ class RolloutDesk:
             **self._post.sender(), job=desk.state.run_id, round_id=self._work(group, undo=True).round_id, kind="deploy",
             group=group.name, tasks=group.tasks, deadline_s=max(self._spec.answer_s, LEAST_DEADLINE_S),
             program=group.models[suffix], format=suffix, undo=True,
+            # With the model of all tasks, which is to be left as well where it was taken instead.
+            health=self._plan(group, suffix).health if self._all_in_one(suffix) else None,
         )  # fmt: skip
 
     @property

@@ -182,6 +182,17 @@ def test_a_model_that_is_worse_for_this_device_gives_way_to_the_model_of_all_tas
     assert device.slots.refusal(device.digest(name)) != ""
 
 
+def test_undoing_leaves_the_model_of_all_tasks_too_that_was_taken_instead(device: Device) -> None:
+    name = device.worse()
+    before = ({"one", "two"} - {name}).pop()
+    device.deploy(before)
+    whole = device.whole(device.regression(name) / 2)
+    assert device.deploy(name, all_in_one=whole).model == device.digest("whole")
+    assert device.deploy(name, undo=True).model == device.digest("whole"), "of another rollout, for all that it says"
+    report = device.deploy(name, undo=True, all_in_one=whole)
+    assert (report.healthy, report.model) == (True, device.digest(before))
+
+
 def test_the_model_of_all_tasks_has_to_be_healthy_too(device: Device) -> None:
     other = ({"one", "two"} - {device.worse()}).pop()
     device.deploy(other)

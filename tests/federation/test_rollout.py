@@ -355,6 +355,18 @@ def test_a_rollback_returns_everybody_who_has_it_also_who_is_away_now(begun: str
     assert {order.device for order in fleet.told if order.undo} == had
 
 
+@pytest.mark.parametrize(("bound", "told"), [({"max_regression": 0.1}, {"pi-1", "pi-2"}), ({}, {"pi-1"})])
+def test_a_rollback_reaches_who_may_have_taken_the_model_of_all_tasks_instead(
+    bound: dict[str, float], told: set[str]
+) -> None:
+    fleet = Fleet(["pi-1", "pi-2"], (1.0,), halt_on=0.5, **bound)
+    fleet.wrong = {"pi-2"}
+    fleet.turn()
+    fleet.machine.obey("rollback")
+    fleet.until_it_rests()
+    assert (fleet.mode, {order.device for order in fleet.told if order.undo}) == ("rolled_back", told)
+
+
 def test_a_report_that_was_on_its_way_when_it_was_rolled_back_does_not_count() -> None:
     fleet = Fleet(["pi-1"], (1.0,))
     fleet.mute = {"pi-1"}

@@ -357,6 +357,10 @@ def test_with_a_bound_on_the_regression_the_model_of_all_tasks_goes_along(tmp_pa
         model=thing("whole"), golden=thing("whole golden"), tasks=["a", "b"], max_regression=0.1
     )
     assert small.desk.distribution.manifest_of(thing("whole").artifact) == thing("whole")
+    small.tried(NAMES[0], healthy=False, reason="its error is 20% above that of the model of all tasks")
+    small.order(Wish(verb="rollback"))
+    undo = small.plans(NAMES[0])[-1]
+    assert (undo.undo, undo.health and undo.health.all_in_one) == (True, health.all_in_one), "it is left as well"
     small.close()
 
 
