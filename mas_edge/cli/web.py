@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,22 +80,25 @@ def serving_of(args: argparse.Namespace) -> Serving:
     )  # fmt: skip
 
 
-def beside_serve(args: argparse.Namespace) -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def beside_serve(args: argparse.Namespace) -> Iterator[None]:
     """What keeps the page running beside ``mas-edge serve --http``; without that, nothing.
 
     Raises:
         ServerError: see ``serving_of``; or nothing can listen there.
     """
     if not args.http:
-        return contextlib.nullcontext()
+        yield
+        return
     serving = serving_of(args)
     from mas_edge.web.beside import beside
     from mas_edge.web.server import check
 
     for note in check(args.state, serving):
         say(args, note)
-    say(args, f"the run is shown at {serving.url}")
-    return beside(args.state, *serving.address, _options(args))
+    with beside(args.state, *serving.address, _options(args)):
+        say(args, f"the run is shown at {serving.url}")
+        yield
 
 
 def _options(args: argparse.Namespace) -> list[str]:
@@ -125,6 +128,5 @@ def run(args: argparse.Namespace) -> int:
         say(args, f"there is no run in {state} yet; it is shown as soon as `mas-edge serve` has begun one there")
     with contextlib.suppress(OSError):
         os.nice(NICE)
-    say(args, f"{state} is shown at {serving.url}")
-    serve(state, serving)
+    serve(state, serving, lambda: say(args, f"{state} is shown at {serving.url}"))
     return 0

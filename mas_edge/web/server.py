@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
@@ -109,8 +109,8 @@ def check(directory: Path, serving: Serving) -> list[str]:
     return notes
 
 
-def serve(directory: Path, serving: Serving) -> None:
-    """Serve the run in ``directory`` until SIGINT or SIGTERM.
+def serve(directory: Path, serving: Serving, begun: Callable[[], None]) -> None:
+    """Serve the run in ``directory`` until SIGINT or SIGTERM; ``begun`` is called when somebody can connect.
 
     Raises:
         ServerError: see ``check``; or nothing can listen there.
@@ -129,7 +129,9 @@ def serve(directory: Path, serving: Serving) -> None:
     server = Server(config, certificate)
     for number in (signal.SIGINT, signal.SIGTERM):  # raised once more when it has ended, which is then no failure
         signal.signal(number, server.handle_exit)
-    server.run(_listen(address))
+    listeners = _listen(address)
+    begun()
+    server.run(listeners)
 
 
 class Server(uvicorn.Server):

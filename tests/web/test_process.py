@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from mas_edge.cli import main
+from mas_edge.cli import build_parser, main
 from mas_edge.cli.serve import ABORTED
+from mas_edge.cli.web import beside_serve
 from mas_edge.orchestrator.broker import ManagedBroker
 from mas_edge.orchestrator.broker.supervisor import free_port
 from mas_edge.protocol.errors import ServerError
@@ -151,7 +152,19 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         )  # fmt: skip
     assert done.returncode == ServerError.exit_code
     assert "choose another --http" in done.stderr
+    assert "is shown at" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_beside_serve_nothing_is_said_to_be_shown_where_a_port_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        args = build_parser().parse_args(["serve", "job.toml", "--state", str(tmp_path), "--http", where])
+        with pytest.raises(ServerError, match="cannot be listened on"), beside_serve(args):
+            pytest.fail("it began")
+    assert "is shown at" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("asked", "is_there"), [("out", True), ("out/state", True), ("outt", False)])
