@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import device_runtime.cli
+import mas_edge.cli
 from mas_edge.web.bundle import join_scripts, join_styles
 from mas_edge.web.pages import PAGE, PageFiles
 
@@ -46,6 +49,20 @@ def test_a_file_of_the_page_is_short_and_makes_no_markup_of_data(path: Path) -> 
     assert [word for word in UNSAFE if word in text] == []
     assert re.findall(r"https?://(?!www\.w3\.org/)[\w.]+", text) == []  # the namespace of SVG is a name, not an address
     assert not re.search(r'<\w+[^>]*\son[a-z]+="|style="', text), "the content security policy forbids it"
+
+
+def test_every_command_that_the_page_names_is_there() -> None:
+    named = {found for path in OWN for found in re.findall(r"<code>(mas-edge(?:-device)?) ([a-z]+)", path.read_text())}
+    assert ("mas-edge", "serve") in named
+    parsers = {"mas-edge": mas_edge.cli.build_parser(), "mas-edge-device": device_runtime.cli.build_parser()}
+    verbs = {
+        (program, verb)
+        for program, parser in parsers.items()
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for verb in action.choices
+    }
+    assert named <= verbs
 
 
 def test_the_whole_page_is_smaller_than_one_picture() -> None:

@@ -41,6 +41,9 @@ def test_no_view_has_an_error_in_its_console_before_anything_has_happened(young:
     for view in VIEWS:
         shown(page, young, view)
         expect(page.locator(".empty strong").first).to_be_visible()
+    shown(page, young, "")
+    expect(page.get_by_text("Since its start", exact=True)).to_be_visible()  # nobody serves it: it does not run
+    expect(page.get_by_text("The job waits for mas-edge serve.")).to_be_visible()
 
 
 def test_no_view_of_a_running_job_has_an_error_in_its_console_and_the_job_ends_when_that_was_confirmed(
@@ -63,6 +66,10 @@ def test_no_view_of_a_running_job_has_an_error_in_its_console_and_the_job_ends_w
         expect(page.locator(".phases .bad")).to_have_text("Merge and measure affinity, aborted")
         expect(abort).to_be_hidden()
         expect(page.locator("h1")).to_be_focused()  # the button that had the focus is gone
+        shown(page, young, "affinity")
+        expect(page.get_by_text("It was not decided", exact=True)).to_be_visible()
+        shown(page, young, "rollout")
+        expect(page.get_by_text("There are no models to roll out", exact=True)).to_be_visible()
 
 
 # ---------------------------------------------------------------------- a rollout, and the fleet

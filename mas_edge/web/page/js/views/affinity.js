@@ -16,11 +16,12 @@ export function Affinity() {
   const colours = useMemo(anchors, [theme]);
   const { affinity, split, unit } = useMemo(() => (data.affinity ? inUnits(data.affinity, data.split) : data), [data.affinity, data.split]);
   const heading = html`<h1 tabindex="-1">Affinity and split</h1>`;
+  const aborted = data.run?.phase === "aborted";
   if (!affinity) return html`${heading}<${Waiting} problem=${problems.affinity} what="the affinity" />`;
   return html`
     ${heading}
-    <${Matrix} affinity=${affinity} split=${split} unit=${unit} colours=${colours} />
-    ${split ? html`<${Split} split=${split} unit=${unit} merging=${["prepare", "initial_evaluation", "merge", "merged_evaluation"].includes(data.run?.phase)} />` : html`<${Waiting} problem=${problems.split} what="the split" />`}`;
+    <${Matrix} affinity=${affinity} split=${split} unit=${unit} colours=${colours} aborted=${aborted} />
+    ${split ? html`<${Split} split=${split} unit=${unit} aborted=${aborted} merging=${["prepare", "initial_evaluation", "merge", "merged_evaluation"].includes(data.run?.phase)} />` : html`<${Waiting} problem=${problems.split} what="the split" />`}`;
 }
 
 const MEANING = {
@@ -29,7 +30,7 @@ const MEANING = {
   features: "How much a step on one task would lower the loss of another, to first order, from gradients at the encoder's output.",
 };
 
-function Matrix({ affinity, split, unit, colours }) {
+function Matrix({ affinity, split, unit, colours, aborted }) {
   const { tasks, rounds, average } = affinity;
   const [shown, setShown] = useState("average");
   const [at, setAt] = useState(null); // null: the newest
@@ -39,8 +40,8 @@ function Matrix({ affinity, split, unit, colours }) {
   const together = (i, j) => Boolean(groups?.some((group) => group.includes(tasks[i]) && group.includes(tasks[j])));
   const matrices = useMemo(() => [...rounds.map((round) => round.matrix), ...(average ? [average.matrix] : [])], [rounds, average]);
   if (!average) {
-    return html`<${Card} title="Affinity matrix"><${Empty} title="Nothing has been measured yet">
-      <p>Devices measure affinity while the merged network trains. The first matrix appears when the first merged round has closed.</p></${Empty}></${Card}>`;
+    return html`<${Card} title="Affinity matrix"><${Empty} title=${aborted ? "Nothing was measured" : "Nothing has been measured yet"}>
+      <p>Devices measure affinity while the merged network trains. ${aborted ? "The job was aborted before the first merged round had closed." : "The first matrix appears when the first merged round has closed."}</p></${Empty}></${Card}>`;
   }
   const place = at === null || at >= rounds.length ? rounds.length - 1 : at;
   const round = rounds[place];

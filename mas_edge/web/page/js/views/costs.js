@@ -45,7 +45,7 @@ const ACTIVITIES = ["train", "affinity", "evaluate", "other"];
 function Energy({ energy }) {
   const rows = Object.entries(energy.phases).flatMap(([phase, joules]) => joulesOf(joules).map(([quality, sum]) => ({ phase, quality, sum, parts: joules[quality] })));
   if (!rows.length) {
-    return html`<${Card} title="Energy by phase"><${Empty} title="No joules yet"><p>Devices report them with their rounds. <code>mas-edge-device vitals</code> on a device shows which sensors it finds.</p></${Empty}></${Card}>`;
+    return html`<${Card} title="Energy by phase"><${Empty} title="No joules yet"><p>Devices report them with their rounds. <code>mas-edge-device doctor</code> on a device shows which sensors it finds.</p></${Empty}></${Card}>`;
   }
   const most = Math.max(...rows.map((row) => row.sum));
   return html`

@@ -30,7 +30,7 @@ export function Overview() {
     <${Now} run=${run} />
     <${Losses} run=${run} rounds=${rounds} problem=${problems.rounds} theme=${theme} />
     <${Metrics} run=${run} rounds=${rounds} />
-    <${Rounds} rounds=${rounds} problem=${problems.rounds} held=${run.control === "held"} />`;
+    <${Rounds} rounds=${rounds} problem=${problems.rounds} run=${run} />`;
 }
 
 const STATES = {
@@ -95,7 +95,7 @@ function Figures({ run, devices }) {
       <${Figure} label="Phase" word value=${run.control === "paused" ? "paused" : f.phaseName(run.phase)} note=${`method ${run.method}`} />
       <${Figure} label="Training rounds" value=${f.count(done)} unit=${`of ${f.count(planned)}`} note=${`${p.merged} of ${p.merged_planned} merged, ${p.groups} of ${p.groups_planned} in groups`} />
       <${Figure} label=${run.served ? "Devices online" : "Devices online at last"} value=${f.count(online)} unit=${`of ${f.count(total)}`} note=${`fleet ${run.fleet}`} />
-      <div><dt>${run.finished ? "Took" : "Running for"}</dt><dd class="figure">${run.finished ? f.seconds(run.finished - run.started) : html`<${Since} time=${run.started} />`}</dd><dd class="hint">${f.plural(run.tasks.length, "task")}</dd></div>
+      <div><dt>${run.finished ? "Took" : run.served ? "Running for" : "Since its start"}</dt><dd class="figure">${run.finished ? f.seconds(run.finished - run.started) : html`<${Since} time=${run.started} />`}</dd><dd class="hint">${f.plural(run.tasks.length, "task")}</dd></div>
     </dl>`;
 }
 
@@ -121,8 +121,8 @@ function Losses({ run, rounds, problem, theme }) {
   const end = html`<${Toggles} label="Scale" value=${scale} onChange=${setScale} options=${[["loss", "Loss"], ["relative", "% of first"]]} />`;
   if (!rounds) return html`<${Card} title="Training losses">${problem ? html`<${Waiting} problem=${problem} what="rounds" />` : html`<${Empty} title="Reading rounds …" />`}</${Card}>`;
   if (!series.some((each) => each.points.length)) {
-    return html`<${Card} title="Training losses"><${Empty} title="No training round has closed yet">
-      <p>${run.control === "held" ? "The job waits for its start." : run.devices ? "The first one appears here as soon as its devices have reported." : "Start devices with mas-edge-device run; the job begins when enough of them are there."}</p></${Empty}></${Card}>`;
+    return html`<${Card} title="Training losses"><${Empty} title=${run.phase === "aborted" ? "No training round has closed" : "No training round has closed yet"}>
+      <p>${run.phase === "aborted" ? "The job was aborted before one had closed." : run.control === "held" ? "The job waits for its start." : run.devices ? "The first one appears here as soon as its devices have reported." : "Start devices with mas-edge-device run; the job begins when enough of them are there."}</p></${Empty}></${Card}>`;
   }
   const split = rounds.items.find((round) => round.phase === "groups" && round.kind === "train");
   return html`
@@ -163,7 +163,7 @@ function Metrics({ run, rounds }) {
 
 const PER_PAGE = 25; // rows that are read without scrolling for long
 
-function Rounds({ rounds, problem, held }) {
+function Rounds({ rounds, problem, run }) {
   const [page, setPage] = useState(0);
   if (!rounds) return problem ? html`<${Waiting} problem=${problem} what="rounds" />` : null;
   const total = rounds.items.length;
@@ -172,7 +172,7 @@ function Rounds({ rounds, problem, held }) {
   const rows = rounds.items.slice(Math.max(0, total - (at + 1) * PER_PAGE), total - at * PER_PAGE).reverse();
   return html`
     <${Card} title="Rounds" note=${`${f.plural(total, "round")}, the newest first`} flush end=${html`<${Pages} page=${at} pages=${pages} onPage=${setPage} what="rounds" />`}>
-      ${total === 0 ? html`<${Empty} title="No round has been opened yet"><p>The job waits for ${held ? "its start" : "its devices"}. Rounds appear here by themselves.</p></${Empty}>` : html`
+      ${total === 0 ? html`<${Empty} title="No round has been opened"><p>${run.phase === "aborted" ? "The job was aborted before." : `The job waits for ${!run.served ? "mas-edge serve" : run.control === "held" ? "its start" : "its devices"}. Rounds appear here by themselves.`}</p></${Empty}>` : html`
       <div class="scroll" tabindex="0" role="region" aria-label="Rounds, table"><table class="stack">
         <thead><tr>
           <th scope="col">Round</th><th scope="col">Outcome</th><th scope="col">Phase</th><th scope="col" class="number">Reports</th>

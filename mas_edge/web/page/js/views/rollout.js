@@ -16,12 +16,13 @@ export function RolloutView() {
   const heading = html`<h1 tabindex="-1">Rollout</h1>`;
   if (!data.rollouts) return html`${heading}<${Waiting} problem=${problems.rollouts} what="the rollout" />`;
   const { current, ready } = data.rollouts;
+  const aborted = data.run?.phase === "aborted";
   const waits = data.run && !data.run.served && (ready || current);
   return html`
     ${current ? html`<${Current} rollout=${current} />` : heading}
     ${waits && html`<div class="note"><strong>Nobody serves this run now</strong><p>What is asked for here is noted, and done when <code>mas-edge serve</code> with <code>--stay</code> works on it again.</p></div>`}
     ${ready ? (!current || isOver(current) ? html`<${Begin} again=${Boolean(current)} />` : null) : !current && html`
-      <div class="card"><${Empty} title="There are no models to roll out yet"><p>The job is ${f.phaseName(data.run?.phase ?? "prepare")}; its models are made at the end, in the export.</p></${Empty}></div>`}
+      <div class="card"><${Empty} title=${aborted ? "There are no models to roll out" : "There are no models to roll out yet"}><p>${aborted ? "The job was aborted before the export, which makes them." : `The job is ${f.phaseName(data.run?.phase ?? "prepare")}; its models are made at the end, in the export.`}</p></${Empty}></div>`}
     ${current && html`<${Standings} rollout=${current} />`}`;
 }
 

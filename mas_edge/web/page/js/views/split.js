@@ -6,10 +6,10 @@ import { Ties } from "../ties.js";
 import { html } from "../view.js";
 
 /** What /api/split tells. */
-export function Split({ split, unit, merging }) {
+export function Split({ split, unit, merging, aborted }) {
   if (!split.decided) {
-    return html`<${Card} title="The split"><${Empty} title="Not decided yet">
-      <p>${merging ? "The tasks still train together; they are split when the merged rounds are over." : "It appears here as soon as it is decided."}</p></${Empty}></${Card}>`;
+    return html`<${Card} title="The split"><${Empty} title=${aborted ? "It was not decided" : "Not decided yet"}>
+      <p>${aborted ? "The job was aborted before." : merging ? "The tasks still train together; they are split when the merged rounds are over." : "It appears here as soon as it is decided."}</p></${Empty}></${Card}>`;
   }
   const positions = split.groups.map((group) => group.map((name) => split.tasks.indexOf(name)));
   const S = split.affinity;
