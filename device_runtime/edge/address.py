@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -50,6 +51,12 @@ _ALERTS = {
     "UNSUPPORTED_CERTIFICATE": "{address} does not accept a certificate of this kind; join with a token",
     "CERTIFICATE_UNKNOWN": "{address} does not accept our certificate; join again with a new token",
     "PROTOCOL_VERSION": "{address} and we share no version of TLS; expected 1.2 or later",
+}
+
+# What is wrong with the other side's, by OpenSSL's number (x509_vfy.h): a board without a battery wakes up in 1970.
+_OF_THE_CLOCK = {
+    9: "set this machine's clock, it says {here} UTC",
+    10: "set this machine's clock, if it is not {here} UTC; else the server must renew it: mas-edge serve --fleet does",
 }
 
 
@@ -133,7 +140,9 @@ def why_unreachable(error: Exception, address: Address) -> str:
     if isinstance(error, (socket.gaierror, UnicodeError)):
         return f"the host name {address.host!r} is not known; correct it, or check the network"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {address} is not trusted: {error.verify_message}; check the host name and the CA"
+        remedy = _OF_THE_CLOCK.get(error.verify_code, "check the host name and the CA")
+        here = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        return f"the certificate of {address} is not trusted: {error.verify_message}; {remedy.format(here=here)}"
     if isinstance(error, ssl.SSLError):
         for word, reason in _ALERTS.items():
             if word in (error.reason or ""):

@@ -57,5 +57,8 @@ def _show(store: TokenStore, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([token._asdict() for token in store.all()], indent=2))
         return
-    for token in store.all():
+    tokens = store.all()
+    if not tokens:
+        print("no token yet: mas-edge token RUN new NAME", file=sys.stderr)
+    for token in tokens:
         print(f"{token.name:<24} {token.role:<8} {time.strftime('%Y-%m-%d %H:%M', time.localtime(token.made))}")

@@ -192,6 +192,19 @@ def test_a_damaged_identity_is_told(tmp_path: Path) -> None:
         Identity(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [(10, "not yet valid; set this machine's clock"), (-5000, "expired; set this machine's clock, if")],
+)
+def test_a_device_whose_clock_is_wrong_is_told_so_when_it_joins(
+    tmp_path: Path, clock: Clock, days: int, words: str
+) -> None:
+    clock.now += days * DAY  # the server's; what differs is the same
+    fleet = make_fleet(tmp_path / "fleet", clock)
+    with Endpoint(fleet, "127.0.0.1"), pytest.raises(DeviceError, match=words):
+        identity.join(tmp_path, Enrolment(fleet).invite("pi-1"), _never)
+
+
 @pytest.mark.parametrize("name", ["device.pem", "ca.pem"])
 @pytest.mark.parametrize("content", [None, b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nMIIB"])
 def test_a_damaged_certificate_is_told_before_anything_is_tried(

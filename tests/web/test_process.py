@@ -209,6 +209,8 @@ def test_tokens_are_made_listed_and_revoked_from_the_command_line(
     store.close()
     assert main(["token", run, "revoke", "grafana"]) == ServerError.exit_code
     assert "there is no token 'grafana'" in capsys.readouterr().err
+    assert main(["token", run]) == 0
+    assert "no token yet: mas-edge token RUN new NAME" in capsys.readouterr().err
 
 
 def test_a_job_is_told_to_pause_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
