@@ -19,6 +19,7 @@ from mas_edge.demo.fleet import LocalFleet
 from mas_edge.demo.live import picture_of
 from mas_edge.demo.plots import plot_affinity, plot_losses
 from mas_edge.demo.summary import print_summary
+from mas_edge.federation.flow import OVER
 from mas_edge.job import Job, load_job
 from mas_edge.orchestrator import view
 from mas_edge.orchestrator.broker import open_broker
@@ -70,7 +71,7 @@ def _clear_finished(state: Path, *, fresh: bool) -> None:
     if not state.exists():
         return
     try:
-        finished = view.read(state).phase == "done"
+        finished = view.read(state).phase in OVER
     except ServerError:
         finished = True  # it never began
     if finished or fresh:
