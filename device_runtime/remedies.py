@@ -33,6 +33,7 @@ _SWAP = (
 _CALIBRATE = "for better joules: a plug meter, then [power] watts_per_core = WATTS in the file of --policy"
 _LEAVE_OUT = "leave the rule out of the policy file"
 _JOIN = "{me} join{state} - < token.txt (the token: mas-edge fleet invite DIR NAME, on the server)"
+_RUN = "{me} run{state} --name {name} --data DIR"
 _INSTALL = "{me} install --service{state} --name {name} --data DIR"
 
 # Where a kind has no answer of its own, that of "linux" holds.
@@ -57,13 +58,13 @@ _TABLE: dict[Lack, dict[Kind, str]] = {
     },
     "broker": {"linux": "{me} doctor --broker mqtt://HOST:1883"},
     "service": {
-        "linux": f"{_INSTALL}; without systemd, whatever starts programs: {{me}} run --name {{name}} --data DIR",
+        "linux": f"{_INSTALL}; without systemd, whatever starts programs: {_RUN}",
         "jetson": _INSTALL,
         "raspberry-pi": _INSTALL,
         "raspberry-pi-32": _INSTALL,
         "termux": f"pkg install termux-services, open Termux anew, then {_INSTALL}",
         "proot": "in Termux, outside of this distribution: pkg install termux-services, and a script for it, as "
-        "docs/devices/termux-proot.md has it: it runs `proot-distro login debian -- {me} run --name {name} --data DIR`",
+        f"docs/devices/termux-proot.md has it: it runs `proot-distro login debian -- {_RUN}`",
     },
     "temperature": {
         "linux": "sudo modprobe coretemp (Intel), k10temp (AMD) or the board's own driver; a virtual machine has none: "

@@ -111,6 +111,9 @@ def membership(place: Place, state: Path, now: float) -> Finding:
     except DeviceError as error:
         return Finding(what="fleet", text=str(error), advice=f"fleet: {error}", serious=True)
     name = f"{identity.record.name} in fleet {identity.record.fleet}"
+    if place.name not in (Place(place.kind).name, identity.record.name):  # `run` refuses it
+        advice = f"{state} is that of {identity.record.name}: give --name {identity.record.name}, or another --state"
+        return Finding(what="fleet", text=f"{name}, not {place.name}", advice=advice, serious=True)
     if now < begins:
         text = f"{name}, its certificate is not good yet"
         return Finding(what="fleet", text=text, advice=f"the clock is wrong: {place.mend('clock')}", serious=True)

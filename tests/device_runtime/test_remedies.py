@@ -120,6 +120,7 @@ def test_a_command_for_root_is_named_with_its_path_and_keeps_the_key_where_the_s
     assert Path(command(whole=True).partition(" ")[0]).exists()
     assert " --state /srv/x -" in Place("raspberry-pi", "pi-1", Path("/srv/x")).mend("membership")
     assert "--state" not in Place("linux", "pi-1").mend("membership")
+    assert Place("linux", "pi-1", Path("/srv/x")).mend("service").count(" --state /srv/x ") == 2  # installed, or run
 
 
 def test_where_the_shell_would_take_another_pip_that_of_this_environment_is_named(

@@ -120,6 +120,13 @@ def test_a_member_is_told_until_when_its_certificate_is_good_and_what_to_do_afte
     assert "join again with a new token" in surroundings.membership(HERE, state, NOON).advice
 
 
+def test_the_state_of_another_member_is_told_as_run_would_refuse_it(tmp_path: Path) -> None:
+    state = joined(tmp_path, NOON)
+    found = surroundings.membership(Place("linux", "pi-2"), state, NOON)
+    assert (found.serious, f"{state} is that of pi-1: give --name pi-1" in found.advice) == (True, True)
+    assert not surroundings.membership(Place("linux"), state, NOON).serious, "no name was given"
+
+
 def test_who_has_not_joined_is_told_to_give_a_broker(tmp_path: Path) -> None:
     assert surroundings.membership(HERE, tmp_path, NOON).text == f"not joined ({tmp_path}): --broker has to be given"
     assert "give --broker URL" in surroundings.reach(HERE, tmp_path, "").text
