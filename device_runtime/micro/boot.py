@@ -10,7 +10,7 @@ import gc
 import sys
 from array import array
 
-ARENA = 40 * 1024  # bytes for weights and features, in one piece for as long as the board runs
+ARENA = 28 * 1024  # bytes for what layers answer, weights and features, in one piece for as long as the board runs
 ANSWERS = ("wire", "flash", "agent", "mqtt", "data", "weights", "deploy", "device")
 TRAINS = ("wire", "flash", "network", "head", "agent", "mqtt", "data", "weights", "device")
 

@@ -44,10 +44,14 @@ class Rows:
             self.width *= each
         self._start, self._bytes = 8 + (4 if wide else 2) + size, int(kind[2:]) * self.width
 
-    def row(self, index):
-        """The numbers of row ``index``, as an array."""
+    def row(self, index, into=None):
+        """The numbers of row ``index``, as an array; ``into``: one to read them into. Raises Refused."""
         self._file.seek(self._start + index * self._bytes)
-        return array(self.code, self._file.read(self._bytes))
+        if into is None:
+            return array(self.code, self._file.read(self._bytes))
+        if self._file.readinto(into) != self._bytes:
+            raise Refused("the samples end before their number %d" % index)
+        return into
 
 
 class Folder:
@@ -63,6 +67,7 @@ class Folder:
         wanted = 1
         for size in input_shape:
             wanted *= size
+        self._sample = array("f", range(wanted))  # taken once: later there may be no such piece
         if self._x.width != wanted or self._x.code != "f" or self._x.count != split.count:
             message = "x.npy does not hold a float32 sample of shape %s for each of split.npy" % input_shape
             raise Refused(message)
@@ -72,21 +77,24 @@ class Folder:
                 raise Refused(message)
 
     def indices(self, split):
-        """The samples of a split: 0 = train, 1 = test."""
-        return [index for index, each in enumerate(self._split) if each == split]
+        """The samples of a split: 0 = train, 1 = test; one by one, as a list would take 4 KB in one piece."""
+        for index in range(len(self._split)):
+            if self._split[index] == split:
+                yield index
 
     def count(self, task, split):
         """How many samples of a split carry a label of ``task``."""
         if task not in self._tasks:
             return 0
         if (task, split) not in self._counts:
-            labels = [self.target(task, index) is not None for index in self.indices(split)]
-            self._counts[task, split] = sum(labels)
+            self._counts[task, split] = 0
+            for index in self.indices(split):
+                self._counts[task, split] += self.target(task, index) is not None
         return self._counts[task, split]
 
     def x(self, index):
-        """The input of a sample, flat."""
-        return self._x.row(index)
+        """The input of a sample, flat; good until the next."""
+        return self._x.row(index, self._sample)
 
     def target(self, task, index):
         """The class, or the numbers, of a sample; None where it has no label."""

@@ -164,6 +164,10 @@ class Device:
         except (Refused, OSError, MemoryError, ValueError, KeyError, TypeError, IndexError) as error:
             self._work = None
             reason = str(error) if isinstance(error, Refused) else "%s: %s" % (type(error).__name__, error)
+            if isinstance(error, MemoryError):
+                error = None  # it keeps what was at work
+                gc.collect()
+                reason = "this network does not fit: with %d bytes free, %s" % (gc.mem_free(), reason)
             self.agent.on_failed(errand, reason)
         gc.collect()
 
@@ -245,30 +249,28 @@ class Device:
         _forget(TRIAL)
         from . import head  # a board that only answers spares the memory
         from .network import Network
+        from .weights import Weights
 
         gc.collect()
-        network = Network(self._program(plan))
-        gc.collect()
+        indices = head.labelled_samples(self._data, plan["tasks"]) if plan["kind"] == "train" else None
+        weights = Weights(self._store.path(plan["weights"]["manifest"]["artifact"]), self._arena)
+        network = Network(self._program(plan), weights)
         try:
-            manifest = yield from self._run(head, network, plan, report)
+            manifest = yield from self._run(head, network, plan, report, indices)
         finally:
             network.clear()
         seconds = (self._clock.now() - began) / 1000
         report["seconds"][plan["kind"]] = report["cpu_seconds"] = seconds
         return report, manifest
 
-    def _run(self, head, network, plan, report):
+    def _run(self, head, network, plan, report, indices):
         if network.tasks != plan["tasks"] or network.input_shape != self._data.input_shape:
             raise Refused("the program is not for the tasks and samples of this board")
-        from .weights import Weights
-
-        weights = Weights(self._store.path(plan["weights"]["manifest"]["artifact"]), self._arena)
-        network.tensors, network.scratch = weights.tensor, weights.rest
         report["batch_size"] = network.batch_size
         if plan["kind"] == "evaluate":
             yield from head.evaluate(network, self._data, plan, report)
             return None
-        layers = yield from head.train(network, self._data, plan, report)
+        layers = yield from head.train(network, self._data, plan, report, indices)
         gc.collect()
         return self._store.put(head.update_pieces(network, layers), UPDATE_CHUNK)
 

@@ -9,7 +9,7 @@ import math
 import random
 from array import array
 
-from .network import linear, zeros
+from .network import blank, linear
 from .wire import Refused
 
 PIECE = 64  # numbers of an update that are copied at a time: 256 bytes are always free
@@ -19,16 +19,21 @@ ENCODER = "encoder"  # the part that a board does not train, and how a report sa
 class Layer:
     """A layer that is trained: weights [outputs x inputs] and a bias, with momentum."""
 
-    def __init__(self, tensors, head):
+    def __init__(self, weights, head):
         self.names = [head.weight] + ([head.bias] if head.bias else [])
-        self.values = [array("f", tensors(name)) for name in self.names]
-        self.anchor = [array("f", each) for each in self.values]
-        self.momentum = [zeros(len(each)) for each in self.values]
+        sizes = [weights.size(name) for name in self.names]
+        self.values, self.anchor, self.momentum, self.gradient = [
+            [weights.take(size) or blank(size) for size in sizes] for _ in range(4)
+        ]
+        for name, values, anchor in zip(self.names, self.values, self.anchor):
+            weights.fill(name, values)
+            anchor[:] = values
+        _clear(self.momentum)
         self.clear()
 
     def clear(self):
         """Forget the gradient."""
-        self.gradient = [zeros(len(each)) for each in self.values]
+        _clear(self.gradient)
 
     def output(self, features):
         """The layer's answer."""
@@ -53,7 +58,11 @@ class Layer:
 
     def square(self):
         """The sum of the gradient's squares."""
-        return sum([sum([value * value for value in gradient]) for gradient in self.gradient])
+        total = 0.0
+        for gradient in self.gradient:
+            for value in gradient:
+                total += value * value
+        return total
 
     def step(self, training):
         """d = g + wd*w + mu*(w - anchor); m = momentum*m + d; w = w - lr*m."""
@@ -66,8 +75,14 @@ class Layer:
                 values[place] = value - rate * momentum[place]
 
 
+def _clear(arrays):
+    for each in arrays:
+        for place in range(len(each)):
+            each[place] = 0.0
+
+
 class Features:
-    """What the last layers read of each sample: kept where the network's ``scratch`` has room, else made again.
+    """What the last layers read of each sample: kept where the arena has room, else made again.
 
     Not in memory of their own: many small pieces between what a sample's computation leaves behind would cut the rest
     into pieces too small for anything (measured: 73 KB free, none of them 4 KB long).
@@ -78,7 +93,7 @@ class Features:
         first = network.features(data.x(indices[0]), tasks)
         self._sizes = [len(first[task]) for task in tasks]
         self._width = sum(self._sizes)
-        self._numbers = network.scratch()
+        self._numbers = network.weights.rest()
         self._places = {index: place for place, index in enumerate(indices[: len(self._numbers) // self._width])}
         self._done = set()
 
@@ -102,14 +117,31 @@ class Features:
         return kept
 
 
-def train(network, data, plan, report):
-    """Train for the plan's epochs; fills ``report`` and returns the layers by task. Yields after every sample."""
+def labelled_samples(data, tasks):
+    """The train samples with a label of any of ``tasks``, as an array."""
+    found, count = array("I", range(sum(map(_one, data.indices(0))))), 0
+    for index in data.indices(0):
+        if any([data.target(task, index) is not None for task in tasks]):
+            found[count] = index
+            count += 1
+    return found[:count]
+
+
+def _one(_index):
+    return 1
+
+
+def train(network, data, plan, report, indices=None):
+    """Train for the plan's epochs; fills ``report`` and returns the layers by task. Yields after every sample.
+
+    ``indices``: what ``labelled_samples`` found, if it was asked before: it wants a kilobyte in one piece.
+    """
     training = plan["training"]
     if training["balance"] is not None:
         raise Refused("a board does not balance tasks by GradNorm")
     tasks = _labelled(network, data, 0)
-    layers = {task: Layer(network.tensors, network.heads[task]) for task in tasks}
-    indices = [index for index in data.indices(0) if any(data.target(task, index) is not None for task in tasks)]
+    layers = {task: Layer(network.weights, network.heads[task]) for task in tasks}
+    indices = labelled_samples(data, tasks) if indices is None else indices
     features = Features(network, data, tasks, indices)
     report["steps"] = 0
     for epoch in range(training["local_epochs"]):
@@ -205,27 +237,38 @@ def update_pieces(network, layers):
     for layer in layers.values():
         for name, values in zip(layer.names, layer.values):
             trained[name] = values
-    yield header_of(entries)
+    yield from header_of(entries)
     for entry in entries:
-        values = trained[entry["name"]] if entry["name"] in trained else network.tensors(entry["name"])
-        for start in range(0, len(values), PIECE):
-            yield bytes(values[start : start + PIECE])
+        values = trained.get(entry["name"])
+        if values is None:
+            for row in network.weights.rows(entry["name"], PIECE):
+                yield bytes(row)
+        else:
+            for start in range(0, len(values), PIECE):
+                yield bytes(values[start : start + PIECE])
 
 
 def header_of(entries):
-    """What stands before the numbers of a weight file."""
-    parts, offset = [], 0
+    """What stands before the numbers of a weight file, in pieces: in one it may have no room."""
+    length = 0
+    for piece in _told(entries):
+        length += len(piece)
+    yield (length + -length % 8).to_bytes(8, "little")
+    yield from _told(entries)
+    yield b" " * (-length % 8)
+
+
+def _told(entries):
+    start, offset = "{", 0
     for entry in entries:
         size = 4
         for axis in entry["shape"]:
             size *= axis
         shape = ",".join([str(axis) for axis in entry["shape"]])
-        told = (_quoted(entry["name"]), shape, offset, offset + size)
-        parts.append('"%s":{"dtype":"F32","shape":[%s],"data_offsets":[%d,%d]}' % told)
-        offset += size
-    text = ("{" + ",".join(parts) + "}").encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+        told = (start, _quoted(entry["name"]), shape, offset, offset + size)
+        yield ('%s"%s":{"dtype":"F32","shape":[%s],"data_offsets":[%d,%d]}' % told).encode()
+        start, offset = ",", offset + size
+    yield b"}" if entries else b"{}"
 
 
 def _quoted(name):

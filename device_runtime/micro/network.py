@@ -5,21 +5,18 @@ docs/protocol, Programs for boards. Everything but the last linear layer of each
 activations of a sample are flat arrays, channel by channel, and live until the last layer that reads them.
 """
 
+import gc
 import math
 from array import array
 
+from .weights import moved
 from .wire import Refused
 
 EPSILON = 1e-8  # of a vector's length, as torch's cosine_similarity
 
 
-def zeros(count):
-    """``count`` float32 zeros."""
-    return array("f", bytes(4 * count))
-
-
 def blank(count):
-    """``count`` float32 numbers that are about to be written; unlike ``zeros`` it takes their memory once."""
+    """``count`` float32 numbers that are about to be written; of bytes it would take their memory twice."""
     return array("f", range(count))
 
 
@@ -36,44 +33,43 @@ def linear(x, weight, bias):
     return out
 
 
-def _linear(x, node, tensors):
-    return linear(x, tensors(node["weight"]), tensors(node["bias"]) if node.get("bias") else None)
+def _linear(x, node, network, out):
+    bias = network.tensor(node["bias"]) if node.get("bias") else None
+    for row, taps in enumerate(network.weights.rows(node["weight"], len(x))):
+        total = bias[row] if bias else 0.0
+        for place, value in enumerate(x):
+            total += value * taps[place]
+        out[row] = total
 
 
-def _relu(x, node, tensors):
-    out = blank(len(x))
+def _relu(x, node, network, out):
     for place in range(len(x)):
         value = x[place]
         out[place] = value if value > 0 else 0.0
-    return out
 
 
-def _conv1d(x, node, tensors):
-    weight, bias = tensors(node["weight"]), tensors(node["bias"]) if node.get("bias") else None
+def _conv1d(x, node, network, out):
+    bias = network.tensor(node["bias"]) if node.get("bias") else None
     length, width, stride, padding = node["length"], node["width"], node["stride"], node["padding"]
     channels = len(x) // length
     places = (length + 2 * padding - width) // stride + 1
-    kernels = len(weight) // (channels * width)
-    out = blank(kernels * places)
-    for kernel in range(kernels):
-        first, base = kernel * channels * width, bias[kernel] if bias else 0.0
+    for kernel, weight in enumerate(network.weights.rows(node["weight"], channels * width)):
+        base = bias[kernel] if bias else 0.0
         for place in range(places):
             start = place * stride - padding
             low, high = max(0, -start), min(width, length - start)
             total = base
             for channel in range(channels):
-                at, tap = channel * length + start, first + channel * width
+                at, tap = channel * length + start, channel * width
                 for step in range(low, high):
                     total += x[at + step] * weight[tap + step]
             out[kernel * places + place] = total
-    return out
 
 
-def _group_norm(x, node, tensors):
-    weight, bias = tensors(node["weight"]), tensors(node["bias"])
+def _group_norm(x, node, network, out):
+    weight, bias = network.tensor(node["weight"]), network.tensor(node["bias"])
     groups, channels = node["groups"], len(weight)
     length, span = len(x) // channels, len(x) // groups
-    out = blank(len(x))
     for group in range(groups):
         start = group * span
         mean = _sum(x, start, span) / span
@@ -84,15 +80,12 @@ def _group_norm(x, node, tensors):
         for place in range(start, start + span):
             channel = place // length
             out[place] = (x[place] - mean) * scale * weight[channel] + bias[channel]
-    return out
 
 
-def _mean(x, node, tensors):
+def _mean(x, node, network, out):
     length = node["length"]
-    out = blank(len(x) // length)
     for channel in range(len(out)):
         out[channel] = _sum(x, channel * length, length) / length
-    return out
 
 
 def _sum(x, start, count):
@@ -102,6 +95,7 @@ def _sum(x, start, count):
     return total
 
 
+IN_PLACE = ("relu", "group_norm")  # what may write over what it reads
 LAYERS = {"linear": _linear, "relu": _relu, "conv1d": _conv1d, "group_norm": _group_norm, "mean": _mean}
 
 
@@ -179,15 +173,14 @@ class Head:
 class Network:
     """A program as a dict, ready to run; the dict is emptied, and nothing of it kept but what runs.
 
-    ``tensors(name)`` gives a tensor of the weights as float32 array: to be set before the first run. ``scratch()``
-    gives float32 memory that nobody else uses, as much as there is.
+    ``weights`` knows its tensors, and gives float32 memory that nobody else uses, as ``weights.Weights`` does:
+    ``tensor``, ``size``, ``rows``, ``take``, ``rest``. What the layers say to each other lies there, in one piece.
     """
 
-    def __init__(self, program):
+    def __init__(self, program, weights):
         self.tasks, self.batch_size, self.input_shape = program["tasks"], program["batch_size"], program["input_shape"]
         self.entries = [each for each in program["layout"]["entries"] if each["part"] in self.tasks]
-        self.scratch = list
-        self.tensors, self._layers, self.heads, self.clip_norm = None, [], {}, 0.0
+        self.weights, self._layers, self.heads, self.clip_norm = weights, [], {}, 0.0
         self._last, losses, metrics = {}, {}, {}
         for node in program["methods"]["evaluate"]["nodes"]:
             known, op = node["kwargs"], node["op"]
@@ -212,31 +205,72 @@ class Network:
         program["methods"]["evaluate"]["nodes"].clear()
         program["layout"]["entries"].clear()
         program.clear()
+        node = known = losses = metrics = None
+        gc.collect()
+        texts = []
+        self._layers, self.entries = moved(self._layers, texts), moved(self.entries, texts)
+        self._last, self.tasks = moved(self._last, texts), moved(self.tasks, texts)
+        gc.collect()
         if sorted(self.heads) != sorted(self.tasks) or any([self._is_body(each) for each in self.heads.values()]):
             raise Refused("the heads of this program do not end in a linear layer each")
+        size = 1
+        for each in self.input_shape:
+            size *= each
+        self._answers = self._places(size)
 
     def clear(self):
         """Let go of everything: a pointer that was left on the stack must not keep it alive."""
-        self.entries, self._layers, self.heads, self.tensors = [], [], {}, None
+        self.entries, self._layers, self.heads, self.weights, self._answers = [], [], {}, None, None
+
+    def tensor(self, name):
+        """A tensor of the weights, as float32 array."""
+        return self.weights.tensor(name)
 
     def _is_body(self, head):
         return any(head.weight == node.get("weight") for node in self._layers)
 
     def features(self, x, tasks):
-        """What the last layers of ``tasks`` read, by task, for one sample ``x``."""
-        kept = {self.heads[task].source for task in tasks}
+        """What the last layers of ``tasks`` read, by task, for one sample ``x``; good until the next sample."""
         values = {"x": x}
-        found = {"x": x} if "x" in kept else {}
         for node in self._layers:
-            source = node["of"]
-            value = values[node["name"]] = LAYERS[node["op"]](values[source], node, self.tensors)
-            if self._last[source] == node["name"]:
-                del values[source]
-            if node["name"] in kept:
-                found[node["name"]] = value
-        return {task: found[self.heads[task].source] for task in tasks}
+            out = self._answers[node["name"]]
+            LAYERS[node["op"]](values[node["of"]], node, self, out)
+            values[node["name"]] = out
+        return {task: values[self.heads[task].source] for task in tasks}
+
+    def _places(self, size):
+        """Where each layer answers, for samples of ``size`` numbers. Raises MemoryError."""
+        sizes, found, wanted = {"x": size}, {}, {head.source for head in self.heads.values()}
+        for node in self._layers:
+            name, source, op = node["name"], node["of"], node["op"]
+            if op in ("linear", "conv1d"):
+                self.weights.reserve(
+                    sizes[source] if op == "linear" else sizes[source] // node["length"] * node["width"]
+                )
+            sizes[name] = self._size(node, sizes[source])
+            if op in IN_PLACE and source in found and self._last[source] == name and source not in wanted:
+                found[name] = found[source]
+                continue
+            found[name] = self.weights.take(sizes[name])
+            if found[name] is None:
+                found[name] = blank(sizes[name])
+        return found
+
+    def _size(self, node, size):
+        op = node["op"]
+        if op == "mean":
+            return size // node["length"]
+        if op == "linear":
+            return self.weights.size(node["weight"]) // size
+        if op == "conv1d":
+            length, width = node["length"], node["width"]
+            places = (length + 2 * node["padding"] - width) // node["stride"] + 1
+            return self.weights.size(node["weight"]) // (size // length * width) * places
+        return size
 
     def output(self, task, features):
         """What the head of ``task`` answers to its ``features``, with the weights as they were given."""
         head = self.heads[task]
-        return linear(features, self.tensors(head.weight), self.tensors(head.bias) if head.bias else None)
+        out = blank(self.weights.size(head.weight) // len(features))
+        _linear(features, {"weight": head.weight, "bias": head.bias}, self, out)
+        return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -319,15 +319,37 @@ def _random_feeds(program: Program, rng: np.random.Generator) -> dict[str, NDArr
 
 def _layers(program: Program, vector: Vector) -> Any:
     """The network of a board with these weights, by the code that runs on it."""
-    places = program.layout.slices()
-    told = msgspec.to_builtins(program)
+    return _NETWORK.Network(msgspec.to_builtins(program), _Weights(program, vector))
 
-    def tensor(name: str) -> array[float]:
-        return array("f", vector[places[name]].tobytes())
 
-    made = _NETWORK.Network(told)
-    made.tensors = tensor
-    return made
+class _Weights:
+    """A flat vector as a board's weights, on a board whose memory has no end."""
+
+    def __init__(self, program: Program, vector: Vector) -> None:
+        self._places, self._vector = program.layout.slices(), vector
+
+    def tensor(self, name: str) -> array[float]:
+        return array("f", self._vector[self._places[name]].tobytes())
+
+    def size(self, name: str) -> int:
+        return len(self.tensor(name))
+
+    def fill(self, name: str, buffer: array[float]) -> None:
+        buffer[:] = self.tensor(name)
+
+    def reserve(self, width: int) -> None:
+        pass
+
+    def take(self, count: int) -> array[float]:
+        return array("f", bytes(4 * count))
+
+    def rest(self) -> list[float]:
+        return []
+
+    def rows(self, name: str, width: int) -> Iterator[array[float]]:
+        tensor = self.tensor(name)
+        for start in range(0, len(tensor), width):
+            yield tensor[start : start + width]
 
 
 class _Samples:

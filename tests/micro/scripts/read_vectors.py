@@ -115,7 +115,7 @@ for ranges in told["refused"]:
 
 told = section("weights")
 file = binascii.unhexlify(told["file"])
-header = header_of(told["layout"])
+header = b"".join(list(header_of(told["layout"])))
 assert header == file[: len(header)]
 described = store.put([header, file[len(header) :]], 1024)
 assert described["artifact"] == told["artifact"]
